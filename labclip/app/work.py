@@ -20,6 +20,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from labclip.data import read_items
+from labclip.data.images import formats
 from labclip.data.located import leads_out
 from labclip.towers.pixels import BROKEN
 
@@ -51,12 +52,11 @@ def unpack(uploads: Sequence[Upload], folder: Path) -> list[str]:
     ValueError if a zip is broken or encrypted, a name leads out of its folder or is there twice, there is no image, or
     too much.
     """
-    endings, left_out, broken, count, total = Image.registered_extensions(), 0, list[str](), 0, 0
+    passed_over, broken, count, total = 0, list[str](), 0, 0
     for name, data in _files(uploads):
         check_inside(name, "The upload")
-        path = PurePosixPath(name)
-        if path.name.startswith(".") or "__MACOSX" in path.parts or path.suffix.lower() not in endings:
-            left_out += 1
+        if data is None:
+            passed_over += 1
             continue
         count, total = count + 1, total + len(data)
         if count > IMAGES or total > ALL_BYTES or len(data) > FILE_BYTES:
@@ -67,7 +67,7 @@ def unpack(uploads: Sequence[Upload], folder: Path) -> list[str]:
         if (folder / name).exists():
             raise ValueError(f"Two images are called {name}. Upload them as a zip, which keeps the names of folders.")
         try:
-            Image.open(io.BytesIO(data)).close()
+            Image.open(io.BytesIO(data), formats=formats()).close()
         except BROKEN:
             broken.append(name)
             continue
@@ -77,26 +77,33 @@ def unpack(uploads: Sequence[Upload], folder: Path) -> list[str]:
         name = broken[0] if broken else uploads[0].name
         raise ValueError(f"There is no image that can be read in {name}. Upload images, or a zip of them.")
     told = [f"Images: {count - len(broken):,}."]
-    told += [f"Files passed over, as they are no images: {left_out:,}."] if left_out else []
+    told += [f"Files passed over, as they are no images: {passed_over:,}."] if passed_over else []
     told += [f"Images that can't be read: {len(broken):,}, for example {broken[0]}."] if broken else []
     return told
 
 
-def _files(uploads: Sequence[Upload]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes. No more than one byte too many of a file in a zip is unpacked, whatever its header says."""
+def _files(uploads: Sequence[Upload]) -> Iterator[tuple[str, bytes | None]]:
+    """Names, and the bytes of images; of one in a zip no more than one too many, whatever its header says."""
     for upload in uploads:
         if upload.path.suffix.lower() != ".zip":
-            yield upload.name, upload.path.read_bytes()
+            yield upload.name, upload.path.read_bytes() if _may_be_image(upload.name) else None
             continue
         try:
             with zipfile.ZipFile(upload.path) as archive:
                 for member in archive.infolist():
+                    name = member.filename.replace("\\", "/")
                     if not member.is_dir():
                         with archive.open(member) as file:
-                            yield member.filename.replace("\\", "/"), file.read(FILE_BYTES + 1)
+                            yield name, file.read(FILE_BYTES + 1) if _may_be_image(name) else None
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             told = f"{upload.name} is not a whole zip without a password ({error}). Make it again."
             raise ValueError(told) from error
+
+
+def _may_be_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = path.name.startswith(".") or "__MACOSX" in path.parts
+    return not hidden and path.suffix.lower() in Image.registered_extensions()
 
 
 def check_inside(name: str, where: str) -> None:
