@@ -57,7 +57,7 @@ def main():
         found = {"start": round(time.monotonic() - began, 1), "load": round(os.getloadavg()[0], 1)}
         found["start_processor"] = round(sum(map(int, spent)) / os.sysconf("SC_CLK_TCK"), 1)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 660})
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         page.wait_for_selector("#compared li")
         page.wait_for_timeout(1000)

@@ -355,11 +355,11 @@ def test_progress_and_losses_are_read_from_the_bar():
     for loss in ("2.0", "1.25"):
         job.read("Fitting", f"fit:  12%|#2        | 55/448 [00:03<00:21, 18.1batch/s, loss={loss}]")
     assert (job.title, job.percent, job.losses) == ("Fitting: fit 55/448, 00:21 left", 12, [2.0, 1.25])
-    shown = part("step", job, 0, f"3 s of {duration(job.seconds)}")
-    assert "3 s of about 3 min" in shown
+    shown = part("step", job, 0, 3.2, duration(job.seconds))
+    assert "since 3 s; in all about 3 min expected" in shown
     assert 'value="12"' in shown
     assert "Loss: 2.000 to 1.250" in shown
-    assert "Place 3 in the queue" in part("step", Job([], str, 1), 2, "")
+    assert "Place 3 in the queue" in part("step", Job([], str, 1), 2, 0.0, "")
 
 
 # Sessions

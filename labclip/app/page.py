@@ -33,7 +33,7 @@ from labclip.app.work import FILE_BYTES, TABLES, Job, Upload
 from labclip.io.published import AUTHORS_REPOSITORY
 from labclip.model import LABCLIP
 
-_LEFT = (60, 300)  # seconds: every so often uploads that nothing read are removed when they are so old
+_LEFT = (20, 120)  # seconds: every so often uploads are removed when they are so old
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -43,7 +43,6 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _QUERIES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
 _PRIVATE = {"api_visibility": "private"}
 _EVERY = 0.5  # seconds between two looks at long work
-_LATER = 10.0  # seconds until an upload is removed
 
 
 class _Guard:
@@ -233,21 +232,11 @@ def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = (
 
 
 def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
-    """Give a method what is uploaded, which empties the control; then remove the files."""
+    """Give a method what is uploaded, which empties the control."""
     control.preprocess = _uploads
     control.async_move_resource_to_block_cache = _as_it_is
 
-    def remove(files: list[Upload]) -> None:
-        for one in files:
-            with suppress(OSError):  # gradio has put each in a folder of its own
-                one.path.unlink()
-                one.path.parent.rmdir()
-
     def take(session: Session, files: list[Upload], *given: Any) -> Any:
-        # Later, as the browser may still be fetching an image that it has just sent.
-        timer = threading.Timer(_LATER, remove, [files])
-        timer.daemon = True
-        timer.start()
         found = method(session, files, *given)
         return (None, *([found] if len(outputs) == 1 else found))
 
@@ -288,9 +277,7 @@ def _job(answers: Answers, name: str, method: Callable[..., Job], inputs: list[A
             while not job.result.done():
                 if before := answers.before(job):
                     began = time.monotonic()
-                seconds = time.monotonic() - began
-                told = part("step", job, before, f"{seconds:.0f} s of {duration(job.seconds)}")
-                yield show(told, busy=True)
+                yield show(part("step", job, before, time.monotonic() - began, duration(job.seconds)), busy=True)
                 await asyncio.sleep(_EVERY)
             told = job.result.result()
         except CancelledError:
