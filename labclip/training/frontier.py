@@ -155,25 +155,19 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
         return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
-    figures = [
-        (
-            -(p.divergence or 0),
-            p.binding or 0,
-            p.grounded or 0,
-            *(p.parts or ())[::2],
-            *itertools.chain(*p.recalls.values()),
-        )
-        for p in found
-    ]
-    found = [point for point, own in zip(found, figures, strict=True) if not any(_dominates(o, own) for o in figures)]
+    found = [point for point in found if not any(_is_better(other, point) for other in found)]
     best = max(point.smoothed_binding or 0.0 for point in found)
     near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * (best - base)]
     return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether one is as great as the other everywhere, and greater somewhere."""
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+def _is_better(one: Point, other: Point) -> bool:
+    """Whether one point is as good as another in all that is shown, and better in something."""
+    first, second = (
+        (-(p.divergence or 0), *p.shares[::2], *(p.parts or ())[::2], *itertools.chain(*p.recalls.values()))
+        for p in (one, other)
+    )
+    return first != second and all(a >= b for a, b in zip(first, second, strict=True))
 
 
 def at_strength(points: Sequence[Point], strength: float) -> Point:

@@ -216,19 +216,8 @@ class FitResult(Reported):
             f"that loses most; divergence at most {most_divergence(keep):.2f}, or any where R@1 rises) one that binds "
             f"most, grounded and smoothed{'; smoothed is the mean over captions and parts' if parts else ''}."
         )
-        heads = (
-            "strength",
-            "binding",
-            "grounded",
-            *parts,
-            "t2i R@1",
-            "i2t R@1",
-            "smoothed",
-            "R@1 lost",
-            "divergence",
-            "kept",
-        )
-        return Section("Other strengths", tables=[Table(caption, heads, rows)])
+        heads = ("strength", "binding", "grounded", *parts, "t2i R@1", "i2t R@1", "smoothed", "R@1 lost", "divergence")
+        return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
 
 
 def _share_kept(point: Point, base: Point) -> float:
@@ -247,16 +236,19 @@ def _gains(base: Point, used: Point) -> tuple[float, float]:
 
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
     """By set the base beside the matrix at a strength, by metric."""
-    found: dict[str, Any] = {}
-    for side, at in (("base", 0), ("labclip", strength)) if points else ():
-        point = at_strength(points, at)
-        for name, recalls in point.recalls.items():
-            own = name == "validation"
-            bound = (point.binding, point.blind, point.grounded) if own else (None,) * 3
-            more = (*(point.parts or (None,) * 3), *(point.keywords or (None,) * 2)) if own else (None,) * 5
-            values = zip(_METRICS, (*bound, *recalls, *more), strict=True)
-            found.setdefault(name, {})[side] = {metric: value for metric, value in values if value is not None}
-    return found
+    if not points:
+        return {}
+    sides = {"base": at_strength(points, 0), "labclip": at_strength(points, strength)}
+    return {name: {side: _metrics(point, name) for side, point in sides.items()} for name in points[0].recalls}
+
+
+def _metrics(point: Point, name: str) -> dict[str, float]:
+    """The metrics of a set; only the held-out data have more than R@1."""
+    values: tuple[float | None, ...] = (None, None, None, *point.recalls[name])
+    if name == "validation":
+        values = (point.binding, point.blind, point.grounded, *values[3:], *(point.parts or (None,) * 3))
+        values += point.keywords or ()
+    return {metric: value for metric, value in zip(_METRICS, values, strict=False) if value is not None}
 
 
 def advice(
