@@ -1,4 +1,3 @@
-import json
 import math
 from dataclasses import asdict, replace
 
@@ -72,14 +71,14 @@ def test_paper_is_the_published_procedure(recipe):
 
 
 def test_the_published_settings():
-    settings = {name: (one.batch_size, one.learning_rate, one.epochs) for name, one in RECIPES.items()}
-    assert settings["paper"] == settings["paper-sb"] == (1024, 1e-3, 10)
-    assert settings["paper-clevr"] == settings["paper-clevr-sb"] == (128, 1e-2, 50)
-    assert settings["paper-pug"] == settings["paper-pug-sb"] == (512, 1e-2, 50)
-    for name in settings.keys() - {"labclip"}:
-        assert RECIPES[name].candidates == (Weights(negatives=1.0, distill=0.0, identity=0.0),)
-        assert RECIPES[name].published
-        assert RECIPES[name].hard_negatives == (not name.endswith("-sb"))
+    published = {"paper": (1024, 1e-3, 10), "paper-clevr": (128, 1e-2, 50), "paper-pug": (512, 1e-2, 50)}
+    assert RECIPES.keys() == {"labclip", *published, *(f"{name}-sb" for name in published)}
+    for name, recipe in RECIPES.items():
+        if name != "labclip":
+            assert (recipe.batch_size, recipe.learning_rate, recipe.epochs) == published[name.removesuffix("-sb")]
+            assert recipe.candidates == (Weights(),)
+            assert recipe.published
+            assert recipe.hard_negatives == (not name.endswith("-sb"))
 
 
 def test_same_seed_same_matrix_and_another_seed_another():
@@ -115,21 +114,6 @@ def test_the_temperature_is_the_one_the_loss_is_least_at():
             target = torch.arange(50)
             losses[-1] += float(F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :50].T, target))
     assert alignment.logit_scale == pytest.approx(math.log(100), abs=1e-3) or losses[1] < min(losses[0], losses[2])
-
-
-def test_negatives_equal_to_their_caption_are_left_out(monkeypatch):
-    monkeypatch.setitem(RECIPES, "labclip", replace(RECIPES["labclip"], logit_scale=None))  # the same loss as published
-    images, texts, negatives = (part[:64] for part in planted.world(200))
-    # With one left, the batch is a standard one but for a single column.
-    almost = texts.clone()
-    almost[0] = negatives[0]
-    standard = fit(images, texts, recipe="paper-sb")
-    one = fit(images, texts, almost, validation=planted.drawn(64, seed=1))
-    assert one.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], abs=0.02)
-    hnb = fit(images, texts, almost, recipe="paper")
-    assert hnb.history[0]["loss"] > standard.history[0]["loss"] + 0.1
-    with pytest.raises(ValueError, match="no caption has a negative that differs from it"):
-        fit(images, texts, texts)
 
 
 def test_without_held_out_negatives_the_strongest_matrix_that_keeps_retrieval_is_taken():
@@ -173,12 +157,6 @@ def test_images_of_negatives_are_used_where_they_are():
     assert not torch.equal(plain.alignment.fitted, with_images.alignment.fitted)
     # The caption's own image stands for one that is missing.
     torch.testing.assert_close(both(negatives, images).alignment.fitted, plain.alignment.fitted, rtol=1e-3, atol=1e-4)
-    # A negative that is missing takes its image with it.
-    few, random = negatives.clone(), others.clone()
-    few[::2] = texts[::2]
-    random[::2] = torch.randn(150, planted.DIM, generator=torch.Generator().manual_seed(5))
-    one, two = (both(few, side) for side in (others, random))
-    torch.testing.assert_close(one.alignment.fitted, two.alignment.fitted, rtol=1e-3, atol=1e-4)
 
 
 def test_rank():
@@ -203,45 +181,34 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
     result.alignment.save_pretrained(tmp_path / "a")
     again = labclip.Alignment.from_pretrained(tmp_path / "a")
     assert torch.equal(again.matrix, result.alignment.matrix)
-    assert again.metadata["settings"]["epochs"] == 10
-    assert again.metadata["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
-    assert again.metadata["change"] == asdict(result.change)
-    assert again.metadata["worthwhile"] is result.worthwhile is True
+    record = again.metadata
+    assert record["settings"]["epochs"] == 10
+    assert record["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
+    assert record["change"] == asdict(result.change)
+    assert record["worthwhile"] is result.worthwhile is True
     words = f"{result.change.words} at strength {result.alignment.strength:g}: worth using"
-    assert again.metadata["verdict"] == words
+    assert record["verdict"] == words
     assert f"{words}." in (tmp_path / "a/README.md").read_text()
-    json.dumps(again.metadata)
 
 
-BAD_DATA = [
-    ({"texts": torch.full((200, 24), float("nan"))}, "features.texts: row 0 is not finite"),
-    ({"images": torch.zeros(200, 24)}, "features.images: row 0 is all zeros"),
-    ({"negatives": None, "has_negative": None}, "learns from hard negatives, and no caption has"),
-    ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, "dim 24 but ViT-B-32"),
-]
-BAD_OPTIONS = [
-    ({"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
-    ({"epochs": 0}, "epochs is 0"),
-    ({"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a number from 1e-12 to 1000"),
-    ({"negative_weight": float("nan")}, "negative_weight is nan"),
-    ({"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),
-    ({"rank": 25}, "rank is 25, more than"),
-    ({"objective": "triplet"}, "objective is 'triplet'"),
-    ({"validation": 3}, "validation is a int. Pass labclip.Features"),
-    ({"retain": [torch.ones(3, 24)]}, "retain is not a dict of features by name"),
-    ({"retain": {"": planted.drawn(50)}}, "retain is not a dict of features by name"),
-    ({"retain": {"flickr": torch.ones(3, 24)}}, r"retain\['flickr'\] is a Tensor. Pass labclip.Features"),
-    ({"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
-    ({"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),
-    ({"seed": -1}, "seed is -1. Pass a whole number"),
-    ({"device": "gpu"}, "device 'gpu' can't be used"),
+BAD = [
+    ({"texts": torch.full((200, 24), float("nan"))}, {}, "features.texts: row 0 is not finite"),
+    ({"images": torch.zeros(200, 24)}, {}, "features.images: row 0 is all zeros"),
+    ({"negatives": None, "has_negative": None}, {}, "learns from hard negatives, and no caption has"),
+    ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, {}, "dim 24 but ViT-B-32"),
+    ({}, {"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
+    ({}, {"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a number from 1e-12 to 1000"),
+    ({}, {"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),
+    ({}, {"rank": 25}, "rank is 25, more than"),
+    ({}, {"objective": "triplet"}, "objective is 'triplet'"),
+    ({}, {"validation": 3}, "validation is a int. Pass labclip.Features"),
+    ({}, {"retain": [torch.ones(3, 24)]}, "retain is not a dict of features by name"),
+    ({}, {"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
+    ({}, {"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("data", "options", "message"),
-    [(data, {}, message) for data, message in BAD_DATA] + [({}, options, message) for options, message in BAD_OPTIONS],
-)
+@pytest.mark.parametrize(("data", "options", "message"), BAD)
 def test_bad_features_and_options_are_one_clear_error(data, options, message):
     with pytest.raises(ValueError, match=message):
         labclip.fit(replace(planted.drawn(200), **data), **QUICK | options)
@@ -260,9 +227,6 @@ def test_absent_negatives_are_those_the_features_say():
             said = labclip.fit(planted.features(images, texts, rows, has_negative=there), recipe=recipe, **QUICK)
             assert torch.equal(said.alignment.fitted, expected.alignment.fitted)
             assert said.frontier == expected.frontier
-    # A row equal to its caption is a negative where the features say so: nothing can bind it, and a tie is wrong.
-    every = labclip.fit(planted.features(images, texts, few, has_negative=np.ones(200, bool)), **QUICK)
-    assert every.frontier[0].binding < 0.6 * fit(images, texts, few).frontier[0].binding
 
 
 @pytest.mark.parametrize("stored", [torch.Tensor.half, lambda rows: rows * 1.0009])
@@ -294,15 +258,6 @@ def test_candidates_are_fitted_and_the_kept_one_is_recorded():
     alone = labclip.fit(planted.drawn(300), **options, **weights)
     assert torch.equal(alone.alignment.fitted, result.alignment.fitted)
     assert alone.alignment.strength == result.alignment.strength
-
-
-def test_less_is_kept_where_less_is_asked_for():
-    found = {keep: labclip.fit(planted.drawn(300), **QUICK, keep=keep) for keep in (1.0, 0.5)}
-    strict, loose = (one.frontier[0] and at_strength(one.frontier, one.alignment.strength) for one in found.values())
-    assert strict.divergence <= 0.17
-    assert loose.divergence >= strict.divergence
-    assert loose.smoothed_binding >= strict.smoothed_binding
-    assert found[0.5].alignment.metadata["keep"] == 0.5
 
 
 def test_distillation_keeps_the_softmax_of_the_base():

@@ -37,14 +37,12 @@ def held_out(signs, image_index=None, images=None):
     return read_data(planted.features(images, texts, negatives, index, has_negative=every))
 
 
-@pytest.mark.parametrize(("ups", "downs"), [(0, 0), (1, 0), (3, 3), (14, 2), (2, 14), (30, 11)])
+@pytest.mark.parametrize(("ups", "downs"), [(0, 0), (1, 0), (3, 3), (14, 2), (2, 14)])
 def test_the_sign_test_counts_all_outcomes_of_a_coin(ups, downs):
-    n = ups + downs
-    uneven = sum(math.comb(n, heads) for heads in range(n + 1) if abs(2 * heads - n) >= abs(ups - downs))
-    assert sign_test(ups, downs) == pytest.approx(uneven / 2**n)
-    if n <= 6:
-        coins = [sum(one) for one in itertools.product((0, 1), repeat=n)]
-        assert sign_test(ups, downs) == sum(abs(2 * h - n) >= abs(ups - downs) for h in coins) / len(coins)
+    uneven = [
+        abs(2 * sum(coins) - ups - downs) >= abs(ups - downs) for coins in itertools.product((0, 1), repeat=ups + downs)
+    ]
+    assert sign_test(ups, downs) == sum(uneven) / len(uneven)
 
 
 @pytest.mark.parametrize(
@@ -82,30 +80,11 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
     assert Change.of(held, TURN, 1.0).captions == 1
 
 
-def test_the_order_of_captions_does_not_matter():
-    images, texts, negatives, draw = *planted.world(200, k=2), torch.Generator().manual_seed(3)
-    matrix = torch.eye(planted.DIM) + torch.randn(planted.DIM, planted.DIM, generator=draw) / 5
-    index, there = torch.arange(200) // 3, torch.rand(200, 2, generator=draw) < 0.8
-    found = set()
-    for _ in range(4):
-        order, places = torch.randperm(200, generator=draw), torch.randperm(200, generator=draw)
-        rows = images[places.argsort()], texts[order], negatives[order], places[index[order]]
-        found.add(Change.of(read_data(planted.features(*rows, has_negative=there[order])), matrix, 0.7))
-    assert len(found) == 1
-    assert found.pop().became_right > 0
-
-
 @pytest.mark.parametrize(
     ("change", "strength", "known", "worth", "sentences"),
     [
         ((1000, 140, 20), 1.0, {}, True, []),
-        (
-            (50, 14, 2),
-            1.0,
-            {},
-            True,
-            ["Only 50 captions with a negative were held out: what they gain is known to .*0.14"],
-        ),
+        ((50, 14, 2), 1.0, {}, True, ["Only 50 captions with a negative .*: what they gain is known to .*0.14"]),
         ((1000, 14, 9), 1.0, {}, False, ["Chance may explain the gain"]),
         ((1000, 14, 140), 1.0, {}, False, ["It binds worse than the base"]),
         ((1000, 0, 0), 0.0, {}, False, ["No strength binds better and keeps what retrieval needs"]),

@@ -115,14 +115,25 @@ def points(*rows):
     ]
 
 
-def test_the_most_binding_point_that_keeps_retrieval_is_selected():
-    table = points((0, 0.5, 0.80), (0.5, 0.80, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
-    assert select(table).strength == 1.0  # 1.25 costs retrieval
-    assert select(table, keep=0.8).strength == 1.25
-    assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.78))).strength == 0
-    assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.796))).strength == 0.5
-    nearly = points((0, 0.5, 0.8), (0.5, 0.895, 0.80), (1.0, 0.9, 0.8))
-    assert select(nearly).strength == 0.5  # an eightieth of the gain is not worth twice the change
+@pytest.mark.parametrize(
+    ("rows", "keep", "strength"),
+    [
+        ([(0, 0.5, 0.80), (0.5, 0.80, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70)], 0.99, 1.0),  # 1.25 costs R@1
+        ([(0, 0.5, 0.80), (0.5, 0.80, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70)], 0.8, 1.25),
+        ([(0, 0.5, 0.8), (0.5, 0.9, 0.78)], 0.99, 0),
+        ([(0, 0.5, 0.8), (0.5, 0.9, 0.796)], 0.99, 0.5),
+        ([(0, 0.5, 0.8), (0.5, 0.895, 0.80), (1.0, 0.9, 0.8)], 0.99, 0.5),  # an 80th of the gain for twice the change
+        ([(0, None, 0.8), (0.5, None, 0.8), (1.0, None, 0.8), (1.25, None, 0.8)], 0.99, 1.0),  # up to 1 without binding
+    ],
+)
+def test_the_most_binding_point_that_keeps_retrieval_is_selected(rows, keep, strength):
+    assert select(points(*rows), keep).strength == strength
+
+
+def test_no_set_may_lose_more_than_keep_allows():
+    base, better = points((0, 0.5, 0.8), (1, 0.9, 0.8))
+    for lost, strength in ((0.011, 0), (0.009, 1)):  # an error, however large, excuses nothing
+        assert select([base, replace(better, lost=better.lost | {"retain other": (lost, 0.5)})]).strength == strength
 
 
 def test_a_divergence_that_foretells_losses_elsewhere_is_not_kept():
@@ -207,25 +218,6 @@ def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
     draws = by_image[torch.randint(60, (4000, 60), generator=torch.Generator().manual_seed(1))].sum(dim=1)
     assert error == pytest.approx(float(draws.std() / sum(s.mean() for s in base)), rel=0.1)
     assert frontier(part, matrix, [0.0])[0].lost == {"validation": (0.0, 0.0)}
-
-
-@pytest.mark.parametrize("binding", [0.5, None])
-def test_what_every_set_loses_by_the_estimate_is_within_what_keep_allows(binding):
-    none = {"validation": (0.0, 0.0), "retain other": (0.0, 0.0)}
-    base = Point(0, 0, binding, {"validation": (0.8, 0.8), "retain other": (0.9, 0.9)}, binding, none, 0.0)
-    better = replace(base, strength=1, distance=2, binding=binding and 0.9, smoothed_binding=binding and 0.9)
-    assert select([base, better]).strength == 1
-    for name in none:  # an error, however large, excuses nothing
-        assert select([base, replace(better, lost=none | {name: (0.011, 0.5)})]).strength == 0
-        assert select([base, replace(better, lost=none | {name: (0.009, 0.5)})]).strength == 1
-
-
-def test_without_binding_the_strongest_kept_point_up_to_1_is_selected():
-    table = [Point(s, s, None, {}, None, {"validation": (0.02 * s, 0.0)}, 0.1 * s) for s in (0, 0.5, 1, 1.25)]
-    assert select(table).strength == 0.5
-    assert select(table, keep=0.9).strength == 1
-    other = [replace(point, divergence=0.05 * point.strength) for point in table]
-    assert select([*table, *other], keep=0.9) is other[2]  # of several matrices the one that diverges least
 
 
 def test_a_point_that_another_dominates_in_what_is_shown_is_not_selected():

@@ -193,13 +193,3 @@ def test_an_objective_sees_what_its_protocol_says():
 def test_an_objective_that_returns_no_loss_is_an_error(objective, message):
     with pytest.raises(ValueError, match=message):
         labclip.fit(planted.drawn(200), objective=objective, batch_size=64, epochs=1, progress=False)
-
-
-def test_an_objective_resumes_to_the_same_bits(tmp_path):
-    options = {"objective": own_softmax, "batch_size": 64, "epochs": 3, "progress": False}
-    first = labclip.fit(planted.drawn(200), **options)
-    for _ in range(2):
-        again = labclip.fit(planted.drawn(200), **options, checkpoint=tmp_path)
-        assert torch.equal(first.alignment.fitted, again.alignment.fitted)
-    with pytest.raises(ValueError, match="is of other data or settings"):
-        labclip.fit(planted.drawn(200), **options | {"objective": "softmax"}, checkpoint=tmp_path)
