@@ -292,7 +292,7 @@ def test_a_model_wrapped_by_hand_is_saved_with_its_configuration(tmp_path, monke
 
 @pytest.mark.parametrize("config", ["ViT-B-32", "nonsense", "hf-hub:org/name", {}, models.CONFIGS["resnet"]])
 def test_a_configuration_of_another_model_is_refused(tmp_path, config):
-    with pytest.raises(ValueError, match=r"OpenCLIP builds another model than this CLIP from config="):
+    with pytest.raises(ValueError, match=r"configuration of this CLIP is another than config="):
         by_hand("clip").save_pretrained(tmp_path / "a", config=config)
     assert list(tmp_path.iterdir()) == []
 

@@ -21,6 +21,7 @@ CONVERT = "A threshold on cosines has to be converted for the matrix, as `labcli
 
 
 _LIBRARIES = {"openclip": "open_clip", "transformers": "transformers"}
+_TASK = "zero-shot-image-classification"
 _TAGS = ["clip", "open_clip", "labclip", "compositionality"]
 _SOURCE = (
     'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
@@ -40,17 +41,16 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     """
     base = _line(alignment.base or "")
     title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
-    measured, rows = _measured(alignment.metadata), cosine_rows(alignment.metadata)
+    metadata, rows = alignment.metadata, cosine_rows(alignment.metadata)
+    measured = [
+        EvalResult(_TASK, benchmark, benchmark, metric, value)
+        for benchmark, (_, aligned) in checked_results(metadata.get("results")).items()
+        for metric, value in aligned.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    more = {"model_name": title, "eval_results": measured} if measured else {}
     parts = [
-        _header(
-            alignment,
-            "adapter",
-            library_name="labclip",
-            license=alignment.metadata.get("license"),
-            pipeline_tag="zero-shot-image-classification",
-            model_name=title if measured else None,
-            eval_results=measured,
-        ),
+        _header(alignment, "labclip", "adapter", license=metadata.get("license"), pipeline_tag=_TASK, **more),
         f"# {title}",
         f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{base and f' of {base}'}: captions that "
         f"name the same objects with their attributes swapped become distinguishable. Encoders and image embeddings "
@@ -63,8 +63,8 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
         f'text_features = model.encode_text(["a red cube and a blue sphere"], normalize=True)\n'
         f"```",
         "## Measured",
-        results_table(alignment.metadata.get("results")),
-        f"{_line(alignment.metadata['verdict'])}." if "verdict" in alignment.metadata else "",
+        results_table(metadata.get("results")),
+        f"{_line(metadata['verdict'])}." if "verdict" in metadata else "",
         f"{COSINES_OF}.\n\n{_table(COSINE_COLUMNS, rows)}\n\n{CONVERT}" if rows else "",
         "## The matrix",
         _facts(alignment),
@@ -131,7 +131,7 @@ def folded_card(alignment: Alignment, library: str) -> str:
     """Write the card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
     name = _line(alignment.base or f"a CLIP of dim {alignment.dim}")
     parts = [
-        _header(alignment, "merge", library_name=_LIBRARIES.get(library)),
+        _header(alignment, _LIBRARIES.get(library), "merge"),
         f"# {name}, with LABCLIP merged in",
         "A matrix is merged into this model's text projection: captions that name the same objects with their "
         "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base.",
@@ -141,24 +141,11 @@ def folded_card(alignment: Alignment, library: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _header(alignment: Alignment, relation: str, **more: Any) -> str:
-    base = alignment.metadata.get("base_model") or hub_base(alignment.base)
-    data = ModelCardData(tags=_TAGS, base_model=base, base_model_relation=relation if base else None, **more)
+def _header(alignment: Alignment, library: str | None, relation: str, **more: Any) -> str:
+    if base := alignment.metadata.get("base_model") or hub_base(alignment.base):
+        more |= {"base_model": base, "base_model_relation": relation}
+    data = ModelCardData(library_name=library, tags=_TAGS, **more)
     return f"---\n{data.to_yaml()}\n---"
-
-
-def _measured(metadata: Mapping[str, Any]) -> list[EvalResult] | None:
-    """The aligned values as the Hub reads them."""
-    kind = "zero-shot-image-classification"
-    results = [
-        EvalResult(
-            task_type=kind, dataset_type=benchmark, dataset_name=benchmark, metric_type=metric, metric_value=value
-        )
-        for benchmark, (_, aligned) in checked_results(metadata.get("results")).items()
-        for metric, value in aligned.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    return results or None
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -17,15 +17,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import (
-    HfApi,
-    constants,
-    errors,
-    get_session,
-    hf_hub_download,
-    scan_cache_dir,
-    snapshot_download,
-)
+import huggingface_hub
+from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from labclip._version import __version__
@@ -103,12 +96,14 @@ def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], R
     """
     check_repo_id(repo_id)
     with _explained(repo_id, access):
-        folder = snapshot_download(repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments)
+        folder = huggingface_hub.snapshot_download(
+            repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments
+        )
     try:
         return read(Path(folder))
     except (ValueError, FileNotFoundError) as error:
         if not access.off:
-            scan_cache_dir(access.cache).delete_revisions(Path(folder).name).execute()
+            huggingface_hub.scan_cache_dir(access.cache).delete_revisions(Path(folder).name).execute()
         what = str(error).replace(folder, repo_id)
         raise ValueError(f"The Hub's {repo_id} is not sound, and was not loaded: {what}") from error
 
@@ -129,7 +124,7 @@ def weights_of(base: Base, access: Access = DEFAULT) -> Path:
     with _explained(repository, access, names[0]):
         for name in names:
             try:
-                return Path(hf_hub_download(repository, name, **access.arguments))
+                return Path(huggingface_hub.hf_hub_download(repository, name, **access.arguments))
             except errors.EntryNotFoundError as error:
                 missing = error
         raise missing
@@ -168,7 +163,7 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
     except (OSError, ValueError) as error:
         on_hub = str(error).partition(". ")[0]
     try:
-        response = get_session().get(entry.url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        response = huggingface_hub.get_session().get(entry.url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         response.raise_for_status()
         if hashlib.sha256(response.content).hexdigest() != entry.file_sha256:
             raise ValueError(f"what arrived, {len(response.content):,} bytes, has another SHA-256 than the file")
@@ -210,7 +205,7 @@ def push_folder(
         logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
     if DEFAULT.off:
         raise ConnectionError("The network is off (HF_HUB_OFFLINE), so nothing was uploaded.")
-    api = HfApi(token=token, **_WHO)
+    api = huggingface_hub.HfApi(token=token, **_WHO)
     with _explained(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(

@@ -29,16 +29,11 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One published figure.
+    """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
 
-    Attributes:
-        benchmark: As `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`.
-        metric: Its name in the notes; `measured_as` is what labclip calls it, where that is another.
-        clip: The CLIP, "" where the notes do not say.
-        values: Fractions of 1, of "base", "labclip", and other methods by name.
-        words: What was asked.
-        command: In which FOLDER is a matrix that one fits first, as none was published.
-        matrix: Name and alignment of the published matrix that it is of, or None.
+    `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
+    where the notes do not say; `words` say what was asked; in `command` FOLDER is a matrix that one fits first;
+    `matrix` is name and alignment of the published matrix that it is of; `measured_as` is labclip's name of `metric`.
     """
 
     benchmark: str

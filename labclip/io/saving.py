@@ -84,21 +84,19 @@ def config_for(
     """The `open_clip_config.json` of a model, `known` or of its base; `config` is the one that a user names."""
     if config is None and known is not None:
         return known
-    kind = type(clip).__name__
-    if isinstance(config, Mapping):
-        found = dict(config) if matches(clip, config) is not False else None
+    name = config or (base.model if base else "")
+    if isinstance(name, Mapping):
+        found = dict(name) if matches(clip, name) is not False else None
     else:
-        name = config or (base.model if base else None)
-        found = config_of(clip, name) if name else None
-    if found is None and config is None:
-        raise ValueError(
-            f"The OpenCLIP configuration of this {kind} is not known, as labclip did not load it. Pass config=, the "
-            f'name of its architecture, for example save_pretrained(FOLDER, config="ViT-B-32"), or its model_cfg.'
-        )
+        found = config_of(clip, name)
     if found is None:
+        given = (
+            "is not known, as labclip did not load it" if config is None else f"is another than config={config!r:.200}"
+        )
         raise ValueError(
-            f"OpenCLIP builds another model than this {kind} from config={config!r:.200}, or none. Pass the name of "
-            f"its architecture, one of open_clip.list_models(), or the model_cfg that it was made from."
+            f"The OpenCLIP configuration of this {type(clip).__name__} {given}. Pass config=, the name of its "
+            f'architecture, one of open_clip.list_models(), for example save_pretrained(FOLDER, config="ViT-B-32"), or '
+            f"the model_cfg that it was made from."
         )
     return {"model_cfg": found, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
 
