@@ -225,11 +225,18 @@ class Clap(nn.Module):
         self.text_projection = nn.GELU()
 
 
+def quantised():
+    model = nn.Module()
+    model.text_projection = nn.Parameter(torch.ones(24, models.DIM, dtype=torch.int8), requires_grad=False)
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "alignment", "said"),
     [
         (nn.Linear(2, 2), skewed(), r"no text projection in a Linear \(looked for text_projection, text.text_pro.*"),
         (Clap(), skewed(), "Cannot fold into a text projection of type GELU"),
+        (quantised(), skewed(), "The text projection has weights of torch.int8. Fold before you quantise"),
         (models.make("clip"), Alignment(models.matrix(dim=8)), "has dim 8 but the model's text projection gives 16"),
         (models.make("unprojected"), Alignment(models.matrix(dim=8)), "model's text projection gives 16"),
         (models.make("clip"), None, "The alignment is a NoneType. Pass a labclip.Alignment"),

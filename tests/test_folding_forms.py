@@ -67,6 +67,15 @@ def test_what_no_weight_shows_is_taken_over_or_refused(change):
         assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).detach().abs().max()) < UNIT
 
 
+def test_half_precision_at_the_size_of_real_images():
+    pytest.importorskip("transformers")
+    clip, tokens = tiny(vision={"image_size": 160, "patch_size": 80}).half().requires_grad_(False), models.tokens()
+    folded = fold(clip, skewed(), to="transformers")
+    assert folded.dtype == torch.float16
+    exact = skewed()(clip.encode_text(tokens).float())
+    assert float((text_features(folded, tokens) - exact).abs().max() / exact.abs().max()) < 1e-2
+
+
 @pytest.fixture
 def hf_folder(tmp_path):
     pytest.importorskip("transformers")

@@ -42,7 +42,7 @@ def build(
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     pretrained = None if weights is None else str(weights)
     try:
-        with _SkipInitialisation():
+        with SkipInitialisation():
             clip, train, val = create_model_and_transforms(
                 name, pretrained, precision=precision, device=device or "cpu", **(openclip | {"weights_only": True})
             )
@@ -59,7 +59,7 @@ def build(
     return clip.eval().requires_grad_(False), train, as_shown(val)
 
 
-class _SkipInitialisation(TorchFunctionMode):
+class SkipInitialisation(TorchFunctionMode):
     """Makes random initialisers do nothing in this thread; constants such as masks are still written."""
 
     _skipped = frozenset(

@@ -304,5 +304,7 @@ def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
 
 def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Replace a parameter's values by a function of them in float64: on the CPU, since not every device has it."""
+    if not parameter.is_floating_point():
+        raise ValueError(f"The text projection has weights of {parameter.dtype}. Fold before you quantise.")
     with torch.no_grad():
         parameter.copy_(function(parameter.detach().cpu().double()).to(parameter.dtype))

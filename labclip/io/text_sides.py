@@ -74,8 +74,8 @@ def check_form(
     if image is not None:
         size = clip.visual.image_size
         height, width = size if isinstance(size, tuple) else (size, size)
-        pixels = torch.linspace(-1, 1, 3 * height * width, device=device, dtype=dtype).reshape(1, 3, height, width)
-        pairs.append(("image", image, clip.encode_image, pixels))
+        pixels = torch.linspace(-1, 1, 3 * height * width).reshape(1, 3, height, width)  # in half it overflows
+        pairs.append(("image", image, clip.encode_image, pixels.to(device, dtype)))
     for side, ours, theirs, inputs in pairs:
         exact = theirs(inputs, normalize=False).cpu().float()
         said = f"{library} gives other {side} features for this {type(clip).__name__}"

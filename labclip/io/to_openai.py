@@ -14,6 +14,7 @@ from open_clip.model import build_model_from_openai_state_dict
 from torch import nn
 
 from labclip.checks import first_line
+from labclip.io.bases import SkipInitialisation
 from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
 from labclip.towers.openclip import text_tower
 
@@ -47,7 +48,8 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
                 raise ValueError(f"its image transform has {key} {value!r}, not {found!r}")
         weights = ((key, value.detach().cpu().contiguous().clone()) for key, value in openai_weights(clip).items())
         state = OrderedDict(weights)
-        opened = build_model_from_openai_state_dict(OrderedDict(state)).float()  # which rounds the weights
+        with SkipInitialisation():
+            opened = build_model_from_openai_state_dict(OrderedDict(state)).float()  # which rounds the weights
         opened.load_state_dict(state)
         check_form(
             clip, "OpenAI's clip", lambda tokens: opened.encode_text(tokens.cpu()),

@@ -16,6 +16,7 @@ from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
+from labclip.io.bases import SkipInitialisation
 from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
 from labclip.io.to_openai import openai_weights
 from labclip.packages import require
@@ -101,7 +102,8 @@ def convert(clip: Any) -> Any:
     """
     transformers = _transformers()
     try:
-        model = transformers.CLIPModel(_config(transformers, clip))
+        with SkipInitialisation():
+            model = transformers.CLIPModel(_config(transformers, clip))
         model.load_state_dict(dict(_renamed(openai_weights(clip))))
         reference = clip.visual.conv1.weight
         model = model.to(reference.device, reference.dtype).eval().requires_grad_(False)
