@@ -39,14 +39,10 @@ def test_captions_that_are_cut_are_counted_and_told_once():
     long = "a very long caption of a red cube that goes on and on and on and on and on"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = counted.texts([long, "a red cube"])
+        assert counted.texts([long, "a red cube"]).shape == (2, models.DIM)
         counted.texts([long + " and on"])
-    assert rows.shape == (2, models.DIM)
-    assert (counted.cut.count, counted.cut.total, counted.cut.example) == (2, 3, long)
-    with pytest.warns(UserWarning, match="2 of 3 texts are longer than the 16 tokens of the context and were cut"):
+    with pytest.warns(UserWarning, match=f"2 of 3 texts are longer than the 16 tokens of .* for example '{long[:60]}"):
         counted.cut.warn("texts")
-    with pytest.warns(UserWarning, match="1 of 1 captions are longer"):
-        tiny().encode_text(long)
 
 
 def test_leaving_early_leaves_the_model_as_it_was(model):
@@ -66,13 +62,6 @@ def test_an_image_says_how_it_may_be_given(tmp_path):
     assert one.key == same.key
     boxes, starts = (None, (0, 0, 1, 1)), (None, 3)
     assert len({ImageSource("a", tmp_path / "a", start=start, box=box).key for start in starts for box in boxes}) == 4
-
-
-def test_rows_of_a_parquet_file_are_read_in_any_order(tmp_path):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pq.write_table(pa.table({"image": [b"%d" % row for row in range(90)]}), tmp_path / "c.parquet", row_group_size=40)
-    source = [ImageSource(f"{row}", tmp_path / "c.parquet", start=row, column="image") for row in range(90)]
-    assert [source[row].read() for row in (50, 3, 89)] == [b"50", b"3", b"89"]
 
 
 def test_docstring_examples_run():

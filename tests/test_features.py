@@ -376,19 +376,20 @@ def test_bad_rows_are_named(model, data):
 
 
 def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch):
-    encode_image, encode_text = LABCLIP.encode_image, LABCLIP.encode_text
+    for encode, value, said in (
+        ("encode_image", float("nan"), r"2\.png \(captions\.csv line 4\) is not finite"),
+        ("encode_text", 0.0, r"'.*' \(captions\.csv line 3\) is all zeros"),
+    ):
 
-    def third(features, value):
-        features[2] = value
-        return features
+        def third(*arguments, own=getattr(LABCLIP, encode), value=value, **options):  # noqa: B008
+            features = own(*arguments, **options)
+            features[2] = value
+            return features
 
-    monkeypatch.setattr(LABCLIP, "encode_image", lambda *a, **k: third(encode_image(*a, **k), float("nan")))
-    with pytest.raises(ValueError, match=r"The embedding of 2\.png \(captions\.csv line 4\) is not finite"):
-        run(model, data, on_error="skip")
-    monkeypatch.setattr(LABCLIP, "encode_image", encode_image)
-    monkeypatch.setattr(LABCLIP, "encode_text", lambda *a, **k: third(encode_text(*a, **k), 0.0))
-    with pytest.raises(ValueError, match=r"The embedding of '.*' \(captions\.csv line 3\) is all zeros"):
-        run(model, data, on_error="skip")
+        with monkeypatch.context() as patch:
+            patch.setattr(LABCLIP, encode, third)
+            with pytest.raises(ValueError, match=f"The embedding of {said}"):
+                run(model, data, on_error="skip")
 
 
 BASE = Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=models.DIM)
@@ -456,8 +457,7 @@ def test_half_precision_is_stored_as_unit_length_float32(data):
     model = tiny()
     exact = run(model, data)
     model.clip.bfloat16()
-    model.to(torch.bfloat16)
-    features = run(model, data, "half")
+    features = run(model.to(torch.bfloat16), data, "half")
     assert features.manifest["precision"] == "bfloat16"
     assert np.abs(np.linalg.norm(features.images, axis=1) - 1).max() < UNIT
     assert (features.images * exact.images).sum(axis=1).min() > 0.99

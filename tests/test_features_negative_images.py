@@ -89,22 +89,6 @@ def test_without_the_option_nothing_changes(model, data):
     assert run(model, data, "none").negative_images is None  # the column names no image
 
 
-def test_from_the_table_into_the_fit(model, tmp_path):
-    scenes = labclip.scenes.sample(60, seed=5)
-    draw(tmp_path, scenes)
-    write(tmp_path, [[f"{i}.png", scenes.captions[i], scenes.captions[i + 30], f"{i + 30}.png"] for i in range(30)])
-    features = run(model, tmp_path)
-    assert len(features.images) == 30
-    settings = {"recipe": "paper", "epochs": 3, "batch_size": 10, "learning_rate": 1e-2, "progress": False}
-    fitted = labclip.fit(features, **settings).alignment.fitted
-    images = torch.from_numpy(images_of(model, scenes))
-    given = {name: torch.from_numpy(np.array(getattr(features, name))) for name in ("texts", "negatives")}
-    same = Features.from_arrays(images=images[:30], **given, negative_images=images[30:])
-    torch.testing.assert_close(labclip.fit(same, **settings).alignment.fitted, fitted, rtol=1e-3, atol=1e-3)
-    without = labclip.fit(run(model, tmp_path, "without", negative_images=None), **settings).alignment.fitted
-    assert not torch.allclose(without, fitted, atol=1e-2)
-
-
 def test_a_missing_file_is_one_clear_message(model, data):
     image = data / "photos" / "9.png"
     image.rename(data / "nine.png")
@@ -171,27 +155,20 @@ def test_lists_and_several_columns(tmp_path):
 
 def test_images_held_in_parquet(model, data, scenes):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    held = [(data / "photos" / f"{number}.png").read_bytes() for number in range(4)]
+    held = [(data / "photos" / f"{number}.png").read_bytes() for number in range(3)]
     rows = [
         {"image": {"bytes": held[0], "path": "a.png"}, "caption": "x", "negative": "y", "shown": {"bytes": held[1]}},
-        {"image": {"bytes": held[2], "path": "b.png"}, "caption": "y", "negative": "x", "shown": {"bytes": held[0]}},
-        {"image": {"bytes": held[3], "path": "c.png"}, "caption": "z", "negative": "x", "shown": {"bytes": None}},
+        {"image": {"bytes": held[2], "path": "c.png"}, "caption": "z", "negative": "x", "shown": {"bytes": None}},
     ]
     pq.write_table(pa.Table.from_pylist(rows), data / "c.parquet")
     features = embed(model, data / "c.parquet", data / "held", negative_images="shown", progress=False)
-    assert features.has_negative_image.ravel().tolist() == [True, True, False]
-    assert np.abs(features.negative_images[:2, 0] - images_of(model, scenes)[1::-1]).max() < UNIT
-    pq.write_table(pa.Table.from_pylist([{**rows[0], "shown": [held[1]]}]), data / "listed.parquet")
-    _, bad = read(data / "listed.parquet", negative_images=("shown",))
-    assert bad == ["has an image that is a bytes, not a path"]
+    assert features.has_negative_image.ravel().tolist() == [True, False]
+    assert np.abs(features.negative_images[0, 0] - images_of(model, scenes)[1]).max() < UNIT
 
 
 def test_the_command(model, data):
-    arguments = ["embed", "--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos",
-                 "--batch-size", 3, "--negative-images"]  # fmt: skip
-    done = CliRunner().invoke(cli.main, [*map(str, arguments), "shown", str(data / "out")])
+    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
+    more = ["--batch-size", 3, "--negative-images", "shown", data / "out"]
+    done = CliRunner().invoke(cli.main, ["embed", *map(str, [*arguments, *more])])
     assert done.exit_code == 0, done.stderr
     assert contents(data / "out") == contents(run(model, data).folder)
-    wrong = CliRunner().invoke(cli.main, [*map(str, arguments), "none", str(data / "no")])
-    assert wrong.exit_code == 2
-    assert "captions.csv has no column 'none'; it has 'image', 'caption', 'negative', 'shown'" in wrong.stderr

@@ -128,8 +128,7 @@ def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, 
 def test_the_command_works_on_the_cluster_of_ray_address(cluster, model, data):
     command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", data / "captions.csv",
                "--images", data / "photos", "--engine", "ray", data / "ray"]  # fmt: skip
-    environment = {**os.environ, "RAY_ADDRESS": cluster}
-    subprocess.run(command, check=True, timeout=300, env=environment)
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "RAY_ADDRESS": cluster})
     assert Features.load(data / "ray").manifest["counts"]["images"] == N
 
 
@@ -141,13 +140,11 @@ def test_images_of_a_bucket_give_the_folder_of_local_ones(model, data):
     with bucket() as (there, environment):
         for image in (data / "photos").glob("*.png"):
             there.put_object(Key=f"photos/{image.name}", Body=image.read_bytes())
-        for engine in ("local", "ray"):
+        for images, engine, out in (("s3://bucket/photos", "local", "local"), ("s3://bucket/photos", "ray", "ray"),
+                                    (data / "photos", "local", "plain")):  # fmt: skip
             done = subprocess.run(
-                [*command, "--images", "s3://bucket/photos", "--engine", engine, data / engine],
+                [*command, "--images", images, "--engine", engine, data / out],
                 env=environment, capture_output=True, text=True, check=False, timeout=240,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-    local = [*command, "--images", data / "photos", data / "plain"]
-    done = subprocess.run(local, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr
     assert contents(data / "local") == contents(data / "ray") == contents(data / "plain")

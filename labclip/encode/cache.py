@@ -33,8 +33,6 @@ FORMAT = 5
 BLOCK = 2048
 """Captions encoded together; those with a common prefix share the work."""
 
-_ASKED = 900  # keys in one question to SQLite, which takes 999 in its oldest builds
-
 
 def default_cache() -> Path:
     """The folder of embeddings: LABCLIP_CACHE, or `labclip` in the user's folder for caches."""
@@ -164,7 +162,12 @@ class Cache:
 
     def __init__(self, folder: Path | None, model: LABCLIP) -> None:
         self.identity = identity_of(model)
-        self.path = None if folder is None else folder / f"{_name(self.identity, model)}.sqlite"
+        # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
+        facts = {key: value for key, value in self.identity.items() if key not in ("base", "fingerprint")}
+        tokens = tokenizer_and_preprocess(model)[0]([FINGERPRINT_CAPTION]).tolist()
+        facts |= {"tokens": tokens, "device": model.matrix.device.type, "format": FORMAT}
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        self.path = None if folder is None else folder / f"{name}.sqlite"
         self._kept = True
         _logger.info("cache of embeddings: %s", self.path or "none")
         with self._named():
@@ -185,7 +188,7 @@ class Cache:
         """What is there of some keys: key -> float32 [dim]. A row that is not of unit length is damaged: not there."""
         found: dict[bytes, Embeddings] = {}
         with self._named():
-            for part in batched(keys, _ASKED):
+            for part in batched(keys, 900):  # SQLite takes 999 in its oldest builds
                 query = f"SELECT key, value FROM rows WHERE key IN ({','.join('?' * len(part))})"
                 found |= {key: np.frombuffer(value, dtype="<f4") for key, value in self._file.execute(query, part)}
         return {key: row for key, row in found.items() if abs(float(row @ row) - 1) < 3 * UNIT}
@@ -212,11 +215,3 @@ class Cache:
                 f"The cache {self.path} can't be used ({error}). Pass cache=DIR with a folder that you may write, or "
                 f"cache=None; delete that file if it is damaged."
             ) from error
-
-
-def _name(identity: dict[str, object], model: LABCLIP) -> str:
-    # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
-    facts = {key: value for key, value in identity.items() if key not in ("base", "fingerprint")}
-    tokens = tokenizer_and_preprocess(model)[0]([FINGERPRINT_CAPTION]).tolist()
-    facts |= {"tokens": tokens, "device": model.matrix.device.type, "format": FORMAT}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
