@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from evaluated import asked, counts, image_file, lay, read
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import labclip
 from labclip.data.cleaning import comparable
@@ -231,18 +229,6 @@ def test_vg_items_are_crops_of_images_whose_crops_are_one_unit(tmp_path):
     symmetric = {*BENCHMARKS["vg-r"].read.args[0].left_out}
     assert {"next to", "near", "with"} <= symmetric
     assert symmetric.isdisjoint({"on", "in", "behind", "eating"})
-
-
-def test_vl_checklist_counts_images_that_are_there(tmp_path):
-    entries = [[f"VG_100K/{n}.jpg", {"POS": [f"red {n}", "more"], "NEG": [f"blue {n}"]}] for n in range(7)]
-    images = {f"images/vg/VG_100K/{n}.jpg": None for n in range(1, 7)}
-    nothing = "data/Object/Size/swig_size/swig_place/swig_place_large.json"
-    lay(tmp_path, {"data/Attribute/vaw/action.json": entries, nothing: [], **images})
-    with pytest.raises(FileNotFoundError, match=r"1 of 6 images are missing, for example .*0\.jpg"):
-        read("vl-checklist", tmp_path / "data", tmp_path / "images", limit=5)
-    for limit, n in ((5, 5), (0, 6)):
-        task = read("vl-checklist", tmp_path / "data", tmp_path / "images", on_missing="skip", limit=limit)
-        assert counts(task) == {"attribute": n, "attribute_action_vaw": n}
 
 
 def test_whatsup_takes_the_parts_that_are_there(tmp_path):
@@ -496,19 +482,3 @@ def test_an_entry_of_another_form_is_no_crash(tmp_path, name, files):
     lay(tmp_path, files)
     with pytest.raises(ValueError, match=r"(is not as .* was published: .*needs|not an object with)"):
         evaluate("scenes", name, data=tmp_path, on_missing="skip")
-
-
-cells = st.text(st.sampled_from("ab,\"'\n\r\t;[]{}\0é"), max_size=6) | st.sampled_from(["a.jpg", "0", "../x", "red"])
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.lists(cells, max_size=7).map(",".join), max_size=4), headed=st.booleans())
-def test_any_table_of_ones_own_is_read_or_refused(tmp_path, rows, headed):
-    (tmp_path / "mine.csv").write_text("\n".join([HEAD.strip(), *rows] if headed else rows), newline="")
-    image_file(tmp_path / "a.jpg")
-    task, said = None, ""
-    try:
-        task = read("csv", tmp_path / "mine.csv")
-    except (ValueError, FileNotFoundError) as error:
-        said = str(error)
-    assert task.questions if task else said

@@ -133,7 +133,7 @@ class Items:
     locations: list[str] = field(default_factory=list)
     groups: list[Mapping[str, Hashable]] = field(default_factory=list)
 
-    def add(self, row: Any, captions: Sequence[Any], location: str, **groups: Hashable) -> None:
+    def add(self, row: Any, captions: Sequence[Any], location: str, /, **groups: Hashable) -> None:
         """Append an item; one whose image is missing is left out.
 
         Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.

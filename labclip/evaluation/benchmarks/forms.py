@@ -98,7 +98,7 @@ class Reader:
             inside = {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in held}
             yield location, cells | inside if inside else cells
 
-    def add(self, entry: Any, location: str, **groups: Hashable) -> None:
+    def add(self, entry: Any, location: str, /, **groups: Hashable) -> None:
         """Append an item with the image, or both images, and the captions of an entry."""
         box = tuple(cell(entry, name, location) for name in self.form.box)
         rows = [self._image(cell(entry, name, location), location, box or None) for name in self.form.images]
