@@ -117,40 +117,31 @@ LOW = estimate(0.6, 0.55, 0.65)
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "cosine", "combinations", "code"),
+    ("image", "text", "cosine", "combinations", "code", "why"),
     [
-        (GOOD, GOOD, LOW, 30, "alignment"),
-        (GOOD, GOOD, LOW, 29, "unclear"),
-        (GOOD, GOOD, estimate(0.95, 0.9, 0.97), 99, "nothing"),
-        (GOOD, GOOD, estimate(0.9, 0.88, 0.92), 99, "unclear"),
-        (BAD, GOOD, LOW, 99, "image"),
-        (GOOD, BAD, LOW, 99, "text"),
-        (GOOD, side(0.55, 0.5, 0.6, half=0.54, learnt=511), LOW, 99, "unclear"),
-        (GOOD, side(0.95, 0.93, 0.97, learnt=99), LOW, 99, "alignment"),  # what was read is there
-        (BAD, BAD, LOW, 99, "both"),
-        (side(0.76, 0.74, 0.78), GOOD, LOW, 99, "unclear"),  # the interval spans the threshold, .75
-        (side(0.76, 0.75, 0.78), GOOD, LOW, 99, "alignment"),
-        (side(0.65, 0.6, 0.7, half=0.61), GOOD, LOW, 99, "unclear"),
-        (side(0.65, 0.6, 0.7, half=0.64), GOOD, LOW, 99, "image"),
-        (side(0.54, 0.52, 0.56, half=0.3), GOOD, LOW, 99, "image"),  # it has learnt the words, and stays there
-        (side(0.4, 0.38, 0.42, half=0.3), GOOD, LOW, 99, "unclear"),  # it does not even know the words yet
+        (GOOD, GOOD, LOW, 30, "alignment", "binding can be read"),
+        (GOOD, GOOD, LOW, 29, "unclear", "binding can be read"),
+        (GOOD, GOOD, estimate(0.95, 0.9, 0.97), 99, "nothing", "binding can be read"),
+        (GOOD, GOOD, estimate(0.9, 0.88, 0.92), 99, "unclear", "binding can be read"),
+        (BAD, GOOD, LOW, 99, "image", "binding can't be read"),
+        (GOOD, BAD, LOW, 99, "text", "binding can be read"),
+        (side(0.55, 0.5, 0.6, half=0.54, learnt=511), GOOD, LOW, 99, "unclear", "learned from 511 scenes per object"),
+        (side(0.95, 0.93, 0.97, learnt=99), GOOD, LOW, 99, "alignment", "binding can be read"),  # it is there
+        (BAD, BAD, LOW, 99, "both", "binding can't be read"),
+        (side(0.76, 0.74, 0.78), GOOD, LOW, 99, "unclear", "has an interval that spans the threshold"),  # .75
+        (side(0.76, 0.75, 0.78), GOOD, LOW, 99, "alignment", "binding can be read"),
+        (side(0.65, 0.6, 0.7, half=0.61), GOOD, LOW, 99, "unclear", "would read more from more scenes"),
+        (side(0.65, 0.6, 0.7, half=0.64), GOOD, LOW, 99, "image", "binding can't be read"),
+        (side(0.54, 0.52, 0.56, half=0.3), GOOD, LOW, 99, "image", "can't be read"),  # it knows the words alone
+        (side(0.4, 0.38, 0.42, half=0.3), GOOD, LOW, 99, "unclear", "would read more"),  # not even these yet
+        (side(0.2, 0.18, 0.22, half=0.19), GOOD, LOW, 99, "image", "not even the attributes that are there"),
     ],
 )
-def test_the_rules(image, text, cosine, combinations, code):
+def test_the_rules_and_what_they_say_of_the_images(image, text, cosine, combinations, code, why):
     found = verdict.judge({"image": image, "text": text}, cosine, combinations)
     assert found.code == code
-    assert len(found.reasons) >= 3 + (code == "unclear")
-
-
-def test_a_probe_that_reads_little_is_told_why():
-    weak = {
-        "not even the attributes that are there can be read": side(0.2, 0.18, 0.22, half=0.19),
-        "the probe would read more from more scenes": side(0.65, 0.6, 0.7, half=0.61),
-        "the probe learned from 511 scenes per object": side(0.55, 0.5, 0.6, learnt=511),
-        "has an interval that spans the threshold": side(0.76, 0.74, 0.78),
-    }
-    for why, image in weak.items():
-        assert why in verdict.judge({"image": image, "text": GOOD}, LOW, 99).reasons[1]
+    assert why in found.reasons[1]
+    assert len(found.reasons) == 3 + (code == "unclear")
 
 
 def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to_fit():
@@ -267,7 +258,7 @@ def test_parts_and_search_of_drawn_scenes_are_those_of_evaluate(own):
     assert re.search(rf"search_map +\d+ +{values['base']['search_map']:.3f}", str(found))
 
 
-def test_own_captions_have_parts_search_and_retrieval_and_no_verdict(table, tmp_path):
+def test_own_captions_have_parts_search_and_retrieval_and_no_verdict(table, tmp_path, monkeypatch):
     found = analysis.diagnose("scenes", table, cache=None, progress=False)
     there = evaluate("scenes", ["parts", "csv"], data={"parts": table, "csv": table}, cache=None, progress=False)
     for name in ("parts", "csv"):
@@ -279,16 +270,13 @@ def test_own_captions_have_parts_search_and_retrieval_and_no_verdict(table, tmp_
     for text in (str(found), html):
         assert "Parts of own captions" in text
         assert f"{there['parts'].metric('search_map').estimates[1].value:.3f}" in text
-    assert found.spectrum.distance > 0
-
-
-def test_without_a_tagger_captions_are_diagnosed_and_told_what_to_install(table, monkeypatch):
+    # Without a tagger the rest is shown, and what to install.
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     found = analysis.diagnose("scenes", table, cache=None, progress=False)
-    assert [one.benchmark.name for one in found.evaluated.results] == ["csv"]
+    assert found.evaluated["csv"].compared == there["csv"].compared
+    assert len(found.evaluated.results) == 1
     assert any("Parts and search were not measured" in one and 'install "labclip[' in one for one in found.notes)
-    assert found.evaluated["csv"].metric("t2i_r1").estimates[0].value > 0.5
 
 
 @pytest.mark.slow

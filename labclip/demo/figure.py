@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from labclip.demo.finding import MODELS, Demo, Example
 from labclip.scenes.vocabulary import COLOURS
-
-if TYPE_CHECKING:
-    from labclip.demo.finding import Demo, Example
 
 _SCALE = 2  # drawn at twice the size; the wide form is reduced, so that lines and corners are smooth
 _GAP, _CARD, _CARD_HEIGHT, _HEADING = 24, 472, 292, 46  # pixels
@@ -30,7 +28,6 @@ _DARK = (
     *("#ff6b6f", "#ff9d42", "#f4cf3f", "#56c976", "#35c4c4", "#82a4ff"),
     *("#c293ff", "#ff95c8", "#cf9a74", "#ffffff", "#a9adb3", "#c9ced6"),
 )
-_MODELS = {"base": "CLIP", "labclip": "LABCLIP"}
 _HEADINGS = {
     "binding": "Every colour-shape pair was in the fit",
     "binding_heldout": "At least one colour-shape pair was not in the fit",
@@ -74,20 +71,19 @@ def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) ->
         f"it. Confused: that colour and that shape, on different objects"
     )
     y = canvas.paragraph(margin, y + 26, question, 18, full) - 6
-    side = min(2, columns)  # cards beside each other
-    width = (full - (side - 1) * _GAP) / side
-    for number, (model, name) in enumerate(_MODELS.items()):
-        x, below = margin + number % side * (width + _GAP), y + number // side * (_search_height(width) + _GAP)
-        _search(canvas, x, below, width, name, search.images[model], search.answers[model])
-    y = below + _search_height(width) + _GAP + 4
-    y = _metrics(canvas, margin, y, full, 2 if narrow else len(_LABELS), found)
+    width, side = (full, 80) if narrow else ((full - _GAP) / 2, 124)  # of a card, and of an image in it
+    for number, (model, name) in enumerate(MODELS.items()):
+        x = margin if narrow else margin + number * (width + _GAP)
+        _search(canvas, x, y, width, side, name, search.images[model], search.answers[model])
+        y += side + 88 + _GAP if narrow or number else 0
+    y = _metrics(canvas, margin, y + 4, full, 2 if narrow else len(_LABELS), found)
     drawn = "The first scene of each draw" if narrow else "The first scenes of the draw"
     bars = "Bars on the cards: the probability a model gives the right one of two captions; the line is chance."
     first = f"{drawn}, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
     for text in (bars, first):
         y = canvas.paragraph(margin, y, text, 16, full)
     x, y = (margin, y + 6) if narrow else (canvas.width - margin - 190, y - 24)
-    for number, (model, name) in enumerate(_MODELS.items()):
+    for number, (model, name) in enumerate(MODELS.items()):
         canvas.bar(x + 90 * number, y - 12, 14, 14, model)
         canvas.text(x + 90 * number + 22, y + 1, name, 18)
     canvas.save(path, y + margin - 4, reduced=not narrow)
@@ -166,7 +162,7 @@ def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
     side = 168
     canvas.paste(example.image, x + 16, y + 16, side)
     left, width, top = x + side + 34, _CARD - side - 50, y + 30
-    for model, name in _MODELS.items():
+    for model, name in MODELS.items():
         (own, swapped), probability = example.cosines[model], example.probabilities[model]
         right = own > swapped
         canvas.text(left, top + 14, name, 18, bold=0.8)
@@ -197,23 +193,20 @@ def _percent(probability: float) -> str:
     return ">99%" if probability > 0.99 else "<1%" if probability < 0.01 else f"{probability:.0%}"
 
 
-def _image_side(width: float) -> int:
-    """Of five images in a card of a width."""
-    return 124 if width > _CARD else 80
-
-
-def _search_height(width: float) -> int:
-    return _image_side(width) + 88
-
-
 def _search(
-    canvas: _Canvas, x: float, y: float, width: float, name: str, images: NDArray[Any], answers: Sequence[str]
+    canvas: _Canvas,
+    x: float,
+    y: float,
+    width: float,
+    side: int,
+    name: str,
+    images: NDArray[Any],
+    answers: Sequence[str],
 ) -> None:
     """The top five of a model, each with what it is: right, confused, or neither."""
-    canvas.bar(x, y, width, _search_height(width), "card", line="line")
+    canvas.bar(x, y, width, side + 88, "card", line="line")
     canvas.text(x + 16, y + 32, name, 18, bold=0.8)
-    side = _image_side(width)
-    size, step = (16, side + 16) if width > _CARD else (13, side + 10)
+    size, step = (16, side + 16) if side > 100 else (13, side + 10)
     for number, (image, answer) in enumerate(zip(images, answers, strict=True)):
         left = x + 16 + number * step
         canvas.paste(image, left, y + 46, side)
@@ -229,7 +222,7 @@ def _metrics(canvas: _Canvas, x: float, y: float, full: float, columns: int, fou
         left, top = x + number % columns * (width + _GAP), y + number // columns * 152
         canvas.text(left, top + 18, label, 19, bold=0.8)
         canvas.text(left, top + 40, of, 15, "soft")
-        models = [(found[model][key], model, "") for model in _MODELS] if key else []
+        models = [(found[model][key], model, "") for model in MODELS] if key else []
         probes = [(found["probes"][side], "ink", side) for side in ("image", "text")]
         for at, bar in enumerate(models or probes):
             _bar(canvas, left, top + 56 + at * 36, width, *bar)
