@@ -92,12 +92,8 @@ def sentences(
 ) -> tuple[list[str], list[str]]:
     """Write one sentence a scene, and the same sentence with the colours `swapped`: n of each.
 
-    Args:
-        rng: Draws the order of mention, and the template of each scene where `templates`, [n], is None.
-        colours: Colour of each object from left to right, [n, objects].
-        shapes: Shape of each object, [n, objects].
-        swapped: Colour of each object after the swap, [n, objects].
-        templates: Only for up to three objects; more are a plain list.
+    Colours, shapes and swapped colours are [n, objects], objects from left to right. The order of mention is drawn, and
+    so are `templates`, [n], where they are None; four objects and more have none and are a plain list.
     """
     n, objects = colours.shape
     known = SENTENCES.get(objects, ("",))

@@ -33,16 +33,10 @@ VALIDATION = _pairs("red star, red heart, orange cone, blue moon, pink heart, wh
 def allowed(
     split: str, colours: NDArray[np.int64], shapes: NDArray[np.int64], swapped: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether each scene belongs to a split: bool [n].
+    """Whether each scene belongs to a split, bool [n]; colours, shapes and swapped colours are [n, objects].
 
     "seen": no held-out pair in the caption nor in the swapped one. "heldout": a pair of `HELD_OUT` in the caption, none
     of `VALIDATION` in either. "validation": the reverse. "all": every scene.
-
-    Args:
-        split: One of `SPLITS`.
-        colours: Colour of each object, [n, objects].
-        shapes: Shape of each object, [n, objects].
-        swapped: Colour of each object in the swapped caption, [n, objects].
     """
     if split == "all":
         return np.ones(len(colours), dtype=bool)

@@ -100,7 +100,7 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
         tags=_captions.tags(rng, layout.colours, layout.shapes),
         objects=[
             tuple((COLOURS[c], SHAPES[s]) for c, s in zip(*row, strict=True))
-            for row in zip(layout.colours.tolist(), layout.shapes.tolist(), strict=True)
+            for row in zip(layout.colours, layout.shapes, strict=True)
         ],
         layout=layout,
     )
@@ -126,15 +126,10 @@ def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 
 
 
 def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Swap the colours of two objects of each scene, drawn at random: [n, objects] -> [n, objects].
-
-    Any others keep theirs.
-    """
-    n, objects = colours.shape
-    if objects == 1:
+    """Swap the colours of two objects of each scene, drawn at random, [n, objects]; any others keep theirs."""
+    if colours.shape[1] == 1:
         return colours
-    first, second = np.argsort(rng.random((n, objects)), axis=1)[:, :2].T
-    rows = np.arange(n)
+    pair = np.argsort(rng.random(colours.shape), axis=1)[:, :2]
     swapped = colours.copy()
-    swapped[rows, first], swapped[rows, second] = colours[rows, second], colours[rows, first]
+    np.put_along_axis(swapped, pair, np.take_along_axis(colours, pair[:, ::-1], axis=1), axis=1)
     return swapped
