@@ -76,10 +76,13 @@ class StandInHub:
         return sum(part in request for request in self.requests)
 
 
+def content_of(data):
+    return data.read_bytes() if isinstance(data, Path) else data
+
+
 def etag(data):
     """As the Hub names a file: by its SHA-256, which for small ones is not what the Hub does, and enough here."""
-    content = data.read_bytes() if isinstance(data, Path) else data
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content_of(data)).hexdigest()
 
 
 class _Server(ThreadingHTTPServer):
@@ -98,19 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-    def do_HEAD(self):
-        self.answer("HEAD")
-
-    def do_GET(self):
-        self.answer("GET")
-
-    def do_POST(self):
-        self.answer("POST")
-
-    def answer(self, method):
+    def answer(self):
         hub = self.server.hub
         path = unquote(urlsplit(self.path).path)
-        request = f"{method} {path}"
+        request = f"{self.command} {path}"
         hub.requests.append(request)
         if token := self.headers.get("Authorization"):
             hub.tokens.append(token.removeprefix("Bearer "))
@@ -125,9 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif path in hub.raw:
             self.send(200, hub.raw[path])
         elif path.startswith("/api/"):
-            self.api(method, path.removeprefix("/api/"))
+            self.api(path.removeprefix("/api/"))
         else:
             self.resolve(path)
+
+    do_HEAD = do_GET = do_POST = answer  # noqa: N815
 
     def read_body(self):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -168,11 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = files.get("/".join(parts[4:]))
         if data is None:
             return self.not_found("EntryNotFound")
-        content = data.read_bytes() if isinstance(data, Path) else data
+        content = content_of(data)
         headers = {"ETag": f'"{etag(data)}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
         return self.send(200, content, headers)
 
-    def api(self, method, path):
+    def api(self, path):
         hub = self.server.hub
         parts = path.split("/")
         if path == "validate-yaml":

@@ -398,13 +398,3 @@ def test_a_folded_folder_says_what_was_folded_and_takes_no_second_matrix(folded_
     opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")  # without the mark
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
         labclip.fold(opened, "scenes")
-
-
-def test_a_folder_is_recorded_by_its_name_alone(tmp_path):
-    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
-    model.save_pretrained(tmp_path / "mine", config=models.CONFIGS["clip"])
-    Alignment(models.matrix(1)).save_pretrained(tmp_path / "matrix")
-    mark = mark_of(labclip.fold(tmp_path / "mine", tmp_path / "matrix"))
-    assert (mark["model"], mark["alignment"]) == ("mine", "matrix")
-    assert str(tmp_path) not in json.dumps(mark)
-    assert mark["matrix_sha256"] == matrix_sha256(models.matrix(1))

@@ -22,6 +22,7 @@ import labclip
 from labclip import LABCLIP, Alignment, Base, cli
 from labclip.io.folding import fold
 from labclip.io.text_sides import mark_of
+from labclip.io.to_onnx import _TextTower
 
 
 def run(*arguments):
@@ -151,6 +152,7 @@ def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     mark = mark_of(folded)
     assert (mark["model"], mark["alignment"]) == ("plain", "matrix")
+    assert str(tmp_path) not in json.dumps(mark)
     with pytest.raises(ValueError, match=r"that of a model of transformers\. Open it there"):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
@@ -322,15 +324,6 @@ EXPORTS = {
 }
 
 
-class TextTower(torch.nn.Module):
-    def __init__(self, clip):
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, input_ids):
-        return self.clip.encode_text(input_ids)
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("optimised", [False, True])
 @pytest.mark.parametrize("export", EXPORTS)
@@ -340,7 +333,7 @@ def test_the_activation_of_a_tower_in_onnx_is_compared(onnx, tmp_path, kind, exp
 
     file, tokens, options = tmp_path / "tower.onnx", models.tokens()[:1], EXPORTS[export] | {"verbose": False}
     torch.onnx.export(
-        TextTower(models.make(kind).requires_grad_(False)), (tokens,), file, input_names=["input_ids"],
+        _TextTower(models.make(kind).requires_grad_(False)), (tokens,), file, input_names=["input_ids"],
         output_names=["text_embeds"], **options,
     )  # fmt: skip
     if optimised:

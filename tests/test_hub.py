@@ -290,23 +290,21 @@ def test_what_is_pushed_comes_back(hub):
     assert alignment.push_to_hub("org/new", create_pr=True, token="hf_secret") == f"{hub.url}/org/new/discussions/1"
 
 
-def test_a_push_that_fails_says_why(hub, tmp_path):
-    folder = alignment_folder(tmp_path / "folder")
-    hub.faults["/api/"] = 403
-    with pytest.raises(PermissionError, match=r"refuses org/name \(403\).*hf auth login"):
-        labhub.push_folder(folder, "org/name", token="hf_secret")
-    hub.faults = {"/commit/": 500}
-    with pytest.raises(ConnectionError, match=r"org/name failed at the Hub .*: it answered 500"):
-        labhub.push_folder(folder, "org/name", token="hf_secret")
-    assert hub.pushed == []
-
-
-def test_only_what_labclip_reads_is_pushed(hub, tmp_path, caplog):
+def test_a_push_that_fails_says_why_and_only_what_labclip_reads_is_pushed(hub, tmp_path, caplog):
     folder = alignment_folder(tmp_path / "folder")
     for name in (".env", "train.py", "open_clip_pytorch_model.bin", ".git-credentials.json"):
         (folder / name).write_text("secret")
     (folder / "sub").mkdir()
     (folder / "sub" / "config.json").write_text("secret")
+    for faults, kind, match in (
+        ({"/api/": 403}, PermissionError, r"refuses org/name \(403\).*hf auth login"),
+        ({"/commit/": 500}, ConnectionError, r"org/name failed at the Hub .*: it answered 500"),
+    ):
+        hub.faults = faults
+        with pytest.raises(kind, match=match):
+            labhub.push_folder(folder, "org/name", token="hf_secret")
+    assert hub.pushed == []
+    hub.faults = {}
     labhub.push_folder(folder, "org/name", token="hf_secret")
     assert sorted(hub.repos["org/name"]) == ["README.md", "config.json", "model.safetensors"]
     assert "Not uploaded, since labclip does not read it: .env, .git-credentials.json, open_clip_pyt" in caplog.text

@@ -46,16 +46,14 @@ def _as_verified(model: LABCLIP) -> Alignment:
 
     A fingerprint of any other would let it pass for the base. Where no base is recorded, there is none to pass for.
     """
-    alignment = model.alignment
-    metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}
+    alignment, known = model.alignment, model.alignment.fingerprint
     fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
-    known = alignment.fingerprint
-    if alignment.base is None or (
-        fingerprint is not None and known is not None and float(fingerprint @ known) >= FINGERPRINT_COSINE
-    ):
-        return with_record(alignment, fingerprint=known if fingerprint is None else fingerprint, metadata=metadata)
     if fingerprint is None and known is not None:
         return alignment  # what can't be compared here is compared where the folder is opened
+    metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}
+    same = fingerprint is not None and known is not None and float(fingerprint @ known) >= FINGERPRINT_COSINE
+    if alignment.base is None or same:
+        return with_record(alignment, fingerprint=fingerprint, metadata=metadata)
     warnings.warn(
         f"Nothing shows that this model has the weights of {alignment.base}, on which the matrix was fitted. The "
         f"folder is saved with no fingerprint and says that they are not verified. If they are, load them by name: "
