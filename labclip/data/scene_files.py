@@ -111,9 +111,11 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
     if file.kind not in kinds:
         raise ValueError(f"{files.data} holds {file.kind}, not {' or '.join(kinds)}. {files.hint}")
     files.notes.extend(file.notes)
+    if not file.entries:
+        raise ValueError(f"{files.data} names no image. {files.hint}".rstrip())
     kept = [entry for entry in file.entries if objects in (0, len(entry.objects))]
     if not kept:
-        counts = ", ".join(map(str, sorted({len(entry.objects) for entry in file.entries}))) or "none"
+        counts = ", ".join(map(str, sorted({len(entry.objects) for entry in file.entries})))
         raise ValueError(
             f'No image has {objects} objects but {counts}. Pass options={{"objects": N}} with one of these.'
         )

@@ -91,8 +91,8 @@ def transform(
         FileNotFoundError: If the source or the alignment does not exist.
         ValueError: If the source holds image embeddings by its name or folder, is aligned already, or is of another
             base as its feature folder says; if the target is the source, or is there and was not made by the same call;
-            if files can't be read, are of another dim, have rows that are not finite, or would have: these are named,
-            and the others done.
+            if files can't be read, are of another dim, have rows that are not finite, or would have: the first is
+            named, and all that can be done are.
         OSError: If the target can't be written.
         MissingPackageError: If Parquet is to be read without pyarrow, or a URL without universal-pathlib.
 
