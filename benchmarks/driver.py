@@ -58,7 +58,7 @@ def main():
             print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
             return made
 
-        with Progress(folder / "features", force=False) as state, closing(Files(folder / "features")) as files:
+        with Progress(folder / "features", force=False) as state, closing(Files(folder / "features", {})) as files:
             items = read_items(find_inputs(folder / "captions.csv"))
             table = measure("planned", lambda: Table(items, skip=False))
             state.values = {

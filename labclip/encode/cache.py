@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.data.images import ImageSource, ParquetImages, file_order, reason
+from labclip.data.images import ImageSource, ParquetImages, file_order
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.metrics import UNIT
@@ -77,12 +77,9 @@ def encode(
 
 def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]) -> Tensor:
     """float32 [n, dim], in the order of `images`."""
-    contents = _contents(images, encoder.workers)
-    problems = list(dict.fromkeys(content for content in contents if isinstance(content, str)))
-    keys = [_image_key(*one) for one in zip(images, contents, strict=True)]
-    source_of = {
-        key: one for key, one in sorted(zip(keys, images, strict=True), key=lambda pair: file_order(pair[1])) if key
-    }
+    keys = [_image_key(*one) for one in zip(images, _contents(images, encoder.workers), strict=True)]
+    source_of = dict(sorted(zip(keys, images, strict=True), key=lambda pair: file_order(pair[1])))
+    problems: list[str] = []
     known = cache.get(list(source_of))
     todo = {key: one for key, one in source_of.items() if key not in known}
     with closing(encoder.images(todo.values(), total=len(todo))) as stream:
@@ -99,17 +96,17 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
-def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes | str]:
-    """SHA-256 of each image's bytes, or why they can't be read. A file is read once for all its crops."""
+def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes]:
+    """SHA-256 of each image's bytes; its own key where they can't be read. A file is read once for all its crops."""
 
     def location(source: ImageSource) -> object:
         return source.key if source.file is None else (source.file, source.start, source.column)
 
-    def digest(source: ImageSource) -> bytes | str:
+    def digest(source: ImageSource) -> bytes:
         try:
             return hashlib.sha256(source.read() if source.column is None else tables.read(source)).digest()
-        except (OSError, ValueError) as error:
-            return f"{source} " + reason("can't be read", error)
+        except (OSError, ValueError):  # the encoder says what is wrong
+            return source.key
 
     distinct = sorted({location(one): one for one in images}.values(), key=file_order)
     with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
@@ -119,9 +116,8 @@ def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes | str]:
     return [content[location(one)] for one in images]
 
 
-def _image_key(source: ImageSource, content: bytes | str) -> bytes:
-    """What the embedding of an image depends on; nothing of one that can't be read."""
-    return b"" if isinstance(content, str) else key_of(b"image", content, repr(source.box).encode())
+def _image_key(source: ImageSource, content: bytes) -> bytes:
+    return key_of(b"image", content, repr(source.box).encode())
 
 
 def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) -> Tensor:

@@ -19,7 +19,7 @@ from labclip.base import Base
 from labclip.checks import described
 from labclip.data.items import Kind
 from labclip.encode.fingerprint import Origin
-from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, counts_of, read_folder, remove_files
+from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, counts_of, read_folder
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.model import LABCLIP
@@ -202,7 +202,7 @@ class Features:
             "counts": counts,
         }
         try:
-            with closing(Files(folder)) as files:
+            with closing(Files(folder, {})) as files:
                 for name in FIELDS:
                     for block in self._blocks(name):
                         files.append(name, block)
@@ -213,7 +213,7 @@ class Features:
                                 files.append(path.name, line)
                 files.finish(record, versions_of("torch", "numpy"))
         except BaseException:
-            remove_files(folder)
+            Files(folder, {}).close()  # which leaves none
             raise
         return self.load(folder)
 

@@ -136,15 +136,15 @@ class Files:
             features are removed.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         self._folder = folder
         self._open: dict[str, BinaryIO] = {}
         remove_parts(folder, {MANIFEST})  # of a run that was killed where it wrote it
         (folder / MANIFEST).unlink(missing_ok=True)
         for name in (*FIELDS, *LINES):
-            if name not in (sizes or {}):
+            if name not in sizes:
                 self.path(name).unlink(missing_ok=True)
-        for name, size in (sizes or {}).items():
+        for name, size in sizes.items():
             self._open[name] = self.path(name).open("r+b")
             self.cut(name, size)
 
@@ -203,12 +203,6 @@ class Files:
         """Close the files."""
         for file in self._open.values():
             file.close()
-
-
-def remove_files(folder: Path) -> None:
-    """Remove the files of a feature folder, its manifest first; others stay."""
-    for name in (MANIFEST, *CONTENT):
-        (folder / name).unlink(missing_ok=True)
 
 
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Table:
         self.number: dict[bytes, int] = {}
         self.texts: list[Text] = []
         self.skipped: list[dict[str, Any]] = []
-        k, said = 0, set[int]()
+        k, meanings = 0, set[int]()
         shown: dict[bytes, ImageSource] = {}
         short: dict[int, Text] = {}
         for item in items:
@@ -77,31 +77,32 @@ class Table:
             self.captions[image] += len(item.captions)
             negative_images = item.negative_images or [[None] * len(negatives) for negatives in item.negatives]
             for caption, negatives, described in zip(item.captions, item.negatives, negative_images, strict=True):
-                keys = tuple(None if one is None else one.key for one in described)
+                keys = tuple(None if source is None else source.key for source in described)
                 self.texts.append(Text(image, caption, negatives, keys, Kind.CAPTION, item.location))
-                said.add(_said(image, caption))
-                for one in filter(None, described):
-                    shown.setdefault(one.key, one)
+                meanings.add(_meaning_of(image, caption))
+                for source in filter(None, described):
+                    shown.setdefault(source.key, source)
             parts = [(Kind.PART, part.text, part.negative) for part in item.parts]
             for kind, text, negative in [*parts, (Kind.KEYWORDS, " ".join(item.keywords), "")]:
                 if text.strip():
                     wrong = (negative,) if negative.strip() else ()
-                    short.setdefault(
-                        _said(image, text), Text(image, text, wrong, (None,) * len(wrong), kind, item.location)
-                    )
+                    entry = Text(image, text, wrong, (None,) * len(wrong), kind, item.location)
+                    short.setdefault(_meaning_of(image, text), entry)
             has_wrong_part = int(any(part.negative.strip() for part in item.parts))
             k = max(k, has_wrong_part, *map(len, item.negatives))
         self.captioned, self.shows_negatives = len(self.images), bool(shown)
-        for one in shown.values():
-            self._number_of(one)
-        more = [text for key, text in short.items() if key not in said]
+        for source in shown.values():
+            self._number_of(source)
+        more = [text for key, text in short.items() if key not in meanings]
         self.has_kinds = bool(more)
         self.texts += sorted(more, key=lambda text: text.kind)
-        said |= short.keys()
+        meanings |= short.keys()
         content = hashlib.sha256()
         self.has_negative = np.zeros((len(self.texts), k), dtype=np.bool_)
         for row, (image, text, negatives, keys, _, _) in enumerate(self.texts):
-            self.has_negative[row, : len(negatives)] = [_said(image, negative) not in said for negative in negatives]
+            self.has_negative[row, : len(negatives)] = [
+                _meaning_of(image, negative) not in meanings for negative in negatives
+            ]
             content.update(repr((image, text, negatives, [key and self.number[key] for key in keys])).encode())
         self.sha256 = content.hexdigest()
 
@@ -122,6 +123,6 @@ def _skipped(where: str, image: str | None, reason: str, captions: int) -> dict[
     return {"where": where, "image": image, "reason": reason, "captions": captions}
 
 
-def _said(image: int, text: str) -> int:
+def _meaning_of(image: int, text: str) -> int:
     """Equal for texts of one image that differ in nothing but case, punctuation and "a" or "an"."""
     return digest(f"{image} {comparable(text)}")
