@@ -326,7 +326,7 @@ def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         taken = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
         return taken.detach().float()
-    block = torch.from_numpy(np.array(values[rows], dtype=np.float32))
+    block = torch.from_numpy(values[rows].astype(np.float32, copy=isinstance(rows, slice), subok=False))
     mapped = getattr(values, "_mmap", None)
     if mapped is not None and values.mode != "c" and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)  # else what was read counts as the process's memory

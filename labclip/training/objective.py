@@ -214,7 +214,7 @@ class _CrossEntropies(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (pulls,) = ctx.saved_tensors
-        return pulls * gradient, None, None, None
+        return pulls.mul_(gradient), None, None, None
 
 
 def _own(objective: Objective, logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

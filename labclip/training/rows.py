@@ -82,13 +82,16 @@ class Rows:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
-        taken, start = torch.empty(len(index), self.dim, device=self._device), 0
+        found, places, start = [], [], 0
         for array, unit in zip(self._arrays, self._unit, strict=True):
-            inside = (index >= start) & (index < start + len(array))
-            rows = block_of(array, (index[inside] - start).numpy()).to(self._device)
-            taken[inside.to(self._device)] = rows if unit else F.normalize(rows, dim=-1)
+            places.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
+            rows = block_of(array, (index[places[-1]] - start).numpy()).to(self._device)
+            found.append(rows if unit else F.normalize(rows, dim=-1))
             start += len(array)
-        return taken
+        if len(found) == 1:
+            return found[0]
+        rows, order = torch.cat(found), torch.cat(places)
+        return rows if bool((order[1:] > order[:-1]).all()) else rows[order.argsort().to(rows.device)]
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
