@@ -257,7 +257,7 @@ def test_a_file_of_captions_is_checked_when_it_comes(answers, tmp_path):
     session = answers.session("one")
 
     def ready(data, name="words.csv"):
-        return session.captions([uploaded(tmp_path, name, data)])
+        return session.taken([uploaded(tmp_path, name, data)])
 
     assert "words.csv: 2 captions, 1 of them with a negative." in ready(lines("0.png,a cat,a dog", "1.png,a dog,"))
     shown = ready(lines("0.png,a cat,", "1.png,,"))
@@ -272,7 +272,7 @@ def test_a_file_of_captions_is_checked_when_it_comes(answers, tmp_path):
             ready(data)
         assert "column=" not in str(told.value)
         assert str(tmp_path) not in str(told.value)
-    with pytest.raises(ValueError, match=r"words.pkl is of no kind"):
+    with pytest.raises(ValueError, match=r"There is no image that can be read in words.pkl"):
         ready(b"", "words.pkl")
 
 
@@ -301,11 +301,10 @@ def test_images_are_found_by_the_names_of_the_table(name, there, expected, tmp_p
 
 
 def test_the_sample_is_what_the_page_reads(answers, tmp_path):
-    session = answers.session("one")
-    assert "500 captions, 500 of them with a negative" in session.captions(
-        [uploaded(tmp_path, "sample.csv", sample("sample.csv"))]
+    shown = answers.session("one").taken(
+        [uploaded(tmp_path, name, sample(name)) for name in ("sample.csv", "sample.zip")]
     )
-    shown = session.photos([uploaded(tmp_path, "sample.zip", sample("sample.zip"))])
+    assert "500 captions, 500 of them with a negative" in shown
     assert "Images of these captions: 500." in shown
     assert "A fit takes about" in shown
     assert work.in_page_words("Few rows. Hold out more, or pass validation=X.") == "Few rows. Hold out more."
@@ -341,8 +340,8 @@ def test_the_commands_are_labclips_own(answers, own, tmp_path):
     answers.typed, answers.alignment = ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"]
     session = answers.session("one")
     if own:
-        session.captions([uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))])
-        session.photos([uploaded(tmp_path, "0.png", png(scenes.sample(1).images[0]))])
+        session.taken([uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))])
+        session.taken([uploaded(tmp_path, "0.png", png(scenes.sample(1).images[0]))])
     asked = session.diagnosis(500).commands + session.fit(own, 500).commands
     assert [words[0] for words in asked] == ["diagnose", *([] if own else ["sample"]), "embed", "fit"]
     for name, *words in asked:
@@ -375,8 +374,8 @@ def test_sessions_do_not_see_each_other(answers, tmp_path):
     assert "Images: 1." in one.indexed([photo])
     assert "mine.png" in one.searched(RIGHT, "")
     assert "mine.png" not in other.searched(RIGHT, "")
-    one.photos([photo])
-    one.captions([uploaded(tmp_path, "../words.csv", lines("mine.png,a cat,a dog"))])
+    one.taken([photo])
+    one.taken([uploaded(tmp_path, "../words.csv", lines("mine.png,a cat,a dog"))])
     assert sorted(path.name for path in one.folder.rglob("*") if path.is_file()) == [
         "mine.png",
         "mine.png",
@@ -394,9 +393,14 @@ def test_one_session_too_many_ends_the_oldest(answers, monkeypatch):
     assert (first.folder.exists(), answers.session("2") is second) == (False, True)
 
 
-def test_a_fit_needs_both_files(answers):
+def test_a_fit_needs_both_files_and_keeps_them(answers, tmp_path):
+    session, table = answers.session("one"), uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))
+    session.taken([table])
     with pytest.raises(ValueError, match="Upload a file of captions"):
-        answers.session("one").fit(1, 500)
+        session.fit(1, 500)
+    session.jobs["fitted"] = answers.add(session.fit(0, 500))
+    with pytest.raises(ValueError, match="A fit uses your files"):
+        session.taken([table])
 
 
 def test_a_fit_that_is_not_worth_it_says_why(answers, tmp_path):

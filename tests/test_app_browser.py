@@ -460,19 +460,19 @@ def test_fit_on_one_s_own_captions(visit, temporary):
     for name in ("sample.csv", "sample.zip"):
         with someone.page.expect_download() as saved:
             someone.page.get_by_text(name, exact=True).click()
-        someone.upload("table" if name == "sample.csv" else "photos", name, Path(saved.value.path()).read_bytes())
+        someone.upload("files", name, Path(saved.value.path()).read_bytes())
         someone.page.wait_for_timeout(2 * SECONDS)
     someone.see("#ready", "Images of these captions: 500.")
-    someone.upload("table", "captions.csv", b"image,words\n1.png,a cat\n")
+    someone.upload("files", "captions.csv", b"image,words\n1.png,a cat\n")
     someone.see("#ready", "captions.csv has no column 'caption'")
     someone.see("#ready", "The columns image, caption and negative are read")
     drawn = scenes.sample(60, seed=1)
     table = io.StringIO()
     rows = [[f"{n}.png", *texts] for n, texts in enumerate(zip(drawn.captions, drawn.swapped_captions, strict=True))]
     csv.writer(table).writerows([["image", "caption", "negative"], *rows])
-    someone.upload("photos", "images.zip", zipped({f"images/{n}.png": png(one) for n, one in enumerate(drawn.images)}))
+    someone.upload("files", "images.zip", zipped({f"images/{n}.png": png(one) for n, one in enumerate(drawn.images)}))
     someone.see("#ready", "Images: 60.")
-    someone.upload("table", "captions.csv", table.getvalue().encode())
+    someone.upload("files", "captions.csv", table.getvalue().encode())
     someone.see("#ready", "Images of these captions: 60.")
     someone.see("#ready", "A fit takes about")
     someone.page.locator("#run-fitted").click()

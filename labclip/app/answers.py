@@ -176,25 +176,19 @@ class Session:
         hits = self._pair.search(gallery, texts[: len(wanted)], left_out, self.alignment)
         return part("searched", gallery, *hits, wanted, unwanted, cut)
 
-    def captions(self, files: Sequence[Upload]) -> str:
-        """Take a file of captions for a fit, and say what is in it."""
-        name = PurePath(files[0].name).name
-        if PurePath(name).suffix.lower() not in work.TABLES:
-            raise ValueError(f"{name} is of no kind that is read here: {', '.join(work.TABLES)}.")
-        self._table = None
-        shutil.copyfile(files[0].path, self.folder / name)
-        self._table = work.read_table(self.folder / name)
-        return self._ready()
-
-    def photos(self, files: Sequence[Upload]) -> str:
-        """Take images for a fit, in the place of those before, and say what is wrong with them."""
-        shutil.rmtree(self._images, ignore_errors=True)
-        self._told = []
-        self._told = work.unpack(files, self._images)
-        return self._ready()
-
-    def _ready(self) -> str:
-        """What is known of the files for a fit; ValueError if they can't be used together."""
+    def taken(self, files: Sequence[Upload]) -> str:
+        """Take a file of captions, or images, or both for a fit, in the place of those before; what is in them."""
+        if "fitted" in self.jobs and not self.jobs["fitted"].result.done():
+            raise ValueError("A fit uses your files. Wait until it has ended, or cancel it.")
+        tables = [one for one in files if PurePath(one.name).suffix.lower() in work.TABLES]
+        if tables:
+            self._table, path = None, self.folder / PurePath(tables[0].name).name
+            shutil.copyfile(tables[0].path, path)
+            self._table = work.read_table(path)
+        if images := [one for one in files if one not in tables]:
+            self._told = []
+            shutil.rmtree(self._images, ignore_errors=True)
+            self._told = work.unpack(images, self._images)
         table, told = self._table, self._told
         if table is not None:
             told = [*table.told, *told]

@@ -165,7 +165,7 @@ def _search(tab: Any, answers: Answers) -> None:
         examples = [gr.Button(" without ".join(filter(None, one)), size="sm", min_width=100) for one in _QUERIES]
     found = gr.HTML(elem_id="found")
     with gr.Accordion("Search your own images", open=False):
-        images, folder = _images("images", "folder")
+        images, folder = _files("Images, or a zip of them", "images", "folder")
         back = gr.Button(f"Back to the {SCENES} scenes")
         status = gr.HTML(part("scenes", answers.embedded), elem_id="indexed")
     search = {"fn": _ask(answers, Session.searched), "inputs": [query, without], "outputs": found, **_PRIVATE}
@@ -178,11 +178,10 @@ def _search(tab: Any, answers: Answers) -> None:
     back.click(_ask(answers, Session.back), outputs=status, **_PRIVATE).then(**search)
 
 
-def _images(images: str, folder: str) -> tuple[Any, Any]:
-    """Two controls that take images, with the ids that are given."""
+def _files(label: str, files: str, folder: str) -> tuple[Any, Any]:
     return (
-        gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id=images),
-        gr.UploadButton("Or a folder of images", file_count="directory", size="sm", elem_id=folder),
+        gr.File(label=label, file_count="multiple", height=150, elem_id=files),
+        gr.UploadButton("Or a folder", file_count="directory", size="sm", elem_id=folder),
     )
 
 
@@ -201,8 +200,7 @@ def _fit(tab: Any, answers: Answers) -> Any:
         expected = gr.HTML(elem_id="expected")
     with gr.Column(visible=False) as own:
         gr.HTML(part("columns", ", ".join(TABLES)))
-        table = gr.File(label="Captions with negatives", height=150, elem_id="table")
-        images, folder = _images("photos", "photo-folder")
+        files, folder = _files("Captions, and images or a zip of them", "files", "files-folder")
         ready = gr.HTML(elem_id="ready")
     use = _job(answers, "Fit", Session.fit, [source, count], "fitted")
 
@@ -212,9 +210,8 @@ def _fit(tab: Any, answers: Answers) -> Any:
     source.change(choose, source, [drawing, own], **_PRIVATE)
     for asked in (tab.select, count.change):
         asked(_ask(answers, Session.expected), count, expected, show_progress="hidden", **_PRIVATE)
-    _take(answers, table, Session.captions, [], [ready])
-    for control in (images, folder):
-        _take(answers, control, Session.photos, [], [ready])
+    for control in (files, folder):
+        _take(answers, control, Session.taken, [], [ready])
     return use
 
 
