@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -283,4 +284,4 @@ class Answers:
 
     def before(self, job: Job) -> int:
         """How many other jobs come first."""
-        return sum(not one.result.done() for one in self._line[: self._line.index(job)])
+        return sum(not one.result.done() for one in takewhile(lambda one: one is not job, self._line))

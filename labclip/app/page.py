@@ -328,8 +328,8 @@ def serve(
                 threading.Event().wait()
         finally:
             answers.close()
-            if page.server is not None:
+            if server := getattr(page, "server", None):
                 logging.getLogger("uvicorn.error").disabled = True
-                page.server.force_exit = True  # it would wait for pages that are open
+                server.force_exit = True  # it would wait for pages that are open
             page.close(verbose=False)
             gc.freeze()  # Python would look at every object again before it ends, which takes seconds
