@@ -1,5 +1,6 @@
 """The documentation site: `make docs` builds it into docs/_build/html."""
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # notebooks run side by side
 
 project = "labclip"
 release = version = labclip.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
@@ -19,6 +20,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_output_stderr = "remove"  # progress bars
 
+autosummary_generate = False  # the tables alone: the pages have what they link to
 default_role = "code"  # single backticks in docstrings
 highlight_language = "none"  # where a block names no language
 autodoc_default_options = {"members": True}
@@ -52,10 +54,25 @@ def contents(app, page, source):
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
 
 
+def summaries(app, page, source):
+    """Name a module's public names where a page asks for a table of them: `.. autosummary:: MODULE`."""
+
+    def listed(found):
+        module = importlib.import_module(found[1])
+        own = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == found[1]]
+        names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+        shown = [f"   ~{found[1]}.{name}\n" for name in names if callable(getattr(module, name))]
+        return ".. autosummary::\n   :nosignatures:\n\n" + "".join(shown)
+
+    source[0] = re.sub(r"^\.\. autosummary:: (\S+)$", listed, source[0], flags=re.MULTILINE)
+
+
 def untyped(app, what, name, value, options, lines):
     """Keep Napoleon from taking the words before a colon for a type: types are in annotations here."""
     places = [place for place, line in enumerate(lines, 1) if line.strip() == "Returns:"]
     for place in (*places, *([0] if what in ("property", "attribute", "data") else [])):
+        if place >= len(lines):  # autosummary shows the first lines alone
+            continue
         text = lines[place].lstrip()
         lines[place] = f"{lines[place][: len(lines[place]) - len(text)]}: {text}"
 
@@ -63,4 +80,5 @@ def untyped(app, what, name, value, options, lines):
 def setup(app):
     """What Sphinx calls."""
     app.connect("source-read", contents)
+    app.connect("source-read", summaries)
     app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon

@@ -77,6 +77,14 @@ class Selection:
         return {"validation": to_select(unseen), "retain": {"tags": tags}}
 
 
+def fit_matrix(features: Features, others: dict[str, Any], seed: int) -> Alignment:
+    """The matrix of some features, at the strength that binds best on the held-out scenes and keeps what is asked."""
+    result = labclip.fit(features, **others, **FITTING, seed=seed, progress=False)
+    # `fit` takes the least strength near the best; this model is to show what a matrix repairs.
+    best = max(kept(result.frontier, FITTING["keep"]), key=lambda point: point.smoothed_binding or 0.0)
+    return result.alignment.at(best.strength)
+
+
 def make_one(
     seed: int, folder: Path, learnt: DescribedScenes, selection: Selection, test: TestScenes
 ) -> dict[str, Any]:
@@ -110,11 +118,7 @@ def make_one(
     fingerprint = measure.embed_texts(model, [FINGERPRINT_CAPTION])[0]
 
     def fit(*parts: tuple[Embedded, Tensor]) -> Alignment:
-        features = replace(to_fit(*parts), base=named, fingerprint=fingerprint)
-        result = labclip.fit(features, **others, **FITTING, seed=seed, progress=False)
-        # `fit` takes the least strength near the best; this model is to show what a matrix repairs.
-        best = max(kept(result.frontier, FITTING["keep"]), key=lambda point: point.smoothed_binding or 0.0)
-        return result.alignment.at(best.strength)
+        return fit_matrix(replace(to_fit(*parts), base=named, fingerprint=fingerprint), others, seed)
 
     fitted = fit(embedded)
     model.alignment = Alignment(
