@@ -185,6 +185,26 @@ def grounded():
     return table(("photos", "recipe", *found), rows)
 
 
+def amount():
+    """The table of `benchmarks/amount.py`, from the file it writes."""
+    rows, keys = read("benchmarks/amount.json")["rows"], ("grounded", "grounded, unseen pairs", "search mAP", "R@1 t2i")
+    cells = [
+        [one["captions"], one["worth using"], *numbers(one, *keys), f"{one['seconds']:.0f} s" if one["seconds"] else ""]
+        for one in rows
+    ]
+    heads = ("captions", "worth using", "binding, grounded", "the same, unseen pairs", *keys[2:], "time of the fit")
+    return table(heads, cells)
+
+
+def seeds():
+    """The table of `weights/seeds.py`, from the file it writes."""
+    rows = read("benchmarks/seeds.json")["rows"]
+    return table(
+        ("metric", "base", "mean", "lowest", "highest"),
+        [[f"`{one['metric']}`", *numbers(one, "base", "mean", "least", "most")] for one in rows],
+    )
+
+
 def allowance():
     """The table of `benchmarks/allowance.py`, from the file it writes."""
     rows = read("benchmarks/allowance.json")
@@ -407,6 +427,8 @@ PARTS = {
     "ratios": ratios,
     "recipes": recipes,
     "divergence": divergence,
+    "amount": amount,
+    "seeds": seeds,
     "allowance": allowance,
     "grounded": grounded,
     "fitting": lambda: ratios("fit.json"),

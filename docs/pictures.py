@@ -1,0 +1,66 @@
+"""Draw the pictures of the documentation: a fit's frontier, the kept results, what strength gains and costs.
+
+    python docs/pictures.py
+
+Half a minute. The demo's pictures are those of `labclip demo`, the web page's is a screenshot.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import labclip
+from labclip.evaluation import Report
+from labclip.report import Page
+from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, drawn, empty, legend_below
+
+DOCS = Path(__file__).parent
+CURVES = {
+    "binding_seen": ("binding, pairs of the fit", GREEN, "-"),
+    "binding_heldout": ("binding, unseen pairs", GREEN, "--"),
+    "query_three": ("three objects, query of parts", SKY, "-"),
+    "sentences_t2i_r1": ("R@1, sentences", BLUE, "-"),
+    "tags_t2i_r1": ("R@1, tags", BLUE, "--"),
+    "tags_three_t2i_r1": ("R@1, tags of three objects", ORANGE, "-"),
+    "single_object": ("one object, 120 classes", PINK, "-"),
+}
+
+
+def first_figure(page: Page) -> bytes:
+    """The first figure of a page, as SVG."""
+    return next(figure for section in page.sections for figure in section.figures).data
+
+
+def frontier() -> bytes:
+    """What `labclip sample`, `embed` and `fit` as printed in the quickstart come to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        table = labclip.scenes.sample(1000, seed=0).save(Path(scratch) / "data")
+        features = labclip.embed(labclip.LABCLIP.from_pretrained("scenes"), table, Path(scratch) / "features", progress=False)
+        return first_figure(labclip.fit(features, progress=False).page(plots=True))
+
+
+def strength() -> bytes:
+    """The embedded model by strength, from the record of `weights/make.py`."""
+    record = json.loads((DOCS.parent / "weights" / "scenes" / "results.json").read_text(encoding="utf-8"))
+    trial = next(one for one in record["trials"] if one["seed"] == record["shipped"])
+    found = {0.0: trial["base"], trial["strength"]: trial["labclip"]}
+    found |= {float(at): figures for at, figures in trial["strengths"].items()}
+    figure, axes = empty(5.6, 4.6)
+    for metric, (name, colour, style) in CURVES.items():
+        axes.plot(sorted(found), [found[at][metric] for at in sorted(found)], color=colour, linestyle=style, label=name)
+    axes.axvline(trial["strength"], color=SOFT, linestyle=":", linewidth=1, label="strength that ships")
+    axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy, or recall")
+    axes.grid(color="#d9dde4", linewidth=0.6)
+    legend_below(figure, axes, columns=2)
+    return drawn(figure, "").data
+
+
+def main():
+    report = Report.from_json(DOCS.parent / "benchmarks" / "results" / "scenes.json")
+    pictures = {"fit": frontier(), "results": first_figure(report.page(plots=True)), "strength": strength()}
+    for name, data in pictures.items():
+        (DOCS / f"{name}.svg").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
