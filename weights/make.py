@@ -46,13 +46,13 @@ SHIPPED_SEED = 0
 FIT_SCENES = 50_000
 WEAK_BASE = 0.65  # with a base that binds better there is no finding to show
 FITTING: dict[str, Any] = {
-    "rank": 128,
+    "rank": 96,
     "batch_size": 512,
     "learning_rate": 3e-2,
     "epochs": 5,
-    "logit_scale": 100.0,
+    "logit_scale": 150.0,
     "negative_weight": 12.0,
-    "distill": 1.0,
+    "distill": 2.0,
     "identity_penalty": 0.0,
     "keep": 0.97,
 }
