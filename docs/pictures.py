@@ -35,7 +35,9 @@ def frontier() -> bytes:
     """What `labclip sample`, `embed` and `fit` as printed in the quickstart come to."""
     with tempfile.TemporaryDirectory() as scratch:
         table = labclip.scenes.sample(1000, seed=0).save(Path(scratch) / "data")
-        features = labclip.embed(labclip.LABCLIP.from_pretrained("scenes"), table, Path(scratch) / "features", progress=False)
+        features = labclip.embed(
+            labclip.LABCLIP.from_pretrained("scenes"), table, Path(scratch) / "features", progress=False
+        )
         return first_figure(labclip.fit(features, progress=False).page(plots=True))
 
 
@@ -55,7 +57,8 @@ def strength() -> bytes:
     return drawn(figure, "").data
 
 
-def main():
+def main() -> None:
+    """Write the pictures beside the pages."""
     report = Report.from_json(DOCS.parent / "benchmarks" / "results" / "scenes.json")
     pictures = {"fit": frontier(), "results": first_figure(report.page(plots=True)), "strength": strength()}
     for name, data in pictures.items():
