@@ -87,7 +87,7 @@ class Visitor:
         self.page.goto(address)
         self.see("#compared", "CLIP is wrong: \u201ca white heart with a red ring\u201d")
 
-    def see(self, place, words, timeout=60 * SECONDS):
+    def see(self, place, words, timeout=240 * SECONDS):
         sync_api.expect(self.page.locator(place)).to_contain_text(words, timeout=timeout)
 
     def tab(self, name):
