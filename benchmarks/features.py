@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # OpenCLIP says that random weights are random
+    warnings.filterwarnings("ignore", message=".* captions with a negative")  # few are enough to measure
     torch.manual_seed(0)
     clip, _, preprocess = open_clip.create_model_and_transforms(arguments.model, load_weights=False)
     clip = clip.eval().to(arguments.device)
