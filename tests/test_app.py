@@ -122,7 +122,7 @@ def test_a_caption_without_anything_to_swap():
 def test_the_examples_are_what_their_titles_say(answers):
     session, found = answers.session("one"), {}
     for title in EXAMPLES:
-        _, captions, shown = session.scene(0.9, title)
+        _, captions, shown = session.scene(session.alignment.strength, title)
         assert len(captions.splitlines()) == 2
         found[title] = "<b>CLIP is right:" in shown, "<b>LABCLIP is right:" in shown
     wrong_and_right = ["two colours", "two more", "three objects"]

@@ -294,7 +294,7 @@ def test_the_slider_and_the_answer_agree(visit):
     someone.page.get_by_role("slider", name="Strength").fill("0")
     someone.see("#compared", "LABCLIP is wrong")
     someone.page.get_by_label("Reset to default value").locator("visible=true").click()
-    sync_api.expect(number).to_have_value("0.9")
+    sync_api.expect(number).to_have_value("1")  # the embedded matrix's own
     sync_api.expect(someone.page.locator("#compared")).to_have_text(at_rest)
     for typed, shown, words in (("-5", "0", "LABCLIP is wrong"), ("9", "1.5", "LABCLIP is right")):
         number.fill(typed)
@@ -422,7 +422,7 @@ def test_fit_on_scenes_and_use_the_matrix_here(visit, temporary):
     one.click("Back to the model's own matrix")
     sync_api.expect(one.page.locator("#in-use")).to_be_hidden()
     one.tab("Compare")
-    sync_api.expect(slider).to_have_value("0.9")
+    sync_api.expect(slider).to_have_value("1")
 
 
 def test_a_queue_and_cancel_wherever_it_is(visit, temporary):
