@@ -22,7 +22,7 @@ QUICK = ("--epochs", 30, "--batch-size", 64)
 
 def test_a_fit_from_images_to_a_model(folder, tmp_path):
     done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway")
-    assert re.search(r"validation +binding +0\.\d{3} +[01]\.\d{3}\n", done.stdout)
+    assert re.search(r"validation +binding +0\.\d{3} +[01]\.\d{3} +[+-]0\.\d{3}\n", done.stdout)
     assert "Settings: recipe labclip," in done.stdout
     assert "LABCLIP" in done.stdout
     alignment = labclip.Alignment.from_pretrained(tmp_path / "a")
@@ -32,7 +32,7 @@ def test_a_fit_from_images_to_a_model(folder, tmp_path):
     assert model.alignment.strength == alignment.strength
     assert "validation" in (tmp_path / "a" / "README.md").read_text()
     info = run("info", tmp_path / "a").stdout
-    assert "recipe labclip" in info
+    assert "Recipe: labclip" in info
 
 
 def test_json_is_one_object(folder, tmp_path):

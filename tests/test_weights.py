@@ -98,9 +98,9 @@ def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
         assert data.base_model.endswith(".openai")
         for fact in (entry.file, f"{entry.size:,} bytes", entry.file_sha256, entry.matrix_sha256, "no licence"):
             assert fact in card
-        (name,) = re.findall(r'from_pretrained\("(.*)"\)', card)
+        (name,) = re.findall(r"from_pretrained\('(.*)'\)", card)
         assert find_entry(name) is entry
-        assert ("## Published figures" in card) == bool(entry.reported)
+        assert ("## Published, not measured by labclip" in card) == bool(entry.reported)
 
 
 def test_the_measures_of_the_card_are_those_of_plain_loops(script):

@@ -92,7 +92,7 @@ def test_a_console_that_knows_few_characters_shows_the_others_escaped(encoding, 
     Alignment(np.eye(2), metadata={"data": said}).save_pretrained(tmp_path)
     done = CliRunner(charset=encoding).invoke(cli.main, ["info", str(tmp_path)])
     assert done.exit_code == 0
-    assert f"Fitted on: {said.encode(encoding, 'backslashreplace').decode(encoding)}\n" in done.stdout
+    assert f"- Data: {said.encode(encoding, 'backslashreplace').decode(encoding)}\n" in done.stdout
 
 
 def test_help_is_plain_for_every_console():

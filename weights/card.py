@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from labclip import Alignment
 from labclip.files import OPENCLIP_WEIGHTS
 from labclip.io.card import model_card
+from labclip.report import Table, markdown_table
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose numbers the documentation shows
@@ -60,10 +61,8 @@ def write_card(folder: Path) -> str:
         before, rest = PAGE.read_text().split(_START)
         text = tables.replace("## ", "### ")
         PAGE.write_text(f"{before}{_START}\n\n{text}\n\n{_END}{rest.split(_END)[1]}")
-    about = "\n\n".join([_about(alignment.metadata, results, shipped, _size(folder)), tables])
-    (folder / "README.md").write_text(
-        model_card(alignment, name="The embedded CLIP of labclip, and its matrix", about=about)
-    )
+    about = _about(alignment.metadata, results, shipped, _size(folder))
+    (folder / "README.md").write_text(f"{model_card(alignment, 'scenes')}\n{about}\n{tables}\n")
     return tables
 
 
@@ -83,16 +82,12 @@ def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str,
     pretraining = metadata["pretraining"]
     probes, three = shipped["probes"], shipped["probes_three"]
     return f"""\
+## The model
+
 A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
 (OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects,
 and one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes
 and {size["words"]} other words, and nothing else.
-
-```python
-from labclip import LABCLIP
-
-model = LABCLIP.from_pretrained("scenes")
-```
 
 ## How it was trained
 
@@ -123,7 +118,7 @@ there is no finding to show. Distance of the matrix from the identity, Frobenius
 
 
 def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
-    rows = [[key, *(f"{t['base'][key]:.3f} > {t['labclip'][key]:.3f}" for t in trials)] for key in (*_GAINS, *_COSTS)]
+    rows = [[key, *(f"{t['base'][key]:.3f} → {t['labclip'][key]:.3f}" for t in trials)] for key in (*_GAINS, *_COSTS)]
     for probes, of in (("probes", ""), ("probes_three", ", three objects")):
         rows += [[f"probe, {side}{of}", *(f"{t[probes][side]:.3f}" for t in trials)] for side in ("image", "text")]
     rows.append(["distance from identity", *(f"{t['distance_from_identity']:.1f}" for t in trials)])
@@ -143,20 +138,15 @@ def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "## All seeds trained",
-            "Base > LABCLIP, the first number before the matrix, the second after.",
-            _table(["", *(f"seed {t['seed']}" for t in trials)], rows),
+            "Base → LABCLIP, the first number before the matrix, the second after.",
+            markdown_table(Table("", ["", *(f"seed {t['seed']}" for t in trials)], rows)),
             "## Strength",
             'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`; '
             f"{shipped['strength']:g} is the default.",
-            _table(["", *strengths], blended),
+            markdown_table(Table("", ["", *strengths], blended)),
             "## Three objects",
             "LABCLIP was fitted on scenes of two objects; the last column is another matrix for the same base, by the "
             f"same recipe on {MIXED:,} scenes of two and {MIXED // 2:,} of three. It does not ship.",
-            _table(["", *matrices], three),
+            markdown_table(Table("", ["", *matrices], three)),
         ]
     )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

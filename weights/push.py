@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import ModelCardData
-
 from labclip.files import CARD
-from labclip.io.card import hub_base, results_table
+from labclip.io.card import header, record, record_page
 from labclip.io.hub import push_folder
 from labclip.io.published import AUTHORS_COMMIT, AUTHORS_REPOSITORY, PUBLISHED, Published, list_pretrained
+from labclip.report import Section, markdown
 
 EMBEDDED = Path(__file__).parent / "scenes"
 EMBEDDED_REPOSITORY = "labclip/labclip-scenes"
@@ -25,51 +25,19 @@ EMBEDDED_REPOSITORY = "labclip/labclip-scenes"
 
 def card(entry: Published, name: str) -> str:
     """The card of a published matrix, whose file is elsewhere."""
-    header = ModelCardData(
-        library_name="labclip",
-        tags=["clip", "open_clip", "labclip", "compositionality"],
-        base_model=hub_base(entry.base),
-        base_model_relation="adapter",
+    page = record_page(record(name, entry.base, entry.embed_dim, 1.0, entry.metadata))
+    why = (
+        "This repository holds no weights. The paper's authors published the matrix in a repository that has no "
+        "licence, so it is not published again: labclip downloads it from them on first use and verifies it by SHA-256."
     )
-    facts, reported = entry.metadata, ""
-    if entry.reported:
-        reported = f"\n## Published figures\n\n{facts['reported_source']}\n\n{results_table(entry.reported)}\n"
-    costs = "\n".join(f"- {cost}" for cost in facts["costs"])
-    return f"""\
----
-{header.to_yaml()}
----
-
-# LABCLIP for {entry.base}, fitted on {entry.alignment.upper()}
-
-One {entry.embed_dim} x {entry.embed_dim} matrix on the text embeddings of {entry.base}. **This repository holds no
-weights.** The paper's authors published the matrix in a repository that has no licence, so it is not published again:
-labclip downloads it from them on first use and verifies it by SHA-256.
-
-```python
-from labclip import LABCLIP
-
-model = LABCLIP.from_pretrained("{name}")
-```
-
-- File: [{entry.file}](https://github.com/{AUTHORS_REPOSITORY}/blob/{AUTHORS_COMMIT}/alignment/weights/{entry.file}),
-  {entry.size:,} bytes
-- SHA-256 of the file: `{entry.file_sha256}`
-- SHA-256 of the matrix: `{entry.matrix_sha256}`
-- Data: {facts["data"]}
-- Recipe: {facts["recipe"]}
-{reported}
-## Costs
-
-Reported for the method in general; `labclip evaluate` measures them for yours.
-
-{costs}
-
-## Source
-
-"CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally"
-([arXiv:2502.03566](https://arxiv.org/abs/2502.03566)).
-"""
+    file = [
+        f"File: https://github.com/{AUTHORS_REPOSITORY}/blob/{AUTHORS_COMMIT}/alignment/weights/{entry.file}, "
+        f"{entry.size:,} bytes",
+        f"SHA-256 of the file: `{entry.file_sha256}`",
+        f"SHA-256 of the matrix: `{entry.matrix_sha256}`",
+    ]
+    page = replace(page, sections=[Section("Where the matrix is", [why], notes=file), *page.sections])
+    return header(entry, "labclip", "adapter") + markdown(page)
 
 
 def folders(scratch: Path) -> Iterator[tuple[str, Path]]:

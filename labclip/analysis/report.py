@@ -19,7 +19,7 @@ from labclip.evaluation import summary
 from labclip.evaluation.report import Report
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.report import Page, Reported, Section, Table, drawn, judged, terminal
-from labclip.report.values import Value, measured_by, percent
+from labclip.report.values import Value, measured_by, percent, worded
 
 _SHOWN = 5  # most confused pairs in a table
 _SPECTRUM = {
@@ -193,7 +193,7 @@ def _gain_and_cost(repaired: Repair, model: int) -> str:
 
 
 def _moved(repaired: Repair, model: int) -> dict[str, Difference]:
-    return {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
+    return {worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
 
 
 def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
@@ -249,7 +249,7 @@ def _costs(repaired: Repair) -> Section:
         rows: list[list[Value]] = []
         for one in repaired.retrieval:
             base, ours, moved = one.estimates[0], one.estimates[number + 1], one.differences[number]
-            rows.append([summary.worded(one.metric), base.value, ours.value, judged(moved.value, moved.measurable)])
+            rows.append([worded(one.metric), base.value, ours.value, judged(moved.value, moved.measurable)])
         tables.append(Table(f"Recall with {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (

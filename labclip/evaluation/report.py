@@ -17,6 +17,7 @@ from labclip.files import read_json, whole_file
 from labclip.report import Figure, Reported, drawn, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
+    RECALL,
     Cell,
     Page,
     Section,
@@ -27,6 +28,7 @@ from labclip.report.values import (
     measured_by,
     percent,
     signed,
+    worded,
 )
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
@@ -153,7 +155,7 @@ class Report(Reported):
         """One metric."""
         base, *others = compared.estimates
         before = f"{title}, " if title else ""
-        metric = Cell(before + compared.metric, words=before + summary.worded(compared.metric))
+        metric = Cell(before + compared.metric, words=before + worded(compared.metric))
         head: list[Value] = [metric, base.n, base.chance, base.value]
         rows = [] if others else [[*head, f"[{base.low:.3f}, {base.high:.3f}]"]]
         for model, estimate, moved in zip(self.models[1:], others, compared.differences, strict=True):
@@ -322,7 +324,7 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
 
 def _short(metric: str) -> str:
     """A metric as short as papers have it: "tags_t2i_r1" is "tags T2I R@1"."""
-    if found := summary.RECALL.fullmatch(metric):
+    if found := RECALL.fullmatch(metric):
         of, way, k = found.groups("")
         return f"{of} {way.upper()} R@{k}".lstrip()
-    return summary.worded(metric)
+    return worded(metric)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labclip.evaluation.results import Result
 from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.values import percent, signed
+from labclip.report.values import percent, signed, worded
 
 SIDES: dict[str, tuple[str, str]] = {
     "binding": ("binding", "labclip evaluate sugarcrepe --model MODEL --data PATH --images DIR"),
@@ -22,38 +21,11 @@ The first is what a matrix is for, the others what it may cost."""
 
 UNMEASURABLE = "no measurable difference"
 
-RECALL = re.compile(r"(?:(.+)_)?(t2i|i2t)_r(\d+)")
-"""The name of a metric of retrieval: what is searched with, if it is no caption, the direction, and k."""
-
 KNOWN = 0.9
 """Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
 
 _ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
 """Benchmarks whose wrong captions have attributes swapped."""
-_WORDS = {
-    "att": "attribute", "obj": "object", "rel": "relation", "no": "without", "heldout": "unseen pairs",
-    "seen": "seen pairs", "three": "three objects",
-    "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
-    "blind": "by the mean image", "grounded": "above the mean image",
-    "map": "mean average precision", "p5": "precision of the top 5", "confused5": "confused among the top 5",
-}  # fmt: skip
-
-
-def worded(metric: str) -> str:
-    """A metric in words.
-
-    Example:
-        >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "swap_att")]
-        ['text-to-image retrieval (R@1)', 'image-to-text retrieval, tags (R@5)', 'swap attribute']
-    """
-    if match := RECALL.fullmatch(metric):
-        (kind, _, rest), way, k = (match[1] or "").partition("_"), match[2], match[3]
-        words = [f"{'text-to-image' if way == 't2i' else 'image-to-text'} retrieval", kind, worded(rest)]
-        return f"{', '.join(filter(None, words))} (R@{k})"
-    if match := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
-        of, k = match.groups("")
-        return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
-    return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
 
 
 @dataclass(frozen=True)

@@ -1,177 +1,216 @@
-"""The model card of an alignment, with the measured table, in the metadata form the Hugging Face Hub reads."""
+"""The record of a matrix: what it is, how it was fitted, what it gains and costs; one page for card and terminal.
+
+Imports no torch: `labclip info` answers at once.
+"""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-if TYPE_CHECKING:  # `labclip info` reads cards without torch
+from labclip.io.published import REPORTED
+from labclip.report import Page, Section, Table, markdown
+from labclip.report.values import LOWER_IS_BETTER, Value, worded
+
+if TYPE_CHECKING:
     from labclip.alignment import Alignment
     from labclip.base import Base
 
-COSINES = "Cosines of right and wrong pairs"
-COSINES_OF = "Held-out captions with their own image (right) and with the other images (wrong): quantiles"
-COSINE_COLUMNS = ("pairs", "model", "5%", "50%", "95%")
-CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
+_SAME = 0.005
+"""A difference that two decimals do not show: neither a gain nor a cost."""
 
-
+_USE = (
+    "Captions that say which attribute belongs to which object, in search, ranking, filtering or tagging. Only text "
+    "embeddings change: your image index stays valid."
+)
+_AVOID = (
+    'Negation in a caption ("no", "without"): pass it as encode_query(parts, without=...). Captions of a single object '
+    "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
+)
+_SELECTED = "validation: held out of the fit, but the strength was selected on it: a little too good."
+_CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
+_METHOD = (
+    'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally", '
+    "https://arxiv.org/abs/2502.03566"
+)
+_FACTS = {
+    "strength": "Strength",
+    "distance": "Distance from the identity, Frobenius",
+    "logit_scale": "Logit scale",
+    "data": "Data",
+    "recipe": "Recipe",
+    "seed": "Seed",
+    "verdict": "Verdict",
+    "costs": "Costs reported of the method",
+    "source": "Source",
+    "base_weights": "Base weights",
+    "license": "License",
+}
 _LIBRARIES = {"openclip": "open_clip", "transformers": "transformers"}
 _TASK = "zero-shot-image-classification"
-_TAGS = ["clip", "open_clip", "labclip", "compositionality"]
-_SOURCE = (
-    'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
-    "([arXiv:2502.03566](https://arxiv.org/abs/2502.03566))."
-)
 
 
-def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
-    """Write the card of an alignment.
+def record(name: str, base: Base | None, dim: int, strength: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a matrix that is loaded by a name, as `labclip info --json` prints it.
 
-    The measured table comes from `alignment.metadata["results"]`: what `labclip evaluate --json` prints, or
-    `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
-    measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
-    `base_weights`, and `cosines`, which a fit records. The header names the base's repository on the Hub: that of
-    OpenCLIP's table, or the metadata's `base_model`.
-    `about` is Markdown to stand after the introduction.
+    Of the metadata, "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base": {metric: value},
+    "labclip": {metric: value}}}`; "reported" are published figures in the same form.
+
+    Raises:
+        ValueError: If the figures have another form.
     """
-    base = _line(alignment.base or "")
-    title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
-    metadata, rows = alignment.metadata, cosine_rows(alignment.metadata)
-    measured = [
-        EvalResult(_TASK, benchmark, benchmark, metric, value)
-        for benchmark, (_, aligned) in checked_results(metadata.get("results")).items()
-        for metric, value in aligned.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+    rows = [*figures(metadata), *figures(metadata, "reported")]
+    model = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
+    loaded = f"Alignment.from_pretrained({name!r})"
+    return {
+        **metadata,
+        "name": name,
+        "base": str(base) if base else None,
+        "dim": dim,
+        "strength": strength,
+        "gains": [row for row in rows if (row["gain"] or 0) >= _SAME],
+        "losses": [row for row in rows if (row["gain"] or 0) <= -_SAME],
+        "use": _USE,
+        "avoid": _AVOID,
+        "measure": f"labclip evaluate sugarcrepe coco zero-shot {model}",
+        "load": f"LABCLIP.from_pretrained({name!r})" if base else f"LABCLIP(clip, {loaded})",
+    }
+
+
+def record_of(alignment: Alignment, name: str) -> dict[str, Any]:
+    """The record of an alignment, with what its tensors say."""
+    changed = alignment.fitted.detach().cpu().double()
+    changed.diagonal().sub_(1.0)
+    facts = record(name, alignment.base, alignment.dim, alignment.strength, alignment.metadata)
+    scale = None if alignment.logit_scale is None else round(math.exp(alignment.logit_scale), 2)
+    return facts | {"distance": round(float(changed.norm()), 2), "logit_scale": scale}
+
+
+def record_page(facts: Mapping[str, Any]) -> Page:
+    """A record for somebody who has not seen the matrix before."""
+    base, dim = facts["base"] or f"a CLIP of dim {facts['dim']}", facts["dim"]
+    lead = (
+        f"One {dim} x {dim} matrix on the text embeddings of {base}: captions that name the same objects with their "
+        f"attributes swapped become distinguishable. Image embeddings are untouched."
+    )
+    use = [
+        f"Load it: `{facts['load']}`",
+        f"Measure it: `{facts['measure']}`",
+        f"Use it for: {facts['use']}",
+        f"Not for: {facts['avoid']}",
     ]
-    more = {"model_name": title, "eval_results": measured} if measured else {}
-    parts = [
-        _header(alignment, "labclip", "adapter", license=metadata.get("license"), pipeline_tag=_TASK, **more),
-        f"# {title}",
-        f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{base and f' of {base}'}: captions that "
-        f"name the same objects with their attributes swapped become distinguishable. Encoders and image embeddings "
-        f"are untouched, so an index of images stays valid.",
-        about.strip(),
-        "## Use",
-        f"```python\n"
-        f"from labclip import LABCLIP\n\n"
-        f'model = LABCLIP.from_pretrained("path or org/name of this folder"){base and f"  # {base}"}\n'
-        f'text_features = model.encode_text(["a red cube and a blue sphere"], normalize=True)\n'
-        f"```",
-        "## Measured",
-        results_table(metadata.get("results")),
-        f"{_line(metadata['verdict'])}." if "verdict" in metadata else "",
-        f"{COSINES_OF}.\n\n{_table(COSINE_COLUMNS, rows)}\n\n{CONVERT}" if rows else "",
-        "## The matrix",
-        _facts(alignment),
-        "## Source",
-        _SOURCE,
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    sections = [Section("Use", notes=use)]
+    if rows := figures(facts):
+        notes = [_SELECTED] if "validation" in facts["results"] else []
+        sections.append(Section("Measured", tables=[figures_table(rows, "Fractions of 1")], notes=notes))
+    if rows := figures(facts, "reported"):
+        table = figures_table(rows, "Fractions of 1", digits=2)
+        sections.append(Section("Published, not measured by labclip", tables=[table], notes=[facts["reported_source"]]))
+    if len(sections) == 1:
+        sections.append(Section("Measured", ["Nothing was measured yet. `labclip evaluate` measures gains and costs."]))
+    known = {label: facts[key] for key, label in _FACTS.items() if facts.get(key) is not None}
+    told = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in known.items()]
+    sections += [*cosine_sections(facts), Section("The matrix", notes=[*told, _METHOD])]
+    return Page(f"LABCLIP for {base}", lead, sections)
 
 
-def results_table(results: Any) -> str:
-    """A Markdown table of base against aligned, one row a metric; accuracies and recalls are fractions of 1."""
-    sides_of = checked_results(results)
-    if not sides_of:
-        return "Nothing was measured yet. `labclip evaluate` measures gains and costs."
-    rows = [
-        [benchmark, metric, base.get(metric), aligned.get(metric)]
-        for benchmark, (base, aligned) in sides_of.items()
-        for metric in dict.fromkeys([*base, *aligned])
-    ]
-    return _table(["benchmark", "metric", "base", "LABCLIP"], rows)
+def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str, Any]]:
+    """Every number of base and LABCLIP below a key of the metadata, and how much better LABCLIP's is.
+
+    The gain is None where one side lacks the metric, and of a control (`NAME_blind`), neither a gain nor a cost.
+
+    Raises:
+        ValueError: If they have another form than `record` says.
+    """
+    rows, results = [], metadata.get(key) or {}
+    try:
+        for benchmark, sides in results.get("benchmarks", results).items():
+            base, ours = (dict(sides.get("models", sides).get(side, {})) for side in ("base", "labclip"))
+            for metric in base | ours:
+                before, after = base.get(metric), ours.get(metric)
+                gain = None
+                if isinstance(before, int | float) and isinstance(after, int | float) and not metric.endswith("_blind"):
+                    gain = before - after if metric.startswith(LOWER_IS_BETTER) else after - before
+                row = {"benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain}
+                rows.append(row | {"from": key})
+    except (AttributeError, TypeError, ValueError) as error:
+        form = "{benchmark: {'base': {metric: value}, 'labclip': {metric: value}}}"
+        raise ValueError(f"metadata['{key}'] is {reprlib.repr(results)}, not of the form {form}.") from error
+    return rows
 
 
-def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Base's and aligned values by benchmark, `key` of the metadata; ValueError if they have another form."""
-    with _of_the_form(key, results, "{benchmark: {'base': {metric: value}, 'labclip': {metric: value}}}"):
-        if "benchmarks" in (results := results or {}):  # a whole report
-            results = {name: one["models"] for name, one in results["benchmarks"].items()}
-        return {str(name): (dict(one.get("base", {})), dict(one.get("labclip", {}))) for name, one in results.items()}
+def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: int = 3) -> Table:
+    """The figures that have a gain, base beside LABCLIP."""
+    published = {("reported", one.benchmark, one.metric): one.words for one in REPORTED}
+    shown = [
+        [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or worded(row["metric"]),
+         f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}", f"{round(row['gain'], digits) + 0.0:+.{digits}f}"]
+        for row in rows if row["gain"] is not None
+    ]  # fmt: skip
+    return Table(caption, ("benchmark", "metric", "base", "LABCLIP", "better by"), shown, words=(0, 1))
 
 
-def cosine_rows(metadata: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows below `COSINE_COLUMNS` of the metadata's `cosines`; ValueError if they have another form."""
+def cosine_sections(metadata: Mapping[str, Any]) -> list[Section]:
+    """The cosines that a fit records, in a section; none where there are none."""
     if (found := metadata.get("cosines")) is None:
         return []
-    form = "{'strength': number, 'base': {'matched': [5%, 50%, 95%], 'unmatched': [...]}, 'labclip': ...}"
-    with _of_the_form("cosines", found, form):
-        models = {"base": "base", "labclip": f"LABCLIP, strength {found['strength']:g}"}
-        return [
-            (words, model, *map(float, (low, median, high)))
-            for kind, words in (("matched", "right"), ("unmatched", "wrong"))
-            for side, model in models.items()
-            for low, median, high in [found[side][kind]]
-        ]
+    models = {"base": "base", "labclip": f"LABCLIP, strength {found['strength']:g}"}
+    rows: list[Sequence[Value]] = [
+        (words, model, *map(float, found[side][kind]))
+        for kind, words in (("matched", "right"), ("unmatched", "wrong"))
+        for side, model in models.items()
+    ]
+    caption = "Held-out captions with their own image (right) and with the other images (wrong): quantiles"
+    table = Table(caption, ("pairs", "model", "5%", "50%", "95%"), rows, (0, 1))
+    return [Section("Cosines of right and wrong pairs", tables=[table], notes=[_CONVERT])]
 
 
-@contextmanager
-def _of_the_form(key: str, value: Any, form: str) -> Iterator[None]:
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"metadata['{key}'] is {reprlib.repr(value)}, not of the form {form}.") from error
+def model_card(alignment: Alignment, name: str = "ORG/NAME") -> str:
+    """The card of an alignment that is loaded by a name: its page, below the header with what was measured.
+
+    The header names the base's repository on the Hub: that of OpenCLIP's table, or the metadata's `base_model`.
+    """
+    page = record_page(record_of(alignment, name))
+    measured = [
+        EvalResult(_TASK, row["benchmark"], row["benchmark"], row["metric"], row["labclip"])
+        for row in figures(alignment.metadata)
+        if isinstance(row["labclip"], int | float)
+    ]
+    more = {"model_name": " ".join(page.title.split()), "eval_results": measured} if measured else {}
+    licence = alignment.metadata.get("license")
+    head = header(alignment, "labclip", "adapter", license=licence, pipeline_tag=_TASK, **more)
+    return head + markdown(page)
 
 
-def hub_base(base: Base | None) -> str | None:
+def folded_card(alignment: Alignment, library: str) -> str:
+    """The card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
+    base = str(alignment.base or f"a CLIP of dim {alignment.dim}")
+    lead = (
+        "A matrix is merged into this model's text projection: captions that name the same objects with their "
+        "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base."
+    )
+    facts = [f"Base: {base}", f"Strength of the matrix: {alignment.strength:g}", _METHOD]
+    page = Page(f"{base}, with LABCLIP merged in", lead, [Section("The matrix", notes=facts)])
+    return header(alignment, _LIBRARIES.get(library), "merge") + markdown(page)
+
+
+def header(matrix: Any, library: str | None, relation: str, **more: Any) -> str:
+    """The YAML that a card begins with; `matrix` has a `base` and `metadata`."""
+    if base := matrix.metadata.get("base_model") or _hub_base(matrix.base):
+        more |= {"base_model": base, "base_model_relation": relation}
+    tags = ["clip", "open_clip", "labclip", "compositionality"]
+    return f"---\n{ModelCardData(library_name=library, tags=tags, **more).to_yaml()}\n---\n\n"
+
+
+def _hub_base(base: Base | None) -> str | None:
     """The repository of a base's weights on the Hub, by OpenCLIP's table; None where that has none."""
     if base is None:
         return None
     import open_clip  # which an alignment alone does without
 
     return open_clip.get_pretrained_cfg(base.model, base.pretrained).get("hf_hub", "").rpartition("/")[0] or None
-
-
-def folded_card(alignment: Alignment, library: str) -> str:
-    """Write the card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
-    name = _line(alignment.base or f"a CLIP of dim {alignment.dim}")
-    parts = [
-        _header(alignment, _LIBRARIES.get(library), "merge"),
-        f"# {name}, with LABCLIP merged in",
-        "A matrix is merged into this model's text projection: captions that name the same objects with their "
-        "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base.",
-        f"- Base: {name}\n- Strength of the matrix: {alignment.strength:g}",
-        _SOURCE,
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _header(alignment: Alignment, library: str | None, relation: str, **more: Any) -> str:
-    if base := alignment.metadata.get("base_model") or hub_base(alignment.base):
-        more |= {"base_model": base, "base_model_relation": relation}
-    data = ModelCardData(library_name=library, tags=_TAGS, **more)
-    return f"---\n{data.to_yaml()}\n---"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head, *lines = (f"| {' | '.join(map(_cell, row))} |" for row in (columns, *rows))
-    return "\n".join([head, f"|{'---|' * len(columns)}", *lines])
-
-
-def _facts(alignment: Alignment) -> str:
-    matrix = alignment.fitted.detach().cpu().double()
-    matrix.diagonal().sub_(1.0)
-    lines = [f"- Distance from the identity, Frobenius: {float(matrix.norm()):.2f}"]
-    if alignment.logit_scale is not None:
-        lines.append(f"- Fitted logit scale: {math.exp(alignment.logit_scale):.2f}")
-    if alignment.strength != 1.0:
-        lines.append(f"- Applied at strength {alignment.strength:g} unless asked otherwise")
-    for key in ("recipe", "data", "seed", "source", "base_weights"):
-        if key in alignment.metadata:
-            lines.append(f"- {key.capitalize().replace('_', ' ')}: {_line(alignment.metadata[key])}")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else ("" if value is None else _line(value))
-    return text.replace("|", "\\|")
-
-
-def _line(value: Any) -> str:
-    """A value on one line, so that it can't end the table, the code or the paragraph it stands in."""
-    return " ".join(str(value).split())

@@ -43,9 +43,12 @@ def _underlined(text: str, rule: str) -> str:
 
 
 def _wrapped(text: str, bullet: str = "") -> str:
-    """A paragraph without its backticks."""
-    plain, hanging = line(_spans(text, str, str)), " " * len(bullet)
-    return textwrap.fill(plain, _WIDTH, initial_indent=bullet, subsequent_indent=hanging, break_on_hyphens=False)
+    """A paragraph without its backticks; what stood between them, as a command to be typed, is not broken."""
+    plain, hanging = _spans(line(text), str, lambda code: code.replace(" ", "\xa0")), " " * len(bullet)
+    filled = textwrap.fill(
+        plain, _WIDTH, initial_indent=bullet, subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False
+    )
+    return filled.replace("\xa0", " ")
 
 
 def _spans(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:

@@ -13,6 +13,17 @@ from labclip.messages import printable
 LOWER_IS_BETTER = ("modality_gap", "search_confused")
 """How the names of metrics begin of which less is better."""
 
+RECALL = re.compile(r"(?:(.+)_)?(t2i|i2t)_r(\d+)")
+"""The name of a metric of retrieval: what is searched with, if it is no caption, the direction, and k."""
+
+_WORDS = {
+    "att": "attribute", "obj": "object", "rel": "relation", "no": "without", "heldout": "unseen pairs",
+    "seen": "seen pairs", "three": "three objects",
+    "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
+    "blind": "by the mean image", "grounded": "above the mean image",
+    "map": "mean average precision", "p5": "precision of the top 5", "confused5": "confused among the top 5",
+}  # fmt: skip
+
 Mark = Literal["", "good", "bad", "none"]
 
 
@@ -82,6 +93,23 @@ def shown(value: Value) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "not defined" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
+
+
+def worded(metric: str) -> str:
+    """A metric in words.
+
+    Example:
+        >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "swap_att")]
+        ['text-to-image retrieval (R@1)', 'image-to-text retrieval, tags (R@5)', 'swap attribute']
+    """
+    if match := RECALL.fullmatch(metric):
+        (kind, _, rest), way, k = (match[1] or "").partition("_"), match[2], match[3]
+        words = [f"{'text-to-image' if way == 't2i' else 'image-to-text'} retrieval", kind, worded(rest)]
+        return f"{', '.join(filter(None, words))} (R@{k})"
+    if match := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
+        of, k = match.groups("")
+        return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
+    return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
 
 
 def percent(value: float) -> str:

@@ -11,22 +11,19 @@ from typing import Any
 
 from labclip.alignment import Alignment
 from labclip.files import whole_file
-from labclip.io.card import CONVERT, COSINE_COLUMNS, COSINES, COSINES_OF, cosine_rows
+from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import Value, matrix_in_words, measured_by, percent
+from labclip.report.values import matrix_in_words, measured_by, percent, worded
 from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
-_METRICS = {
-    "binding": "binding", "binding_blind": "the same, blind", "binding_grounded": "the same, grounded",
-    "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text",
-    "part_binding": "binding of parts", "part_binding_blind": "parts, blind",
-    "part_binding_grounded": "parts, grounded",
-    "keywords_t2i_r1": "R@1 keywords to image", "keywords_i2t_r1": "R@1 image to keywords",
-}  # fmt: skip
+_METRICS = (
+    *("binding", "binding_blind", "binding_grounded", "t2i_r1", "i2t_r1"),
+    *("part_binding", "part_binding_blind", "part_binding_grounded", "keywords_t2i_r1", "keywords_i2t_r1"),
+)
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
 _RECORDED = ("recipe", "keep", "objective", "seed")
@@ -116,7 +113,7 @@ class FitResult(Reported):
         for colour, name in zip(itertools.cycle((BLUE, ORANGE, PINK, SKY)), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
             for style, metric, curve in zip("-:", ("t2i_r1", "i2t_r1"), recalls, strict=True):
-                label = literal(f"{_METRICS[metric]}, {name}", 40)
+                label = literal(f"{worded(metric)}, {name}", 40)
                 axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
@@ -127,8 +124,7 @@ class FitResult(Reported):
         lead, key = self._lead()
         plots = plots and importlib.util.find_spec("matplotlib") is not None
         sections = [self._trade(plots), self._strengths()] if self.frontier else []
-        if rows := cosine_rows(self.alignment.metadata):
-            sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, rows, (0, 1))], notes=[CONVERT]))
+        sections += cosine_sections(self.alignment.metadata)
         if self.advice:
             sections.append(Section("Advice", self.advice))
         known = self.alignment.metadata
@@ -182,22 +178,16 @@ class FitResult(Reported):
         ]
 
     def _trade(self, plots: bool) -> Section:
-        """What was gained and paid, and what is kept of R@1."""
-        rows: list[Sequence[Value]] = []
-        for name, both in self.results.items():
-            for metric, before in both["base"].items():
-                after = both["labclip"][metric]
-                share = f"{after / before:.1%}" if metric.endswith("_r1") and before else None
-                rows.append((name, _METRICS[metric], before, after, share))
-        heads = ("data", "metric", "base", "LABCLIP", "kept")
+        """What was gained and paid."""
         caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
-        figures = []
+        drawings = []
         if plots:
             figure, axes = empty(5, 3.9)  # small enough to be read on a phone
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
-            figures = [drawn(figure, "Binding and R@1 over strength.")]
-        return Section("What it gains and costs", (), figures, [Table(caption, heads, rows, (0, 1))])
+            drawings = [drawn(figure, "Binding and R@1 over strength.")]
+        table = figures_table(figures({"results": self.results}), caption)
+        return Section("What it gains and costs", (), drawings, [table])
 
     def _strengths(self) -> Section:
         """What other strengths do: the figures that select one."""
