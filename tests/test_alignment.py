@@ -171,15 +171,6 @@ def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
         assert np.array_equal(alignment.matrix.numpy(), shown)
 
 
-def test_fingerprint_and_metadata_are_copies():
-    fingerprint, metadata = PROBE.clone(), {"a": [1]}
-    alignment = Alignment(skewed(), fingerprint=fingerprint, metadata=metadata)
-    fingerprint.zero_()
-    metadata["a"].append(2)
-    assert torch.equal(alignment.fingerprint, PROBE)
-    assert alignment.metadata == {"a": [1]}
-
-
 def test_it_is_immutable():
     with pytest.raises(AttributeError, match="cannot assign to field 'matrix'"):
         full().matrix = None
@@ -229,23 +220,14 @@ REFUSED = {
     r"is a ndarray of int32 \[2, 2\]. Pass a \[dim, dim\] tensor": lambda: Alignment(np.eye(2, dtype=np.int32)),
     "is a list of a list of a float. Pass": lambda: Alignment([[1.0, 0.0], [0.0, 1.0]]),
     r"logit_scale is 71.24, but it is a logarithm.*Pass math.log\(71.24\)": options(logit_scale=71.24),
-    "logit_scale is '4.6'. Pass a finite number": options(logit_scale="4.6"),
-    "logit_scale is tensor": options(logit_scale=torch.ones(2)),
     "strength is nan. Pass a finite number": options(strength=math.nan),
-    "strength is 1000.*000": options(strength=10**400),
-    r"At strength 1e\+39 the matrix has infinite values": options(strength=1e39),
     "8 x 8 but base is Base.*embed_dim=512": options(base=Base("tiny", "own", quick_gelu=False, embed_dim=512)),
     "base is 'ViT-B-32'. Pass the labclip.Base": options(base="ViT-B-32"),
     "length 2.82843. Pass the base's unit-length text embedding": options(fingerprint=torch.ones(DIM)),
-    r"fingerprint has shape \[1, 8\]": options(fingerprint=PROBE[None]),
     r"shape \[3, 4\], but the alignment has dim 8, fitted on ViT-B-32.*\(openai\)": lambda: full()(torch.randn(3, 4)),
-    r"shape \[\], but": lambda: full()(np.array(1.0)),
     r"a Tensor of torch.int64 \[3, 8\].*call model.encode_text": lambda: full()(torch.ones(3, DIM).long()),
     "are a str. Pass embeddings.*call model.encode_text": lambda: full()("a red cube"),
-    "a ndarray of <U10.*call model.encode_text": lambda: full()(["a red cube"]),
-    "inhomogeneous shape": lambda: full()([[1.0] * DIM, [1.0]]),
     "base.quick_gelu is 'yes', not of type bool": lambda: Base("a", "b", quick_gelu="yes", embed_dim=2),
-    "base.pretrained is None, not of type str": lambda: Base("a", None, quick_gelu=False, embed_dim=2),
 }
 
 

@@ -82,21 +82,11 @@ def test_registered_models_have_the_configuration_of_their_name(name):
         assert config_of(on_meta(name), other) is None
 
 
-def test_a_name_in_another_class_or_with_the_other_activation_is_found():
-    quick = config_of(on_meta("ViT-B-32", quick_gelu=True), "ViT-B-32")
-    assert quick == open_clip.get_model_config("ViT-B-32") | {"quick_gelu": True}
-    custom = config_of(on_meta("ViT-B-32", custom_text=True), "ViT-B-32-quickgelu")
-    assert custom == open_clip.get_model_config("ViT-B-32") | {"custom_text": True}
-
-
 @pytest.mark.parametrize(
     ("config", "matched"),
     [
         ({"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"nonsense": 1}}, False),
-        ({"embed_dim": 16, "vision_cfg": {"width": 30, "head_width": 64}, "text_cfg": {}}, False),
-        ({}, False),
         # Towers of other libraries are not built.
-        ({"embed_dim": 16, "vision_cfg": {"timm_model_name": "vit_tiny_patch16_224"}, "text_cfg": {}}, None),
         ({"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"hf_model_name": "bert-base-uncased"}}, None),
     ],
 )

@@ -70,18 +70,6 @@ def test_own_images_and_any_model_with_fits(folder, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir())
 
 
-def test_own_captions_and_another_alignment(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
-    Alignment(models.matrix(seed=4)).save_pretrained(tmp_path / "other")
-    scenes.sample(30, seed=5).save(tmp_path / "photos").rename(tmp_path / "captions.csv")
-    given = ("--model", folder, "--data", tmp_path / "captions.csv", "--images", tmp_path / "photos", "--json")
-    own, other = (json.loads(run(*given, *more).stdout) for more in ((), ("--alignment", tmp_path / "other")))
-    assert own["spectrum"]["distance"] != other["spectrum"]["distance"]
-    for found in (own, other):
-        assert set(found["benchmarks"]) == {"parts", "csv"}
-        assert found["benchmarks"]["parts"]["n"]["part_foil_grounded"] > 30
-
-
 def test_bad_input_is_one_line(tmp_path, folder, monkeypatch):
     assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
     assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")

@@ -19,12 +19,6 @@ def ten(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 run = partial(commands.run, "evaluate")
 
 
@@ -71,13 +65,6 @@ def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
         assert all((float(row[f"{model} margin"]) > 0) == (row[f"{model} right"] == "1") for row in binding)
 
 
-def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
-    run("scenes", *QUICK, "--no-cache")
-    assert not cache.exists()
-    run("scenes", *QUICK)
-    assert [path.suffix for path in cache.iterdir()] == [".sqlite"]
-
-
 def test_the_list_names_every_benchmark_with_its_files_and_options():
     said = run("--list").stdout
     facts = {one["name"]: one for one in json.loads(run("--list", "--json").stdout)}
@@ -91,12 +78,9 @@ BAD = {
     "scene --model scenes": "'scene' is not one of 'scenes', 'clevr'",
     "csv --model scenes": "Pass --data FILE",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
-    "csv --model scenes --data a.csv --data b.csv": "--data is given twice",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
     "scenes QUICK --out x.csv": "x.csv does not end in .html or .htm. Name it so.",
-    f"features --model scenes --data {__file__}": f"There is no folder {__file__} of features",
     "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",
-    "scenes QUICK --no-cache --cache d": "--cache and --no-cache exclude each other. Pass one of them.",
     "scenes QUICK --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one --model",
 }
 

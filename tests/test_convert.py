@@ -28,21 +28,6 @@ def checkpoint(path, **changes):
     return path
 
 
-def rewrite(path, change):
-    """Pass every member's name and bytes through `change`, which gives the members to write."""
-    with zipfile.ZipFile(path) as archive:
-        members = [(name, archive.read(name)) for name in archive.namelist()]
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in change(members):
-            archive.writestr(name, data)
-    return path
-
-
-def with_pickle(path, data):
-    """Replace the pickle in a checkpoint."""
-    return rewrite(checkpoint(path), lambda members: [(n, data if n.endswith("data.pkl") else d) for n, d in members])
-
-
 class Bomb:
     """Makes a file when it is unpickled."""
 
@@ -66,9 +51,11 @@ def test_a_module_saved_with_parameters_on_another_device_reads_the_same(tmp_pat
         tmp_path / "a.pt", linear__weight=torch.nn.Parameter(weights()), t=torch.nn.Parameter(torch.ones(1))
     )
     # As saved on a GPU: the pickle names the device of every storage, "cuda:0" in place of "cpu".
-    rewrite(
-        path, lambda members: [(n, d.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")) for n, d in members]
-    )
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"))
     assert b"cuda:0" in path.read_bytes()
     alignment = convert_checkpoint(path)
     assert torch.equal(alignment.matrix, weights())
@@ -78,7 +65,7 @@ def test_a_module_saved_with_parameters_on_another_device_reads_the_same(tmp_pat
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=str)
-def test_published_matrices_equal_the_published_module(entry, tmp_path):
+def test_published_matrices_equal_the_published_module(entry):
     if not (DATA / entry.file).is_file():
         pytest.skip("the published checkpoints are not on this machine")
     alignment = convert_checkpoint(DATA / entry.file)
@@ -93,13 +80,6 @@ def test_published_matrices_equal_the_published_module(entry, tmp_path):
     with torch.no_grad():
         expected = F.normalize(module(text), dim=-1)
     assert_close(alignment(text, normalize=True), expected)
-
-    alignment.save_pretrained(tmp_path)
-    from labclip.alignment import Alignment
-
-    again = Alignment.from_pretrained(tmp_path)
-    assert torch.equal(again.matrix, alignment.matrix)
-    assert (again.base, again.logit_scale, again.metadata) == (alignment.base, entry.logit_scale, entry.metadata)
 
 
 def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_path, monkeypatch):
@@ -119,15 +99,13 @@ def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_pa
     assert convert_checkpoint(path, base=same).base == entry.base
 
 
-@pytest.mark.parametrize("where", ["alone", "in the checkpoint", "beside the tensors"])
-def test_no_code_in_a_file_ever_runs(where, tmp_path, monkeypatch):
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_code_in_a_file_ever_runs(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     target, path = tmp_path / "executed", tmp_path / "bomb.pt"
     bomb = pickle.dumps(Bomb(target), 2)
-    if where == "alone":
+    if alone:
         path.write_bytes(bomb)
-    elif where == "in the checkpoint":
-        with_pickle(path, bomb)
     else:
         torch.save({"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}, path)
     with pytest.raises(ValueError, match="gives no alignment") as refused:
@@ -149,14 +127,10 @@ def flipped(path):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a zip file"),
         (flipped, "its checksum is wrong"),
-        (lambda path: with_pickle(path, b"garbage"), "gives no alignment"),
-        (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "it holds list"),
+        (lambda path: torch.save([1, 2], path), "it holds list"),
         (lambda path: checkpoint(path, t=None), r"holds \['linear.weight'\]"),
         (lambda path: checkpoint(path, linear__bias=torch.zeros(4)), "'linear.bias'"),
         (lambda path: checkpoint(path, linear__weight=torch.zeros(3, 4)), r"\[3, 4\], not \[dim, dim\]"),
-        (lambda path: checkpoint(path, linear__weight=torch.full((4, 4), float("nan"))), "values that are NaN"),
-        (lambda path: checkpoint(path, t=torch.ones(2)), "gives no alignment"),
-        (lambda path: checkpoint(path, t=torch.tensor(71.24)), r"math.log\(71.24\)"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path):
@@ -166,8 +140,3 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path
         convert_checkpoint(path)
     assert str(path) in str(failure.value)
     assert "torch.save" in str(failure.value)
-
-
-def test_a_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.pt.*Pass the path"):
-        convert_checkpoint(tmp_path / "nothing.pt")

@@ -97,11 +97,9 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
     [
         ("c.csv", b"a,b\n1,2\n", r"c\.csv has no column 'caption', .* or 'text'; it has 'a', 'b'. Pass column=NAME"),
         ("c.csv", b"caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
-        ("c.csv", b"caption,caption\n1,2\n", "has several columns 'caption'"),
         ("c.csv", b'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
         ("c.csv", b"image,caption\na\nb,c\n", "line 2 has fewer cells than the header: 1 for 2 columns"),
         ("c.jsonl", b'{"caption": "x", "image": "y"}\n{\n', "line 2 is not JSON"),
-        ("c.jsonl", b"3\n", "line 1 is a int, not an object with columns"),
         ("c.json", b"3", r"c\.json holds a int, not a list of rows"),
         ("c.doc", b"a", r"c\.doc is of no kind that is read"),
         ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
@@ -121,19 +119,15 @@ def test_inputs_that_are_none_are_told(tmp_path):
         read(tmp_path / "nothing.csv")
     with pytest.raises(ValueError, match=r"is a folder with no tars.*Name the files\."):
         find_inputs(tmp_path)
-    with pytest.raises(ValueError, match="names no file, or one twice"):
-        find_inputs([tmp_path / "c.csv"] * 2)
     with pytest.raises(ValueError, match=r"c\.csv has no column 'split'"):
         read(tmp_path / "c.csv", split=("test",))
     (tmp_path / "c.csv").write_text("image,caption,split\na,b,train\n")
     with pytest.raises(ValueError, match="has no row of split 'test'; it has train"):
         read(tmp_path / "c.csv", split=("test",))
-    with pytest.raises(ValueError, match=r"clean is 'yes'\. Pass True, False or None"):
-        next(read_items(tmp_path / "c.csv", clean="yes"))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "tar"])
-@pytest.mark.parametrize("column", ["negative", "negatives", "neg_caption", "negative_caption"])
+@pytest.mark.parametrize("column", ["negative", "neg_caption"])
 def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
     path, listed = tmp_path / f"c.{ending}", ["a cat's", 'a "cow"']
     row = {"image": "a.png", "caption": "a dog", column: listed}

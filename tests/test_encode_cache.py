@@ -1,7 +1,6 @@
 """Encoding once, and the cache."""
 
 import copy
-import io
 import warnings
 
 import numpy as np
@@ -15,10 +14,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, scenes
-from labclip.data import images
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles
-from labclip.encode.cache import Cache, default_cache, encode
+from labclip.encode.cache import Cache, encode
 
 
 @pytest.fixture
@@ -64,28 +61,6 @@ def test_equal_content_is_encoded_once_whatever_it_is_called_and_a_second_run_gi
     assert torch.equal(found[0][0][0], found[0][0][6])
 
 
-def test_images_in_parquet_are_read_once_in_any_order(model, tmp_path, monkeypatch):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    drawn = scenes.sample(20, seed=4)
-    files = [io.BytesIO() for _ in drawn.images]
-    for file, pixels in zip(files, drawn.images, strict=True):
-        Image.fromarray(pixels).save(file, "PNG")
-    table = pa.table({name: [file.getvalue() for file in files] for name in ("image", "same")})
-    pq.write_table(table, tmp_path / "i.parquet", row_group_size=8)
-    order = np.random.default_rng(0).permutation(20)
-    shuffled = [
-        ImageSource(f"{row} {column}", tmp_path / "i.parquet", start=int(row), column=column)
-        for row in order for column in ("image", "same")
-    ]  # fmt: skip
-    opened, own = [], images.open_parquet
-    monkeypatch.setattr(images, "open_parquet", lambda path: opened.append(path) or own(path))
-    found, _ = encode(model, shuffled, ["a"], progress=False)
-    assert len(opened) <= 4  # each column once to hash and once to encode
-    wanted, _ = encode(model, images_of(drawn), ["a"], progress=False)
-    assert torch.equal(found[::2], found[1::2])
-    assert_close(found[::2], wanted[order.tolist()])
-
-
 def test_another_base_or_preprocessing_has_another_cache(model, tmp_path):
     other = LABCLIP.from_pretrained("scenes")
     with torch.no_grad():
@@ -118,17 +93,6 @@ def test_a_crop_is_cut_before_preprocessing(model):
     for box, said in (((200, 0, 5, 5), "has no pixel in its 160 x 64"), ((0, 0, 0.4, 5), "has no pixel")):
         with pytest.raises(ValueError, match=said):
             encode(model, [ImageSource("p", data=large, box=box)], ["a"], progress=False)
-
-
-def test_collected_images_and_captions_are_kept_once(tmp_path):
-    (tmp_path / "a.png").touch()
-    files = DataFiles(tmp_path)
-    assert [files.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
-    assert files.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
-    assert [path.name for path in files.missing] == ["b.png"]
-    assert [files.caption(text, "here") for text in ("x", "y", "x")] == [0, 1, 0]
-    with pytest.raises(ValueError, match=r"here: the caption is '  '"):
-        files.caption("  ", "here")
 
 
 def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
@@ -178,12 +142,6 @@ def test_a_full_disk_stops_no_run(model, tmp_path):
             images, _ = encode(model, images_of(scenes.sample(2)), ["a red cube"], cache=cache, progress=False)
         assert cache._file.execute("SELECT COUNT(*) FROM rows").fetchone() == (0,)
     assert images.shape == (2, 256)
-
-
-def test_the_folder_of_the_cache_may_begin_at_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("LABCLIP_CACHE", "~/kept")
-    assert default_cache() == tmp_path / "kept"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -20,7 +20,6 @@ import labclip
 from labclip.data.cleaning import comparable
 from labclip.evaluation import evaluate
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.benchmarks.half_truths import FIELDS
 from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of, tag_words
 from labclip.negatives.taggers import spacy_model
 
@@ -425,9 +424,6 @@ HEAD = "image,caption,negative\n"
 ONE_DOG = {"coco_karpathy_test.json": [{"image": "a.jpg", "caption": ["0"]}], "a.jpg": None}
 ERRORS = [
     (sugarcrepe(filename="../../x"), r"add_att\.json item 1: the image's name .* leads out of .*images=DIR"),
-    (sugarcrepe(filename="/etc/passwd"), "leads out of"),
-    (sugarcrepe(filename="a\0.jpg"), "the image's name is .*Every item must name its image"),
-    (sugarcrepe(caption="\ud800"), "not valid Unicode"),
     (sugarcrepe(negative_caption=" "), r"add_att\.json item 1: the caption is ' '"),
     (("sugarcrepe", {"add_att.json": [{"filename": "a.jpg"}], "a.jpg": None}, {}),
      r"6 of 7 files are missing: .*add_obj\.json, .*swap_obj\.json\. Get it there"),
@@ -435,27 +431,18 @@ ERRORS = [
      r"visual_genome_relation\.json item 0 has no relation_name; it has image_path"),
     (("whatsup", {"controlled_images_dataset.json": [{"image_path": "mug.jpeg", "caption_options": ["a", "b"]}]}, {}),
      "does not say what is where"),
-    (("whatsup", {}, {"subset": "c"}), r"subset is 'c'.*one of all, a, b, coco_one"),
-    (("winoground", {"examples.jsonl": [WINOGROUND], "ex_0.png": None, "ex_1.png": None}, {"breakdown": True}),
-     r"examples\.jsonl line 1 has no collapsed_tag"),
     (("colorswap", {}, {"split": "val"}), "split is 'val'"),
     (("bivlc", {}, {}), r"has no test\.parquet\. Get it there"),
-    (("bivlc", {"test.parquet": [{"image": b"", "caption": "a", "negative_caption": "b", "type": ""}]}, {}),
-     r"test\.parquet row 1 has no negative_image"),
     (mmvp("1,Orientation,a dog", "4,Orientation,a cat"), "line 2: questions 1 and 4 are not an odd one and the next"),
-    (("vl-checklist", {}, {}), r"has no Attribute/vg/color\.json and no other file\. Get it there"),
     (negation("a.jpg,a,b,c,d,4,hybrid"), "line 2: correct_answer is '4', not a number from 0 to 3"),
-    (negation("a.jpg,a,,c,d,0,hybrid"), "line 2: the caption is ''"),
     (negation(f"{AUTHORS}/a.jpg,a,b,c,d,0,hybrid"), r"leads out of .*Pass images=DIR"),
     (("coco", {"dataset_coco.json": {"images": KARPATHY[:1]}}, {"split": "train"}),
      r"split is 'train'.*options=..split.: VALUE} with one of test, val, restval"),
     (("coco", {"dataset_coco.json": {"images": KARPATHY[:1]}}, {"split": "val"}), "has no row of split 'val'"),
     (("coco-negatives", ONE_DOG, {}), "no item has a negative, and retrieval needs at least two images"),
-    (own(f"{HEAD}a.jpg,,a cat\n"), r"mine\.csv line 2 has an empty caption"),
     (own(f"{HEAD},a dog,a cat\n"), r"mine\.csv line 2 names no image"),
     (own(HEAD), r"mine\.csv has no item\. Get it there"),
     (own(f"{HEAD}../up.jpg,a dog,a cat\n"), r"line 2: the image's name '\.\./up\.jpg' leads out of"),
-    (own("pic,words\na.jpg,a dog\n"), "no column 'caption', .*; it has "),
     (("csv", {}, {}), "is not a file"),
     (("parts", {"mine.csv": f"{HEAD}a.jpg,a dog,a cat\n", "a.jpg": None}, {}), "no caption has a part, a noun with a"),
 ]  # fmt: skip
@@ -468,17 +455,3 @@ def test_what_is_not_sound_is_named(tmp_path, case, said):
     path = tmp_path / "mine.csv"
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         read(name, path if path.exists() else tmp_path, on_missing="skip", **options)
-
-
-@pytest.mark.parametrize(
-    ("name", "files"),
-    [
-        ("valse", {f"{name}.json": [{"mturk": 3}] for name in VALSE}),
-        ("cola", {"COLA_multiobjects_matching_benchmark.json": [["a.jpg", "a cup"]]}),
-        ("half-truths", {"coco_val.json": [dict.fromkeys(FIELDS, "a.jpg")], "a.jpg": None}),
-    ],
-)  # fmt: skip
-def test_an_entry_of_another_form_is_no_crash(tmp_path, name, files):
-    lay(tmp_path, files)
-    with pytest.raises(ValueError, match=r"(is not as .* was published: .*needs|not an object with)"):
-        evaluate("scenes", name, data=tmp_path, on_missing="skip")

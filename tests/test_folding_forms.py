@@ -68,15 +68,6 @@ def test_what_no_weight_shows_is_taken_over_or_refused(change):
         assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).detach().abs().max()) < UNIT
 
 
-def test_half_precision_at_the_size_of_real_images():
-    pytest.importorskip("transformers")
-    clip, tokens = tiny(vision={"image_size": 160, "patch_size": 80}).half().requires_grad_(False), models.tokens()
-    folded = fold(clip, skewed(), to="transformers")
-    assert folded.dtype == torch.float16
-    exact = skewed()(clip.encode_text(tokens).float())
-    assert float((text_features(folded, tokens) - exact).abs().max() / exact.abs().max()) < 1e-2
-
-
 @pytest.fixture
 def hf_folder(tmp_path):
     pytest.importorskip("transformers")
@@ -216,15 +207,13 @@ REFUSED = {
     "openai": [
         (lambda: models.make("quickgelu"), "heads 64 wide"),
         (lambda: of_openais_architecture("vit", quick_gelu=False), "gives other text features.*QuickGELU"),
-        (lambda: models.make("siglip"), "heads 64 wide"),
-        (lambda: models.make("coca"), "heads 64 wide"),
         (with_another_mean, r"its image transform has mean \(0.48.*, not \(0.5, 0.5, 0.5\)"),
         (with_another_vocabulary, "another vocabulary than CLIP's"),
         (lambda: family("CLIP"), r"A CLIPModel can't be put into the form of openai. Leave out .to."),
     ],
     "transformers": [
         (lambda kind=kind: models.make(kind), r"CLIPModel can't hold this \w+ \(.*another form: openclip")
-        for kind in ("resnet", "linear", "siglip", "unprojected", "nonscalar", "coca", "hf")
+        for kind in ("resnet", "siglip", "coca", "hf")
     ] + [(with_another_vocabulary, "another vocabulary than CLIP's")],
     "tensorflow": [(lambda: None, r"to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx")],
 }  # fmt: skip
@@ -317,30 +306,15 @@ def test_a_matrix_is_put_behind_a_tower_in_onnx(onnx, tmp_path, unit):
     assert mark_of(fold(model, Alignment.identity(models.DIM))) is None
 
 
-EXPORTS = {
-    "dynamo": {"dynamo": True},
-    "TorchScript": {"dynamo": False, "opset_version": 17},
-    "TorchScript, opset 20": {"dynamo": False, "opset_version": 20},
-}
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("optimised", [False, True])
-@pytest.mark.parametrize("export", EXPORTS)
+@pytest.mark.parametrize("dynamo", [True, False])
 @pytest.mark.parametrize("kind", ["clip", "quickgelu"])
-def test_the_activation_of_a_tower_in_onnx_is_compared(onnx, tmp_path, kind, export, optimised):
-    import onnxruntime
-
-    file, tokens, options = tmp_path / "tower.onnx", models.tokens()[:1], EXPORTS[export] | {"verbose": False}
+def test_the_activation_of_a_tower_in_onnx_is_compared(onnx, tmp_path, kind, dynamo):
+    file, tokens = tmp_path / "tower.onnx", models.tokens()[:1]
     torch.onnx.export(
         _TextTower(models.make(kind).requires_grad_(False)), (tokens,), file, input_names=["input_ids"],
-        output_names=["text_embeds"], **options,
+        output_names=["text_embeds"], dynamo=dynamo, verbose=False,
     )  # fmt: skip
-    if optimised:
-        settings = onnxruntime.SessionOptions()
-        settings.optimized_model_filepath, settings.log_severity_level = str(tmp_path / "optimised.onnx"), 3
-        onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-        file = tmp_path / "optimised.onnx"
     base = Base("tiny", "own", quick_gelu=kind == "quickgelu", embed_dim=models.DIM)
     folded = fold(file, skewed(base=base))
     assert_same_direction(run_onnx(folded, input_ids=tokens), skewed()(models.make(kind).encode_text(tokens)))

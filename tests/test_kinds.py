@@ -16,8 +16,7 @@ from PIL import Image
 
 import labclip
 from labclip.cli import main
-from labclip.features import Features, embedding
-from labclip.features import folder as feature_folder
+from labclip.features import Features
 from labclip.negatives import add_parts, taggers
 from labclip.scenes.captions import noun_phrase
 from labclip.training.frontier import frontier
@@ -60,7 +59,7 @@ def table(tmp_path):
 
 
 @torch.no_grad()
-def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table, monkeypatch):
+def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table):
     folder, scenes = table
     features = run(model, folder)
     captions = [text for pair in zip(scenes.captions, scenes.tags, strict=True) for text in pair]
@@ -90,24 +89,6 @@ def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table, 
     # A benchmark of the folder asks about its captions alone.
     report = labclip.evaluate(model, "features", data=features, progress=False)["features"]
     assert [report.metric(name).estimates[0].n for name in ("binding", "t2i_r1")] == [N, 2 * N]
-    # A run that is killed among the parts goes on to the same bytes.
-    monkeypatch.setattr(embedding, "BLOCK", 5)
-    run(model, folder, "whole")
-    monkeypatch.setattr(feature_folder, "KEEP_SECONDS", 0.0)
-    left, note = 6, feature_folder.Progress.note  # two batches of images, and the fourth block of texts
-
-    def killed(*arguments, **values):
-        nonlocal left
-        if not (left := left - 1):
-            raise KeyboardInterrupt
-        note(*arguments, **values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(feature_folder.Progress, "note", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(model, folder, "killed")
-    assert run(model, folder, "killed").kind.tolist() == features.kind.tolist()
-    assert contents(folder / "killed") == contents(folder / "whole")
 
 
 def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatch):

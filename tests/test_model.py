@@ -14,7 +14,6 @@ from models import wrap
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
-from torch.nn.utils import prune
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
@@ -237,22 +236,6 @@ def test_a_model_on_the_meta_device_gets_its_values_from_a_state(record):
         assert target.logit_scale.item() == source.logit_scale.item()
 
 
-def test_a_model_is_not_loaded_without_weights():
-    accelerate = pytest.importorskip("accelerate")
-    for without in (lambda: torch.device("meta"), accelerate.init_empty_weights):
-        with without(), pytest.raises(ValueError, match=r"On the meta device .* no weights to load"):
-            LABCLIP.from_pretrained("scenes")
-
-
-def test_loading_the_base_alone_leaves_the_alignment():
-    model = wrap("clip", logit_scale=1.5)
-    model.load_state_dict(
-        {f"clip.{key}": value for key, value in models.make("clip").state_dict().items()}, strict=False
-    )
-    assert model.logit_scale.item() == pytest.approx(1.5)
-    assert torch.equal(model.alignment.matrix, models.matrix())
-
-
 def _by_an_optimiser(model):
     model.matrix.requires_grad_()
     optimiser = torch.optim.AdamW([model.matrix], lr=0.1, fused=True)
@@ -304,37 +287,6 @@ def test_a_compiled_model_has_no_break_and_uses_what_was_written(name):
                 torch.testing.assert_close(one, other)
     finally:
         torch.compiler.reset()
-
-
-class _Halved(nn.Module):
-    def forward(self, matrix):
-        return matrix / 2
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize(
-    "computed",
-    [
-        lambda model: nn.utils.parametrize.register_parametrization(model, "matrix", _Halved()),
-        lambda model: nn.utils.parametrizations.weight_norm(model, "matrix"),
-        lambda model: nn.utils.weight_norm(model, "matrix"),
-        lambda model: prune.l1_unstructured(model, "matrix", 0.5),
-    ],
-)
-def test_a_matrix_that_something_else_computes_is_refused(computed):
-    model = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False)
-    computed(model)
-    for use in (
-        lambda: model.encode_text(models.tokens()),
-        lambda: model(models.images(4), models.tokens()),
-        lambda: model.alignment,
-        lambda: setattr(model, "alignment", Alignment(models.matrix(1))),
-        model.fold,
-    ):
-        with pytest.raises(
-            ValueError, match=r"computed from other parameters.*remove_parametrizations\(model, \"matrix"
-        ):
-            use()
 
 
 @pytest.mark.parametrize("start", [torch.eye(models.DIM), models.matrix()])
@@ -403,15 +355,6 @@ def bare(**options):
     return LABCLIP(models.make("clip"), Alignment(models.matrix()), **options)
 
 
-class _Table:
-    """As a data frame: its values are the names of its columns."""
-
-    shape = (4, 2)
-
-    def __iter__(self):
-        return iter(["caption", "image"])
-
-
 ROWS = torch.ones(2, models.DIM)
 LONG = {"tokenizer": open_clip.get_tokenizer("ViT-B-32")}
 FEATURES = r"Pass floating-point tensors .* as encode_image and encode_text give"
@@ -423,20 +366,13 @@ REFUSED = [
     (lambda: LABCLIP(wrap("clip"), Alignment(models.matrix())), "is a LABCLIP already"),
     (lambda: LABCLIP(torch.nn.Linear(2, 2), Alignment.identity(2)), "is not an OpenCLIP model"),
     (lambda: LABCLIP(models.make("clip"), None), "The alignment is a NoneType. Pass a labclip.Alignment"),
-    (lambda: setattr(wrap("clip"), "alignment", "scenes"), "The alignment is a str. Pass a labclip.Alignment"),
     (lambda: wrap("clip").similarity("a red cube", ROWS), FEATURES),
-    (lambda: wrap("clip").similarity(ROWS, ROWS.numpy()), FEATURES),
-    (lambda: wrap("clip").similarity(ROWS, models.tokens()), FEATURES),
     (lambda: wrap("clip").similarity(ROWS[0], ROWS), FEATURES),
     (lambda: bare().encode_image(Image.new("RGB", (9, 9))), "no preprocess"),
     (lambda: wrap("clip").encode_image(np.zeros((2, 64, 3), np.uint8)), rf"a ndarray of uint8 \[2, 64, 3\]{IMAGE}"),
-    (lambda: wrap("clip")(torch.zeros(3, 32, 32)), rf"a Tensor of torch.float32 \[3, 32, 32\]{IMAGE}"),
-    (lambda: wrap("clip").encode_image([]), f"image is a list of nothing{IMAGE}"),
     (lambda: wrap("clip")("x.png"), f"image is a str{IMAGE}"),
     (lambda: bare().encode_text("a cat"), "no tokenizer.*open_clip.get_tokenizer"),
     (lambda: bare(**LONG).encode_text(" ".join(["cat"] * 40)), "made 42 tokens.*takes 16"),
-    (lambda: wrap("clip").encode_text(_Table()), "text is a _Table.*one column of them"),
-    (lambda: wrap("clip").encode_text(b"a red cube"), "text is a bytes. Pass a caption, a list of captions"),
     (lambda: wrap("clip").encode_text({"a red cube": 1}), "text is a dict. Pass a caption, a list of captions"),
     (lambda: wrap("clip").encode_text(["a cat", None]), "Caption 1 is a NoneType, not a str"),
     (lambda: wrap("clip").encode_text(torch.zeros(2, 16)), r"text is a Tensor of torch.* \[.*Pass token ids, whole"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip.data.cleaning import comparable, is_shuffle, meaning
+from labclip.data.cleaning import comparable, meaning
 from labclip.negatives import RELATIONS, clean, generate, shuffle, swap
 from labclip.packages import MissingPackageError
 from labclip.scenes import COLOURS, sample
@@ -166,15 +166,6 @@ def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
     assert set(negatives) <= every
 
 
-@given(tagged, st.sampled_from(["{}.", "A {}, and", " {}", "can't {}!"]), st.integers(0, 3))
-def test_every_shuffle_is_known_by_its_words(caption, form, seed):
-    (negative,) = shuffle([form.format(caption)], seed=seed, tagger=tag)
-    cleaned = clean(form.format(caption), 40)
-    assert not is_shuffle(cleaned, cleaned)
-    assert negative is None or (is_shuffle(cleaned, negative) and clean(negative, 40) == negative)
-    assert not is_shuffle(cleaned, f"{negative} too")
-
-
 def methods():
     return [
         lambda captions, **more: shuffle(captions, tagger=tag, **more),
@@ -234,15 +225,11 @@ def test_cleaning_is_as_aro_describes_and_stable(caption):
     [
         (lambda: swap(["a"], "red"), "attributes is one string, 'red'. Pass a list of words."),
         (lambda: swap(["a"], ["red", " Red "]), r"needs two different attributes or a pair of opposites.*\['red'\]"),
-        (lambda: swap(["a"], ["red", " "]), "An attribute is empty"),
         (lambda: swap(["a"], [("left", "right"), ("left", "up")]), "'left' has the opposites 'right' and 'up'"),
         (lambda: shuffle("a dog", tagger=tag), r"captions is one string, 'a dog'. Pass a list"),
-        (lambda: shuffle(["a dog", None], tagger=tag), "Caption 1 is a NoneType, not a str"),
-        (lambda: shuffle(["a dog"], k=1001, tagger=tag), r"k is 1001\. Pass a whole number from 1 to 1,000"),
         (lambda: shuffle(["a dog"], image_index=[1, 2], tagger=tag), "image_index names 2 images for 1 captions"),
         (lambda: shuffle(["a dog"], tagger=lambda words: ["NN"]), "The tagger gave 1 tags for the 2 words"),
         (lambda: shuffle(["a dog"], tagger="nltk"), "There is no tagger 'nltk'. Pass 'hanta', 'spacy', or a function"),
-        (lambda: generate(["a dog"], lambda caption, rng: [3]), "The method made 3 of the caption 'a dog'"),
     ],
 )
 def test_a_mistake_is_told_with_what_is_right(call, said):
@@ -288,14 +275,6 @@ def test_a_method_from_outside_keeps_the_promises():
     assert len({generate(["two dogs"], miscount, seed=seed)[0] for seed in range(20)}) == 2
     assert generate(["a dog"], lambda caption, rng: "a cat") == ["a cat"]  # one text is one candidate
     assert generate(["a dog"], lambda caption, rng: ["", " . ", "A dog!"]) == [None]
-
-
-def test_no_text_stops_a_run():
-    """One made to have no negative, and one of megabytes, which is not tagged."""
-    marks = " ".join("_" * length for length in range(1, 16))
-    assert shuffle([marks], tagger=lambda words: ["NN"] * len(words)) == [None]
-    assert shuffle(["x-y's" * 1_000_000], tagger=lambda words: 1 / 0) == [None]
-    assert swap(["red blue " * 100_000], ["red", "blue"]) == [None]
 
 
 def test_hanta_tags_and_shuffles_real_captions(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import sys
-import warnings
 from pathlib import Path
 
 import models
@@ -124,24 +123,17 @@ def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
     assert torch.equal(model.alignment.fingerprint, fingerprint_of(world.clip, models.tokenizer()))
     model.save_pretrained(tmp_path / "a")
     assert LABCLIP.from_pretrained(tmp_path / "a").alignment.base == BASE
-    by_hand = LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu"))
-    assert by_hand.alignment.fingerprint is None
-    with pytest.warns(UserWarning, match="Nothing shows that this model has the weights of tiny-world-quickgelu"):
-        by_hand.save_pretrained(tmp_path / "b")  # OpenCLIP has the recorded architecture by name
+    assert LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu")).alignment.fingerprint is None
 
 
 NO_NAMES = {
     "openai/clip-vit-base-patch32": (ValueError, "Pass OpenCLIP's, for example 'ViT-B-32', which loads a matrix"),
     "ViT-B-33": (ValueError, "is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean 'ViT-B-32'"),
-    "my-aligment": (ValueError, "Did you mean 'my-alignment'"),
     "./missing": (FileNotFoundError, "There is no folder"),
     Path("missing"): (FileNotFoundError, "There is no folder"),
     "org/../../etc": (ValueError, "is not a Hub repository"),
-    "": (ValueError, "is not a known name, a folder"),
     "matrix.pt": (ValueError, r"is a file.*labclip convert"),
-    "my-alignment/config.json": (ValueError, r"is a file.*Pass the folder it lies in: my-alignment$"),
     "empty": (FileNotFoundError, "holds an alignment, config.json and model.safetensors"),
-    "x" * 5000: (ValueError, "is not a known name"),
     "tiny-word:openai": (ValueError, "OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"),
     "tiny-world:openia": (ValueError, "neither a tag of tiny-world nor a weights file. Its tags: openai, laion"),
 }
@@ -150,7 +142,6 @@ NO_NAMES = {
 @pytest.mark.parametrize("name", NO_NAMES, ids=lambda name: str(name)[:20])
 def test_what_is_no_name_is_told_what_it_is(world, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    Alignment.identity(8).save_pretrained("my-alignment")
     Path("empty").mkdir()
     Path("matrix.pt").write_text("mine")
     kind, match = NO_NAMES[name]
@@ -257,11 +248,7 @@ class Runs:
 OTHERS = {
     "another architecture": (lambda state: models.make("resnet").state_dict(), r"\(.*Missing key.* \"visual.*\[...\]"),
     "another shape": (lambda state: state | {"text_projection": torch.zeros(3, 5)}, r"size mismatch .*\[3, 5\]"),
-    "nothing": (lambda state: {}, r"Fetch it again, or name the model it is for"),
-    "garbage": (lambda state: b"garbage" * 100, "not a pickle of tensors only"),
     "code": (lambda state: {"a": Runs()}, "not a pickle of tensors only, and none of its code was run"),
-    "a list": (lambda state: [1, 2], "list"),
-    "a config that makes no sense": (lambda state: state, r"\("),
 }
 
 
@@ -269,16 +256,11 @@ OTHERS = {
 def test_other_weights_are_one_error_and_none_of_their_code_runs(folder, kind, capsys):
     make, match = OTHERS[kind]
     content, path = make(models.make("clip").state_dict()), folder / OPENCLIP_WEIGHTS
-    if kind in ("garbage", "code", "a list"):
+    if kind == "code":
         path.unlink()
-        path = folder / "open_clip_pytorch_model.bin"
-        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        torch.save(content, folder / "open_clip_pytorch_model.bin")
     else:
         save_file(content, path)
-    if kind == "a config that makes no sense":
-        config = json.loads((folder / "open_clip_config.json").read_text())
-        config["model_cfg"]["text_cfg"]["heads"] = 0
-        (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"OpenCLIP can't load .*{folder}.*{match}") as caught:
         LABCLIP.from_pretrained(folder)
     assert "weights_only" not in str(caught.value)
@@ -365,12 +347,9 @@ def test_a_weights_file_stands_for_a_tag(world):
     [
         ("tiny-world", {"pretrained": "laion"}, r"No known matrix fits tiny-world \(laion\).*openai.*Pass alignment="),
         ("tiny-world-quickgelu", {"pretrained": "laion"}, "but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"),
-        ("tiny-word", {"pretrained": "openai"}, "OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"),
-        ("tiny-world", {"pretrained": "openia"}, "neither a tag of tiny-world nor a weights file. Its tags: openai"),
         ("tiny-world", {}, "an architecture needs the tag of its weights"),
         ("scenes", {"pretrained": "openai"}, "what has weights of its own needs none"),
         ("tiny-world", {"pretrained": "openai", "load_weights": False}, "load_weights=False, .* are not supported"),
-        ("tiny-world", {"pretrained": "openai", "jit": True}, "jit=True .* are not supported"),
         ("tiny-world", {"pretrained": "laion", "alignment": Alignment(models.matrix(), base=BASE)}, "but the base is"),
     ],
 )
@@ -391,13 +370,12 @@ def test_they_can_stand_in_openclips_place(where, hub, folder, monkeypatch):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("write", [str, Path, "local-dir:{}".format])
-@pytest.mark.parametrize("alone", [True, False, "scenes"], ids=["an alignment alone", "with its base", "of scenes"])
+@pytest.mark.parametrize("write", [Path, "local-dir:{}".format])
+@pytest.mark.parametrize("alone", [True, False], ids=["an alignment alone", "with its base"])
 def test_folders_open_by_the_same_entry(world, folder, tmp_path, alone, write):
     if alone:
         folder = tmp_path / "alone"
-        own = Alignment.from_pretrained("scenes") if alone == "scenes" else Alignment(models.matrix(), base=BASE)
-        own.save_pretrained(folder)
+        Alignment(models.matrix(), base=BASE).save_pretrained(folder)
     model, _, _ = labclip.create_model_and_transforms(write(folder))
     tokens = labclip.get_tokenizer(write(folder))(models.CAPTIONS)
     assert torch.equal(tokens, model.tokenizer(models.CAPTIONS))
@@ -407,16 +385,9 @@ def test_folders_open_by_the_same_entry(world, folder, tmp_path, alone, write):
 def test_a_known_name_wins_over_a_folder_and_a_path_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LABCLIP.from_pretrained("scenes", strength=0.3).save_pretrained("scenes")
-    Path("scenes/config.json").write_text(
-        Path("scenes/config.json").read_text().replace("{", '{"model_type": "clip",', 1)
-    )
-    options = {"data": None, "options": {"n": 2}, "cache": None, "progress": False}
     own = Alignment.from_pretrained("scenes").strength
-    for name, strength in (("scenes", own), ("./scenes", 0.3), (Path("scenes"), 0.3), (Path("./scenes"), 0.3)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a key that labclip does not know
-            assert Alignment.from_pretrained(name).strength == strength
-            assert labclip.create_model_and_transforms(name)[0].alignment.strength == strength
-            (found,) = labclip.evaluate(name, "scenes", **options).alignments
-            assert found["strength"] == strength
-            assert name != "scenes" or labclip.fold(name).labclip_folded["strength"] == strength
+    assert own != 0.3
+    for name, strength in (("scenes", own), ("./scenes", 0.3), (Path("scenes"), 0.3)):
+        assert Alignment.from_pretrained(name).strength == strength
+        assert labclip.create_model_and_transforms(name)[0].alignment.strength == strength
+        assert labclip.fold(name).labclip_folded["strength"] == strength

@@ -32,13 +32,3 @@ def test_the_address_is_pinned_and_a_mirror_is_read_when_asked(monkeypatch):
     assert PUBLISHED[0].url == f"https://raw.githubusercontent.com{rest}labclip_coco_neg_B32.pt"
     monkeypatch.setenv("LABCLIP_AUTHORS_ENDPOINT", "https://mirror.example/")
     assert PUBLISHED[0].url == f"https://mirror.example{rest}labclip_coco_neg_B32.pt"
-
-
-def test_published_figures_are_marked_and_only_where_they_belong():
-    with_figures = [entry for entry in PUBLISHED if entry.reported]
-    assert with_figures == [PUBLISHED[0]]
-    assert "not measured by labclip" in PUBLISHED[0].metadata["reported_source"]
-    for entry in PUBLISHED:
-        assert "results" not in entry.metadata
-        assert "no licence" in entry.metadata["source"]
-        assert entry.metadata["costs"]

@@ -100,22 +100,6 @@ def test_rows_without_measurable_difference_are_folded(rows, kept):
     assert (said in html) == bool(folded)
 
 
-def test_cells_say_in_words_what_text_names_and_what_their_colour_says():
-    row = [Cell("t2i_r1", words="image search"), 5, Cell(0.5, "good"), Cell("-0.1", "bad"), NONE, Cell(2)]
-    table = Table("c", ["metric", "n", "a", "b", "c", "d"], [row], minor=(1,))
-    html = render(page(table))
-    for cell in (
-        '<th scope="row" class="words short" title="t2i_r1">image search</th>',
-        '<td class="minor">5</td>',
-        '<td class="good">0.500 <small>better</small></td>',
-        '<td class="bad">-0.1 <small>worse</small></td>',
-        '<td class="none">no measurable difference</td>',
-        "<td>2</td>",
-    ):
-        assert cell in html
-    assert "| t2i_r1 | 5 |" in markdown_table(table)
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -264,22 +248,3 @@ def latex_cell(text):
 )  # fmt: skip
 def test_markdown_and_latex_stay_text_and_begin_nothing(show, text, escaped):
     assert show(text) == escaped
-
-
-def test_latex_is_one_table_a_section_with_a_tabular_for_each_set_of_columns():
-    costs = Table("Costs", TABLE.columns, [["x_y", 1, 0.1, "-0.020 [-0.030, -0.010]"]])
-    other = Table("Other", ["a", "a heading of some words"], [["b", 1]])
-    words = ["A reading of 100%, `a_b`.", "Second."]
-    section = Section("A section", words, tables=[TABLE, costs, other], notes=["a note"])
-    found = latex(Page("A title", "The lead.", [section, Section("Without a table")]))
-    assert [found.count(words) for words in (r"\begin{table}", r"\end{table}", r"\caption")] == [1, 1, 1]
-    assert [found.count(words) for words in (r"\begin{tabular}", r"\end{tabular}", r"\bottomrule")] == [2, 2, 2]
-    for part in (
-        r"\caption{A section. A reading of 100\%, \texttt{a\_b}.}",
-        r"\begin{tabular}{@{}lrrr@{}}",
-        r"\multicolumn{4}{l}{\emph{Costs}} \\",
-        r"x\_y & 1 & 0.100 & $-$0.020 [$-$0.030, $-$0.010] \\",
-        r"a & \shortstack[r]{a heading of\\some words} \\",
-    ):
-        assert part in found
-    assert found.rindex(r"\end{tabular}") < found.index(r"\par Second.") < found.index(r"\par a note")

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import math
-import os
-import pickle
 import stat
 import struct
 
 import pytest
 import torch
+from folders import contents
 from safetensors.torch import load_file, save_file
 
 from labclip import Alignment, Base
@@ -59,10 +58,6 @@ def put(folder, **tensors):
     if "matrix" in tensors and tensors["matrix"].dtype == torch.float32:
         others = {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"}
         rewrite(folder, matrix_sha256=matrix_sha256(tensors["matrix"]), other_sha256=others)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # Round trip
@@ -147,44 +142,25 @@ def test_keys_may_be_added_by_a_future_labclip_and_missing_where_they_have_a_def
 # Tampering: test_mutations.py changes bytes, test_hostile.py takes files away
 
 
-def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
-    put_back = MATRIX.clone()
-    put_back[2, 2] = 9.0
-    save_file(load_file(saved(tmp_path) / WEIGHTS) | {"matrix": put_back}, tmp_path / WEIGHTS)
-    with pytest.raises(
-        ValueError, match=f"not what {CONFIG} describes. The SHA-256 of matrix is {matrix_sha256(put_back)}"
-    ):
-        load(tmp_path)
-    rewrite(saved(tmp_path), matrix_sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"expected 0{64}"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["logit_scale", "fingerprint"])
-def test_the_other_tensors_have_hashes_too(tmp_path, name):
+@pytest.mark.parametrize("name", ["matrix", "logit_scale", "fingerprint"])
+def test_a_changed_tensor_is_told_by_its_hash(tmp_path, name):
     tensors = load_file(saved(tmp_path) / WEIGHTS)
-    save_file(tensors | {name: -tensors[name]}, tmp_path / WEIGHTS)
+    changed = tensors[name].clone()
+    changed.flatten()[-1] += 0.125 if name != "fingerprint" else 0
+    changed = -changed if name == "fingerprint" else changed
+    save_file(tensors | {name: changed}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match=f"is not what {CONFIG} describes. The SHA-256 of {name} is"):
         load(tmp_path)
-    save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match=r"The SHA-256 of fingerprint is None, expected"):
-        load(tmp_path)
-    rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
-    assert torch.equal(load(tmp_path).fitted, MATRIX)
 
 
 TENSORS = [
     ({"weight": MATRIX}, r"has a tensor 'weight', .*labclip convert FILE.pt FOLDER"),
-    ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has a tensor 'bias', torch.float32 \[3\]"),
     (
         {"matrix": torch.eye(4)},
         r"'matrix', torch.float32 \[4, 4\], but by config.json it has a float32 'matrix' \[3, 3\]",
     ),
     ({"matrix": MATRIX.bfloat16()}, r"'matrix', torch.bfloat16 \[3, 3\], but"),
     ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has values that are NaN"),
-    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale', torch.float32 \[1\], but"),
-    ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is "),
-    ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
     ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "length 1.73205"),
     ({}, "sound alignment: .*SHA-256 of fingerprint is None"),
 ]
@@ -198,15 +174,8 @@ def test_other_tensors_are_refused(tmp_path, tensors, message):
     assert str(tmp_path) in str(caught.value)
 
 
-class Bomb:
-    def __reduce__(self):
-        return os.system, ("false",)
-
-
-@pytest.mark.parametrize("content", [pickle.dumps(Bomb()), b"", struct.pack("<Q", 1 << 62) + b"{}"])
-def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch):
-    monkeypatch.setattr(os, "system", lambda command: pytest.fail("the pickle ran"))
-    (saved(tmp_path) / WEIGHTS).write_bytes(content)
+def test_what_is_no_safetensors_file_is_refused(tmp_path):
+    torch.save({"matrix": MATRIX}, saved(tmp_path) / WEIGHTS)
     with pytest.raises(ValueError, match=f"{WEIGHTS} is not a whole safetensors file.*save the folder again"):
         load(tmp_path)
 
@@ -218,12 +187,9 @@ CONFIGS = [
     ({"dim": ...}, "is not the config of an alignment: it lacks dim"),
     ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* reads 1.*pip install"),
     ({"dim": 4}, r"\[3\], but by config.json it has a float32 'matrix' \[4, 4\]"),
-    ({"matrix_sha256": 7}, "The SHA-256 of matrix is .* expected 7"),
-    ({"other_sha256": [7]}, "sound alignment: "),
+    ({"matrix_sha256": "0" * 64}, "The SHA-256 of matrix is .* expected 0{64}"),
     ({"strength": True}, "strength is True"),
-    ({"strength": 1e39}, "the matrix has infinite values"),
     ({"base": {"model": "x"}}, "sound alignment: .* missing 3 required"),
-    ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
 ]
 
 
@@ -252,18 +218,9 @@ def test_saving_over_an_alignment_replaces_it_and_leaves_other_files(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_saving_where_a_file_is(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match=r"file is a file. Pass the path of a folder"):
-        full().save_pretrained(tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "mine"
-
-
 METADATA_THAT_FAILS = [
     ({"data": torch.eye(2)}, "not plain JSON.*Tensor"),
     ({"data": math.nan}, "not plain JSON"),
-    ({("a", "b"): 1}, "not plain JSON.*keys must be str"),
-    ({"data": "\ud800"}, "not plain JSON.*surrogates"),
     ({"results": {"aro": 0.9}}, "'results'.*not of the form"),
 ]
 

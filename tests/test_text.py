@@ -111,27 +111,6 @@ def test_any_tokens_at_all_give_the_same_by_prefix(kind, trimmed):
     assert sum(trimmed) == 6 * 12
 
 
-ODD = [
-    torch.zeros(0, models.CONTEXT, dtype=torch.int64),
-    torch.ones(2, models.CONTEXT - 4, dtype=torch.int64),
-    torch.ones(2, models.CONTEXT + 4, dtype=torch.int64),
-    torch.ones(2, models.CONTEXT, dtype=torch.int16),
-    torch.full((2, models.CONTEXT), -1),
-]
-
-
-@pytest.mark.parametrize("tokens", ODD, ids=["no rows", "narrow", "wide", "int16", "below zero"])
-def test_what_the_wrapped_model_makes_of_odd_tokens_is_passed_on(tokens):
-    def outcome(encode):
-        try:
-            return encode(tokens).shape
-        except (IndexError, RuntimeError) as error:
-            return type(error)
-
-    model = wrap("clip")
-    assert outcome(model.encode_text) == outcome(model.clip.encode_text)
-
-
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", ["clip", "quickgelu", "linear", "custom", "eos"])
 def test_shared_prefixes_change_no_caption_and_no_gradient(kind, training, trimmed):
@@ -299,13 +278,6 @@ def test_a_traced_model_is_good_for_captions_of_other_lengths():
     traced = torch.jit.trace_module(model, {"encode_text": models.tokenizer()(["cat", "a dog"])})
     tokens = models.tokenizer()(["a red cube and a blue sphere", "a very small blue cube and two dogs"])
     assert_close(traced.encode_text(tokens), model.encode_text(tokens))
-
-
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_rows_are_mapped():
-    model, tokens = wrap("clip").requires_grad_(False), models.tokens()
-    mapped = torch.vmap(lambda row: model.encode_text(row[None], normalize=True)[0])(tokens)
-    assert_close(mapped, whole(model, tokens))
 
 
 def test_an_exported_model_is_good_for_captions_of_other_lengths():
