@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 from functools import partial
 
 import commands
@@ -88,14 +87,6 @@ BAD = {
 @pytest.mark.parametrize("arguments", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(arguments):
     assert BAD[arguments] in commands.fails("evaluate", *arguments.replace("QUICK", " ".join(QUICK)).split())
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_file_that_cannot_be_written_loses_no_result(tmp_path):
-    done = run("scenes", *QUICK, "--json", "--latex", "/dev/full", "--markdown", tmp_path / "kept.md", code=2)
-    assert "/dev/full can't be used" in done.stderr
-    assert json.loads(done.stdout)["benchmarks"]["scenes"]["models"]["base"]
-    assert "binding" in (tmp_path / "kept.md").read_text()
 
 
 @pytest.mark.parametrize("flag", ["--items", "--markdown"])

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from labclip.cli import main
 from labclip.data import read_items
-from labclip.negatives import FAMILIES, Part, add_parts, keywords, parts, read
+from labclip.negatives import FAMILIES, Part, keywords, parts, read
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
 COLOURS = {word for group in FAMILIES["colours"] for word in group}
@@ -148,6 +148,3 @@ def test_options_of_other_methods_are_refused_with_parts(tmp_path):
     arguments = ["negatives", str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--method", "parts", "--k", "2"]
     done = CliRunner().invoke(main, arguments)
     assert (done.exit_code, "go with the methods swap and shuffle" in done.stderr) == (2, True)
-    (tmp_path / "in.csv").write_text("caption,keywords\na red shirt,x\n")
-    with pytest.raises(ValueError, match="has a column 'keywords' already"):
-        add_parts(tmp_path / "in.csv", tmp_path / "out.csv", tagger=lambda words: ["NN"] * len(words))

@@ -1,6 +1,5 @@
 """What the release stands on agrees with itself: workflows, metadata, citation; the version stands in one place."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import labclip
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
-MAKEFILE = (ROOT / "Makefile").read_text()
 # The version also stands in these: in the list of changes, and as the version that measured something.
 RECORDS = ("CHANGELOG.md", "docs/", "benchmarks/", "weights/scenes/")
 
@@ -26,21 +24,6 @@ def steps_of(workflow):
 def project():
     tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def targets_named(text):
-    return {target for line in re.findall(r"\bmake ([a-z][a-z ]*)", text) for target in line.split()}
-
-
-def test_every_make_target_that_is_typed_somewhere_exists():
-    runs = "\n".join(step.get("run", "") for workflow in WORKFLOWS.values() for step in steps_of(workflow))
-    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"]
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    (phony,) = re.findall(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)
-    assert set(phony.split()) == targets
-    assert {"test", "docs", "wheel", "floors", "push"} <= targets_named(runs)
-    for text in (runs, container):
-        assert targets_named(text) <= targets
 
 
 def test_the_versions_of_python_that_are_claimed_are_those_that_are_tested(project):
