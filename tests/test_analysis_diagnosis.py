@@ -16,6 +16,7 @@ from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Estimate
+from labclip.evaluation.summary import interval
 from labclip.negatives import taggers
 from labclip.report.values import percent
 from labclip.training.trainer import one_thread
@@ -184,7 +185,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
     assert all(f"**{caption}**" in markdown for caption in captions)
     moved = found.repair.retrieval[0].differences[0]
     assert not moved.measurable  # which a table without colours says too
-    assert f"({moved.value:+.3f})" in markdown
+    assert f"no measurable difference | {interval(moved)} |" in markdown
     assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 

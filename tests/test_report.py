@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 
 from labclip.report import Cell, Figure, Page, Reported, Section, Table
 
-from labclip.report import drawn, judged, latex, markdown, markdown_table, render, terminal  # isort: skip
+from labclip.report import drawn, latex, markdown, markdown_table, render, terminal  # isort: skip
 from labclip.report.values import percent, shown
 
 HOSTILE = (
@@ -105,17 +105,13 @@ def test_rows_without_measurable_difference_are_folded(rows, kept):
     [
         (None, ""), (12345, "12,345"), (0.5, "0.500"), (-0.0001, "0.000"), (-0.0006, "-0.001"),
         (float("nan"), "not defined"), (Cell(0.25), "0.250"), ("0.1", "0.1"),
-        (judged(0.0104, measurable=True), "+0.010"), (judged(-0.0001, measurable=False), "(+0.000)"),
-        (judged(-0.5, measurable=True, text="-0.5 [-0.6, -0.4]"), "-0.5 [-0.6, -0.4]"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_one_way(value, text):
     assert shown(value) == text
 
 
-def test_a_difference_is_marked_where_it_counts_and_no_fraction_is_rounded_to_all_or_nothing():
-    marks = [judged(value, measurable).mark for value, measurable in ((0.1, True), (-0.1, True), (0.1, False))]
-    assert marks == ["good", "bad", "none"]
+def test_no_fraction_is_rounded_to_all_or_nothing():
     values = (0.58, 0.985, 0.9996, 1, 0.0001, 0, 0.1)
     assert list(map(percent, values)) == ["58", "98.5", "99.9", "100", "0.1", "0", "10"]
 

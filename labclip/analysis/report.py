@@ -16,9 +16,9 @@ from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import MODELS, SIDES, Verdict
 from labclip.evaluation import summary
-from labclip.evaluation.report import Report
+from labclip.evaluation.report import Report, compared_table
 from labclip.evaluation.scores import Compared, Difference, Estimate
-from labclip.report import Page, Reported, Section, Table, drawn, judged, terminal
+from labclip.report import Page, Reported, Section, Table, drawn, terminal
 from labclip.report.values import Value, measured_by, percent, worded
 
 _SHOWN = 5  # most confused pairs in a table
@@ -244,20 +244,15 @@ def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
 
 
 def _costs(repaired: Repair) -> Section:
-    tables = []
-    for number, name in enumerate(repaired.models[1:]):
-        rows: list[list[Value]] = []
-        for one in repaired.retrieval:
-            base, ours, moved = one.estimates[0], one.estimates[number + 1], one.differences[number]
-            rows.append([worded(one.metric), base.value, ours.value, judged(moved.value, moved.measurable)])
-        tables.append(Table(f"Recall with {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
+    models = [MODELS[name] for name in repaired.models]
+    table = compared_table("Recall", models, [("", one) for one in repaired.retrieval])
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
         f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
         f"words, each with the matrix that was not fitted on it. Tags do not say which attribute goes with which "
-        f"object. A difference in brackets is not measurable."
+        f"object."
     )
-    return Section("What it costs", [text], tables=tables)
+    return Section("What it costs", [text], tables=[table])
 
 
 def _confusions(diagnosis: Diagnosis, plots: bool) -> Section:

@@ -19,11 +19,11 @@ from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
     RECALL,
     Cell,
+    Mark,
     Page,
     Section,
     Table,
     Value,
-    judged,
     matrix_in_words,
     measured_by,
     percent,
@@ -130,40 +130,16 @@ class Report(Reported):
         return [f"{model}: {summary.reading(chosen, at)}." for at, model in enumerate(self.models[1:])]
 
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
-        """One a side, controls behind their metric; a row for each alignment."""
-        alignments = self.models[1:]
-        several = len(alignments) > 1
-        values = ["model", "value"] if several else list(alignments)
-        columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
+        """One a side, controls behind their metric."""
         tables = []
         for side in dict.fromkeys(one.side for one in chosen):
             caption = SIDES[side][0] if side in SIDES else side
-            if alignments and side in SIDES:
+            if len(self.models) > 1 and side in SIDES:
                 caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
-            rows = [
-                row
-                for one in chosen
-                if one.side == side
-                for compared in (one.compared, *one.controls)
-                for row in self._rows(compared, one.title)
-            ]
-            words = (0, 4) if several else (0,)
-            tables.append(Table(caption[0].upper() + caption[1:], columns, rows, words, minor=(1, 2)))
+            shown = [(one.title, compared) for one in chosen if one.side == side
+                     for compared in (one.compared, *one.controls)]  # fmt: skip
+            tables.append(compared_table(caption[0].upper() + caption[1:], self.models, shown))
         return tables
-
-    def _rows(self, compared: Compared, title: str) -> list[list[Value]]:
-        """One metric."""
-        base, *others = compared.estimates
-        before = f"{title}, " if title else ""
-        metric = Cell(before + compared.metric, words=before + worded(compared.metric))
-        head: list[Value] = [metric, base.n, base.chance, base.value]
-        rows = [] if others else [[*head, f"[{base.low:.3f}, {base.high:.3f}]"]]
-        for model, estimate, moved in zip(self.models[1:], others, compared.differences, strict=True):
-            words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
-            name: list[Value] = [model] if len(others) > 1 else []
-            change = judged(moved.gain, moved.measurable, words), summary.interval(moved)
-            rows.append([*head, *name, estimate.value, *change])
-        return rows
 
     def _facts(self) -> list[tuple[str, str]]:
         files = [
@@ -262,6 +238,27 @@ class Report(Reported):
             return cls(**value["measured"], results=results)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{location} is no report that `to_json` made: {error!r}.") from error
+
+
+def compared_table(caption: str, models: Sequence[str], shown: Sequence[tuple[str, Compared]]) -> Table:
+    """Metrics of a base and its alignments, each below a title or ""; of several alignments a row each."""
+    alignments, several = models[1:], len(models) > 2
+    rows: list[list[Value]] = []
+    for title, compared in shown:
+        base, *others = compared.estimates
+        before = f"{title}, " if title else ""
+        metric = Cell(before + compared.metric, words=before + worded(compared.metric))
+        head: list[Value] = [metric, base.n, base.chance, base.value]
+        if not others:
+            rows.append([*head, f"[{base.low:.3f}, {base.high:.3f}]"])
+        for model, estimate, moved in zip(alignments, others, compared.differences, strict=True):
+            words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
+            name: list[Value] = [model] if several else []
+            mark: Mark = "none" if not moved.measurable else "good" if moved.gain > 0 else "bad"
+            rows.append([*head, *name, estimate.value, Cell(words, mark), summary.interval(moved)])
+    values = ["model", "value"] if several else list(alignments)
+    columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
+    return Table(caption, columns, rows, (0, 4) if several else (0,), minor=(1, 2))
 
 
 def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:

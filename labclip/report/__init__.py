@@ -7,9 +7,9 @@ What a report says lives with whoever measured it; here is only how it looks. Fi
 from labclip.report.drawing import drawn
 from labclip.report.reported import Reported, render
 from labclip.report.text import latex, markdown, markdown_table, terminal
-from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
+from labclip.report.values import Cell, Figure, Page, Section, Table, signed
 
 __all__ = [
     "Cell", "Figure", "Page", "Reported", "Section", "Table",
-    "drawn", "judged", "latex", "markdown", "markdown_table", "render", "signed", "terminal",
+    "drawn", "latex", "markdown", "markdown_table", "render", "signed", "terminal",
 ]  # fmt: skip

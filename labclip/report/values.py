@@ -125,12 +125,6 @@ def signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"
 
 
-def judged(difference: float, measurable: bool, text: str = "") -> Cell:
-    """A difference as a cell, above 0 better: in colour, or greyed and in brackets where it is not measurable."""
-    mark: Mark = "none" if not measurable else "good" if difference > 0 else "bad"
-    return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
-
-
 def measured_by(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:
     """Facts of a page: the base's weights, the versions of packages, and the date; what is "" is not known."""
     several = ", ".join(f"{name} {version}" for name, version in versions.items())
