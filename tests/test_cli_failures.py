@@ -214,12 +214,3 @@ def test_what_is_wrong_with_arguments_is_one_line_before_torch_is_imported(tmp_p
     for command, said, expected in zip(EARLY, done.stderr.splitlines(), EARLY.values(), strict=True):
         assert said.startswith("Error: "), (command, said)
         assert expected in said, command
-
-
-def test_threads_that_wait_do_not_spin_unless_asked_to():
-    code = "import os; from labclip.cli import main; main(['list', '--json'], standalone_mode=False); "
-    code += "print(os.environ['OMP_WAIT_POLICY'])"
-    for asked, policy in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
-        env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | asked
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == policy

@@ -35,23 +35,6 @@ def test_figures_are_those_of_evaluate_and_show_the_finding_and_the_repair(run):
     assert min(probes["image"], probes["text"]) > 0.9 > probes["chance"]
 
 
-def test_examples_are_the_first_scenes_of_the_draw(run):
-    first = scenes.sample(64, seed=3)
-    assert [example.captions for example in run.examples[:3]] == [
-        (first.captions[i], first.swapped_captions[i]) for i in range(3)
-    ]
-    assert np.array_equal(run.examples[0].image, first.render(256)[0])
-    three = scenes.sample(64, seed=3, n_objects=3)
-    assert [example.captions[0] for example in run.examples[6:]] == three.captions[:3]
-    assert np.array_equal(run.examples[8].image, three.render(256)[2])
-    assert [example.kind for example in run.examples] == ["binding"] * 3 + ["binding_heldout"] * 3 + [
-        "binding_three"
-    ] * 3
-    for example in run.examples:
-        for model, (right, swapped) in example.cosines.items():
-            assert (right > swapped) == (example.probabilities[model] > 0.5)
-
-
 def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
     model, drawn = labclip.LABCLIP.from_pretrained("scenes"), scenes.sample(64, seed=3, split="all")
     images = model.encode_image([Image.fromarray(image) for image in drawn.images])

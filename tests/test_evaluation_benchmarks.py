@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from evaluated import asked, counts, image_file, lay, read
+from evaluated import asked, counts, lay, read
 
 import labclip
 from labclip.data.cleaning import comparable
-from labclip.evaluation import evaluate
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of, tag_words
 from labclip.negatives.taggers import spacy_model
@@ -241,18 +240,6 @@ def test_whatsup_takes_the_parts_that_are_there(tmp_path):
         read("whatsup", tmp_path / "mine.json", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"vg_qa_two_obj\.json.*Get it there"):
         read("whatsup", tmp_path, subset="vg_two")
-
-
-def test_bivlcs_images_stay_in_their_file_until_they_are_encoded(tmp_path, model):
-    pixels = [image_file(tmp_path / f"{side}.png").read_bytes() for side in (0, 1)]
-    rows = [BIVLC | {"image": {"bytes": pixels[0], "path": ""}, "negative_image": {"bytes": pixels[1], "path": ""}},
-            BIVLC | {"image": {"bytes": pixels[1], "path": ""}, "negative_image": {"bytes": None}}]  # fmt: skip
-    lay(tmp_path, {"test-0.parquet": rows})
-    task = read("bivlc", tmp_path)
-    assert all(one.data is None for one in task.images)
-    assert [one.read() for one in task.images[:3]] == [*pixels, pixels[1]]
-    with pytest.raises(ValueError, match=r"test-0\.parquet row 2 negative_image"):
-        evaluate(model, "bivlc", data=tmp_path, cache=None, progress=False)
 
 
 def test_youcook2s_frames_are_blue_first(tmp_path):

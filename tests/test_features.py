@@ -436,16 +436,6 @@ def test_every_class_of_base_is_embedded(kind, data):
     assert features.base is None
 
 
-def test_half_precision_is_stored_as_unit_length_float32(data):
-    model = tiny()
-    exact = run(model, data)
-    model.clip.bfloat16()
-    features = run(model.to(torch.bfloat16), data, "half")
-    assert features.manifest["precision"] == "bfloat16"
-    assert np.abs(np.linalg.norm(features.images, axis=1) - 1).max() < UNIT
-    assert (features.images * exact.images).sum(axis=1).min() > 0.99
-
-
 def test_cut_captions_and_too_few_of_them_warn_once(data, monkeypatch):
     monkeypatch.setattr(embedding, "BLOCK", 1)
     long = "a very long caption of a red cube that goes on and on and on and on and on"

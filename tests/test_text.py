@@ -272,14 +272,6 @@ def test_dropout_in_training_draws_for_every_caption(trimmed):
     assert not met(model.eval(), trimmed)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_traced_model_is_good_for_captions_of_other_lengths():
-    model = wrap("clip").requires_grad_(False)
-    traced = torch.jit.trace_module(model, {"encode_text": models.tokenizer()(["cat", "a dog"])})
-    tokens = models.tokenizer()(["a red cube and a blue sphere", "a very small blue cube and two dogs"])
-    assert_close(traced.encode_text(tokens), model.encode_text(tokens))
-
-
 def test_an_exported_model_is_good_for_captions_of_other_lengths():
     class Text(nn.Module):
         def __init__(self):

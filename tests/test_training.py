@@ -197,14 +197,11 @@ BAD = [
     ({"negatives": None, "has_negative": None}, {}, "learns from hard negatives, and no caption has"),
     ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, {}, "dim 24 but ViT-B-32"),
     ({}, {"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
-    ({}, {"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a number from 1e-12 to 1000"),
     ({}, {"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),
     ({}, {"rank": 25}, "rank is 25, more than"),
     ({}, {"objective": "triplet"}, "objective is 'triplet'"),
     ({}, {"validation": 3}, "validation is a int. Pass labclip.Features"),
-    ({}, {"retain": [torch.ones(3, 24)]}, "retain is not a dict of features by name"),
     ({}, {"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
-    ({}, {"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),
 ]
 
 
