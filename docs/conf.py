@@ -1,6 +1,7 @@
 """The documentation site: `make docs` builds it into docs/_build/html."""
 
 import importlib
+import inspect
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # notebooks run side by side
 
 project = "labclip"
 release = version = labclip.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
@@ -29,6 +30,7 @@ autodoc_preserve_defaults = True
 napoleon_custom_sections = ["Source"]
 napoleon_numpy_docstring = False  # which would parse a second time
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # a dataclass's signature has the types, and a docstring the shapes
 nitpicky = True
 INNER = "Array|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
 nitpick_ignore_regex = [
@@ -43,6 +45,10 @@ html_title = "labclip"
 html_copy_source = False
 html_extra_path = sorted(path.name for path in Path(__file__).parent.glob("labclip-demo*.png"))  # named in HTML
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# What is typed; what is printed has no button.
+copybutton_selector = "div[class*=highlight-]:not(.highlight-text, .highlight-none, .highlight-myst-ansi) pre"
 
 
 def contents(app, page, source):
@@ -61,14 +67,21 @@ def summaries(app, page, source):
         module = importlib.import_module(found[1])
         own = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == found[1]]
         names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
-        shown = [f"   ~{found[1]}.{name}\n" for name in names if callable(getattr(module, name))]
-        return ".. autosummary::\n   :nosignatures:\n\n" + "".join(shown)
+        known = {name: getattr(module, name) for name in names}
+        shown = [
+            f"   ~{'labclip' if getattr(labclip, name, None) is value else found[1]}.{name}\n"
+            for name, value in known.items()
+            if inspect.isclass(value) or inspect.isroutine(value)
+        ]
+        return ".. currentmodule:: None\n\n.. autosummary::\n   :nosignatures:\n\n" + "".join(shown)
 
     source[0] = re.sub(r"^\.\. autosummary:: (\S+)$", listed, source[0], flags=re.MULTILINE)
 
 
 def untyped(app, what, name, value, options, lines):
     """Keep Napoleon from taking the words before a colon for a type: types are in annotations here."""
+    if what == "module":
+        lines.clear()  # it says where the code is; the page has what a reader needs
     places = [place for place, line in enumerate(lines, 1) if line.strip() == "Returns:"]
     for place in (*places, *([0] if what in ("property", "attribute", "data") else [])):
         if place >= len(lines):  # autosummary shows the first lines alone
@@ -77,8 +90,24 @@ def untyped(app, what, name, value, options, lines):
         lines[place] = f"{lines[place][: len(lines[place]) - len(text)]}: {text}"
 
 
+def signature(app, what, name, value, options, arguments, returned):
+    """Shorten a signature: NumPy's arrays by their name, `<factory>`, which Sphinx can't parse, as dots."""
+    if getattr(value, "_is_protocol", False):
+        return "", None
+
+    def short(text):
+        text = text and text.replace("<factory>", "...")
+        text = text and re.sub(
+            r"(~?numpy\.ndarray)\[tuple\[[^]]*\], ~?numpy\.dtype\[[^]]*(?:\[[^]]*\])?\]\]", r"\1", text
+        )
+        return text and re.sub(r"~?\S*_Buffer \| .*?complex \| bytes \| str\](?=[,)])", "ArrayLike", text)
+
+    return short(arguments), short(returned)
+
+
 def setup(app):
     """What Sphinx calls."""
     app.connect("source-read", contents)
     app.connect("source-read", summaries)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon

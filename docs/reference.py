@@ -39,6 +39,10 @@ SCORED = (
 )
 
 
+# How `make bench` says what a number is that is no ratio, and how it is written.
+UNITS = {"{:.2f} s": "seconds", "{:.2f} GB": "gigabytes", "{:.0f} MB": "megabytes"}
+
+
 def read(path):
     """A JSON file of measurements, by its path in the repository."""
     return json.loads((ROOT / path).read_text(encoding="utf-8"))
@@ -143,13 +147,17 @@ def costs():
 
 
 def ratios(file="ratios.json"):
-    """A table of `make bench`, from the file it writes."""
+    """A table of `make bench`, from the file it writes: each number with its unit."""
     rows = []
     for row in read(f"benchmarks/{file}"):
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
-        unit = " s" if row["against"].startswith("seconds") else ""
-        rows.append((row["what"], row["against"], f"{row['ratio']:.2f}{unit}", f"{row['aim']:.2f}{unit}", seconds))
-    return table(("what", "against", "ratio", "aim", "seconds"), rows)
+        against, write = row["against"], "{:.2f}x".format
+        for unit, words in UNITS.items():
+            if against.startswith(words):
+                against, write = against.removeprefix(words).removeprefix(" in all"), unit.format
+        took = "" if row["seconds"] in (None, row["ratio"]) else f"{row['seconds']:.2f} s"
+        against = re.sub(r"(\d) included", r"\1 s included", against.lstrip(", "))
+        rows.append((row["what"].strip(), write(row["ratio"]), write(row["aim"]), against, took))
+    return table(("what", "measured", "aim", "compared with", "run time"), rows)
 
 
 def recipes():
@@ -232,19 +240,22 @@ def serving():
     found = read("benchmarks/app.json")
     aims = {
         "start": ("until the page can be opened", 12),
-        "start_processor": ("of it processor time", ""),
+        "start_processor": ("processor time of that", ""),
         "caption": ("a changed caption", 0.3),
         "search": ("a search over 500 scenes", 0.5),
     }
-    rows = [(what, f"{found[key]:g}", str(aim)) for key, (what, aim) in aims.items()]
+    rows = [(what, f"{found[key]:g} s", aim and f"{aim} s") for key, (what, aim) in aims.items()]
     told = f"{found['cores']} cores, with {found['load']:g} processes waiting for them when it started:"
-    return f"{told}\n\n{table(('what', 'seconds', 'aim'), rows)}"
+    return f"{told}\n\n{table(('what', 'time', 'aim'), rows)}"
 
 
 def embedding():
     """What `benchmarks/features.py` wrote."""
-    rows = [(row["what"], f"{row['ratio']:.2f}", str(row["aim"])) for row in read("benchmarks/features.json")]
-    return table(("what", "ratio", "aim"), rows)
+    rows = [
+        (*row["what"].split(" of "), f"{row['ratio']:.2f}x", f"{row['aim']:.2f}x")
+        for row in read("benchmarks/features.json")
+    ]
+    return table(("what", "compared with", "measured", "aim"), rows)
 
 
 def scaled():
@@ -256,7 +267,7 @@ def scaled():
     rows = [
         (f"1,000,000,000 x {dim} float16", f"{terabytes:.2f} TB read, {terabytes:.2f} TB written"),
         ("one machine of two cores", f"{hours:.1f} hours, {rate:,.0f} MB/s read and as many written"),
-        *((f"{machines} such machines", f"{hours / machines * 60:.0f} minutes") for machines in (16, 64)),
+        *((f"{machines} such machines", f"{hours / machines * 60:.2g} minutes") for machines in (16, 64)),
     ]
     return table(("what", "takes"), rows)
 
@@ -285,7 +296,12 @@ def finetuned():
     keys = next(iter(found.values()))
     return table(
         ("", *found),
-        [(key, *(f"{row[key]:.{0 if key == 'seconds' else 3}f}" for row in found.values())) for key in keys],
+        [
+            ("time", *(f"{row[key]:.0f} s" if row[key] else "" for row in found.values()))
+            if key == "seconds"
+            else (key, *(f"{row[key]:.3f}" for row in found.values()))
+            for key in keys
+        ],
     )
 
 
