@@ -8,10 +8,8 @@ import sys
 import warnings
 
 import models
-import open_clip
 import pytest
 import torch
-from close import assert_close
 from commands import fails, run
 
 from labclip import LABCLIP, Alignment, Base, cli, scenes
@@ -111,20 +109,6 @@ def test_convert_makes_a_folder_that_loads(tmp_path):
     assert not out.exists()
     assert "Warning: the base is not recorded" in run("convert", checkpoint, out).stderr
     assert torch.equal(Alignment.from_pretrained(out).matrix, models.matrix())
-
-
-def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
-    out = tmp_path / "folded"
-    result = run("fold", "--model", folder, out)
-    assert f'open_clip.create_model_and_transforms("local-dir:{out}")' in result.stdout
-    plain, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
-    expected = models.expected(models.make("clip").encode_text(models.tokens()), models.matrix())
-    assert_close(plain.eval().encode_text(models.tokens(), normalize=True), expected)
-    assert f"{out} is not empty. Pass --force" in fails("fold", "--model", folder, out)
-    run("fold", "--model", folder, out, "--force")
-    for name in ("config.json", "model.safetensors"):
-        (folder / name).unlink()
-    assert "has no matrix to merge. Pass --alignment NAME" in fails("fold", "--model", folder, tmp_path / "other")
 
 
 def test_a_sample_is_what_other_commands_read(tmp_path):

@@ -49,15 +49,6 @@ def test_retained_sets_have_names(folder, tmp_path):
         assert message in run("fit", features, tmp_path / "b", *wrong, code=2).stderr
 
 
-def test_a_plot_and_a_page_are_drawn(folder, tmp_path):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("jinja2")
-    files = ("--plot", tmp_path / "fit.png", "--html", tmp_path / "fit.html")
-    run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway", *files)
-    assert (tmp_path / "fit.png").stat().st_size > 10_000
-    assert "What it gains and costs" in (tmp_path / "fit.html").read_text()
-
-
 SPLIT = ("--split", "combinations")
 WORDS = ("--attributes", ",".join(labclip.scenes.COLOURS), "--objects", ",".join(labclip.scenes.SHAPES))
 

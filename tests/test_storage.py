@@ -139,7 +139,7 @@ def test_keys_may_be_added_by_a_future_labclip_and_missing_where_they_have_a_def
         assert torch.equal(load(tmp_path).fitted, MATRIX)
 
 
-# Tampering: test_mutations.py changes bytes, test_hostile.py takes files away
+# Tampering
 
 
 @pytest.mark.parametrize("name", ["matrix", "logit_scale", "fingerprint"])
