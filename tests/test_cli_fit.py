@@ -20,7 +20,11 @@ QUICK = ("--epochs", 30, "--batch-size", 64)
 
 
 def test_a_fit_from_images_to_a_model(folder, tmp_path):
-    done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway")
+    pytest.importorskip("matplotlib")
+    files = ("--plot", tmp_path / "fit.png", "--html", tmp_path / "fit.html")
+    done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway", *files)
+    assert (tmp_path / "fit.png").stat().st_size > 10_000
+    assert "What it gains and costs" in (tmp_path / "fit.html").read_text()
     assert re.search(r"validation +binding +0\.\d{3} +[01]\.\d{3} +[+-]0\.\d{3}\n", done.stdout)
     assert "Settings: recipe labclip," in done.stdout
     assert "LABCLIP" in done.stdout
