@@ -105,7 +105,7 @@ def record_page(facts: Mapping[str, Any]) -> Page:
         f"Not for: {facts['avoid']}",
     ]
     sections = [Section("Use", notes=use)]
-    if rows := figures(facts):
+    if rows := [row for row in figures(facts) if row["base"] != row["labclip"]]:
         notes = [_SELECTED] if "validation" in facts["results"] else []
         sections.append(Section("Measured", tables=[figures_table(rows, "Fractions of 1")], notes=notes))
     if rows := figures(facts, "reported"):
@@ -145,12 +145,13 @@ def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str,
 
 
 def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: int = 3) -> Table:
-    """The figures that have a gain, base beside LABCLIP."""
+    """The figures that both sides have, base beside LABCLIP; a control has no gain."""
     published = {("reported", one.benchmark, one.metric): one.words for one in REPORTED}
     shown = [
         [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or worded(row["metric"]),
-         f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}", f"{round(row['gain'], digits) + 0.0:+.{digits}f}"]
-        for row in rows if row["gain"] is not None
+         f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
+         None if row["gain"] is None else f"{round(row['gain'], digits) + 0.0:+.{digits}f}"]
+        for row in rows if isinstance(row["base"], int | float) and isinstance(row["labclip"], int | float)
     ]  # fmt: skip
     return Table(caption, ("benchmark", "metric", "base", "LABCLIP", "better by"), shown, words=(0, 1))
 

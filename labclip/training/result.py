@@ -186,8 +186,14 @@ class FitResult(Reported):
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
             drawings = [drawn(figure, "Binding and R@1 over strength.")]
-        table = figures_table(figures({"results": self.results}), caption)
-        return Section("What it gains and costs", (), drawings, [table])
+        rows = figures({"results": self.results})
+        shares = [
+            f"{worded(row['metric'])} on {row['benchmark']} {row['labclip'] / row['base']:.1%}"
+            for row in rows
+            if row["metric"].endswith("_r1") and row["base"]
+        ]
+        notes = [f"Kept of the base's R@1: {', '.join(shares)}."] if shares else []
+        return Section("What it gains and costs", (), drawings, [figures_table(rows, caption)], notes)
 
     def _strengths(self) -> Section:
         """What other strengths do: the figures that select one."""
