@@ -1,7 +1,5 @@
 """The measures, each on embeddings whose answer is known, against slow obvious loops, and on bad input."""
 
-import doctest
-import importlib
 import itertools
 import math
 
@@ -187,10 +185,3 @@ PAIR = analysis.labels_of([(("red", "cube"), ("blue", "ball"))] * 9)
 def test_what_can_not_be_measured_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
-
-
-@pytest.mark.parametrize("name", ["probes", "scenes", "space", pytest.param("diagnosis", marks=pytest.mark.slow)])
-def test_docstring_examples_run(name):
-    module = importlib.import_module(f"labclip.analysis.{name}")
-    assert doctest.testmod(module).failed == 0
-    assert ">>>" in "".join(test.docstring for test in doctest.DocTestFinder().find(module) if test.examples)

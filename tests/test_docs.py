@@ -1,6 +1,7 @@
 """README and docs are true: snippets print what stands below them, pages are fresh, links lead somewhere."""
 
 import contextlib
+import doctest
 import importlib.util
 import io
 import json
@@ -143,18 +144,21 @@ def test_the_site_has_every_public_name_and_page():
     assert listed == pages - {"index.md"}
 
 
-def test_docstring_examples_run():
-    import doctest
+DOCSTRINGS = [
+    "alignment", "model", "io.opening", "data.cleaning", "data.items", "encode.encoder", "features.embedding",
+    "features.features", *(f"negatives.{name}" for name in
+    ("taggers", "swapping", "shuffling", "choosing", "files", "phrases")), "analysis.probes", "analysis.scenes",
+    "analysis.space", pytest.param("analysis.diagnosis", marks=pytest.mark.slow),
+]  # fmt: skip
 
-    import labclip.alignment
-    import labclip.io.opening
-    import labclip.model
 
-    for module in (labclip.alignment, labclip.model, labclip.io.opening):
-        names = {"Alignment": labclip.Alignment, "LABCLIP": labclip.LABCLIP}
-        failed, tried = doctest.testmod(module, extraglobs=names)
-        assert tried > 0
-        assert failed == 0
+@pytest.mark.parametrize("module", DOCSTRINGS)
+def test_docstring_examples_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"Alignment": labclip.Alignment, "LABCLIP": labclip.LABCLIP, "Path": Path}
+    failed, tried = doctest.testmod(importlib.import_module(f"labclip.{module}"), extraglobs=names)
+    assert tried > 0
+    assert failed == 0
 
 
 SCHEMA = json.loads((ROOT / "docs" / "alignment-folder.schema.json").read_text())
