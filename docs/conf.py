@@ -22,6 +22,7 @@ nb_execution_timeout = 600
 nb_output_stderr = "remove"  # progress bars
 
 autosummary_generate = False  # the tables alone: the pages have what they link to
+smartquotes = False  # options and quoted values stay as they are typed
 default_role = "code"  # single backticks in docstrings
 highlight_language = "none"  # where a block names no language
 autodoc_default_options = {"members": True}

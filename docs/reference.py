@@ -40,7 +40,7 @@ SCORED = (
 
 
 # How `make bench` says what a number is that is no ratio, and how it is written.
-UNITS = {"{:.2f} s": "seconds", "{:.2f} GB": "gigabytes", "{:.0f} MB": "megabytes"}
+UNITS = {"{:.2f}\u00a0s": "seconds", "{:.2f}\u00a0GB": "gigabytes", "{:.0f}\u00a0MB": "megabytes"}
 
 
 def read(path):
@@ -154,7 +154,7 @@ def ratios(file="ratios.json"):
         for unit, words in UNITS.items():
             if against.startswith(words):
                 against, write = against.removeprefix(words).removeprefix(" in all"), unit.format
-        took = "" if row["seconds"] in (None, row["ratio"]) else f"{row['seconds']:.2f} s"
+        took = "" if row["seconds"] in (None, row["ratio"]) else f"{row['seconds']:.2f}\u00a0s"
         against = re.sub(r"(\d) included", r"\1 s included", against.lstrip(", "))
         rows.append((row["what"].strip(), write(row["ratio"]), write(row["aim"]), against, took))
     return table(("what", "measured", "aim", "compared with", "run time"), rows)
