@@ -60,6 +60,8 @@ def test_causal_towers_get_what_they_need_and_give_the_same_numbers(kind, given,
         trimmed.clear()
     plain = model.clip.encode_text(models.tokens(), normalize=False)
     assert_close(model.encode_text(models.tokens()), plain @ models.matrix().T)  # unnormalised stays so
+    base = model.encode_text(models.CAPTIONS, normalize=True, aligned=False)
+    assert_close(base, model.clip.encode_text(models.tokens(), normalize=True))
 
 
 @pytest.mark.parametrize("kind", OTHERS)
