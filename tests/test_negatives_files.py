@@ -176,6 +176,7 @@ def test_bad_arguments_are_one_line(tmp_path):
     words.write_text("red\nlight blue\n\nleft/right\n")
     swapping = ("--method", "swap", "--attributes", words)
     assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
+    assert "Missing option '--method'" in fails(path, out)
     assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
     assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
     assert not out.exists()

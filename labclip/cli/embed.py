@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
+from labclip.cli.files import check_inputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
 from labclip.files import check_embeds_into, check_folder
 
@@ -127,6 +128,7 @@ def embed(
     check_folder(out)
     if not settings["force"]:
         check_embeds_into(out)
+    check_inputs(settings["images"])
     # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
     names = ("column", "image_column", "negative_columns", "negative_images", "images", "clean")

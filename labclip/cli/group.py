@@ -118,7 +118,8 @@ class _Commands(click.Group):
             return found
         except click.UsageError as error:
             where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
-            raise _Failed(printable(f"{error.format_message()} See: {where} --help")) from error
+            said = " ".join(error.format_message().split())  # the values of a choice have a line each
+            raise _Failed(printable(f"{said} See: {where} --help")) from error
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends them
             raise
         except KeyboardInterrupt:

@@ -51,7 +51,9 @@ def flag(names: str, help: str, **more: Any) -> Option:
 
 def number(name: str, kind: Any, help: str, default: Any = None, **more: Any) -> Option:
     """An option with a number."""
-    return click.option(name, type=kind, default=default, show_default=default is not None, help=help, **more)
+    if default is not None:  # a default of None would count as a value of a required option
+        more |= {"default": default, "show_default": True}
+    return click.option(name, type=kind, help=help, **more)
 
 
 def choice(name: str, values: Sequence[str], help: str, default: str | None = None, **more: Any) -> Option:
@@ -144,7 +146,7 @@ def _typed(options: Mapping[str, click.Option], given: re.Match[str]) -> str:
     if value == "None" and f"no_{name}" in options:
         return options[f"no_{name}"].opts[-1]
     if (option := options.get(name)) is None:
-        return f"{name}={given['value']}"
+        return f"{'--option ' * ('option' in options)}{name}={given['value']}"
     if value == "False" and option.secondary_opts:
         return option.secondary_opts[-1]
     return option.opts[-1] + ("" if option.is_flag else f" {value}")
