@@ -196,6 +196,7 @@ EARLY = {
     "fold --model scenes feat": "feat holds no open_clip_config.json, so this command did not write it",
     "negatives plain.csv out.csv --method swap --attributes red,blue --column captoin": "has no column 'captoin'",
     "convert none.pt out": "File 'none.pt' does not exist",
+    "info ViT-B/32": "ViT-B/32 is OpenAI's name. Pass 'ViT-B-32'",
     "push nothing org/name": "Directory 'nothing' does not exist",
 }
 

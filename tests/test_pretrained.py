@@ -128,6 +128,7 @@ def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
 
 NO_NAMES = {
     "openai/clip-vit-base-patch32": (ValueError, "Pass OpenCLIP's, for example 'ViT-B-32', which loads a matrix"),
+    None: (ValueError, "The name is a NoneType. Pass a str or a Path; a loaded model goes in as base="),
     "ViT-B-33": (ValueError, "is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean 'ViT-B-32'"),
     "./missing": (FileNotFoundError, "There is no folder"),
     Path("missing"): (FileNotFoundError, "There is no folder"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labclip.base import Base
+from labclip.checks import described
 from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
 from labclip.io.published import Published, find_entry, is_known, list_pretrained
 from labclip.messages import nearest
@@ -57,6 +58,10 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
         ValueError: If it is none of the four; the message has the nearest known name.
         OSError: If the Hub can't be reached.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(
+            f"The name is {described(name_or_path)}. Pass a str or a Path; a loaded model goes in as base=."
+        )
     name = str(name_or_path)
     known = ", ".join(list_pretrained())
     if isinstance(name_or_path, str):
@@ -108,6 +113,8 @@ def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
             f"loads a matrix with them, or 'ViT-L-14-336-quickgelu:openai'. A model that transformers loaded takes a "
             f"matrix with labclip.fold(model, alignment)."
         )
+    if is_known(repo_id.replace("/", "-")):
+        raise ValueError(f"{repo_id} is OpenAI's name. Pass {repo_id.replace('/', '-')!r}.")
     if access is None:
         return Source(name)
     from labclip.io.hub import snapshot
