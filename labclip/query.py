@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from labclip.alignment import is_floating
+from labclip.checks import described
+
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
 
 
@@ -28,7 +31,7 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
         Unit-length, [..., dim], of the dtype and device of `parts`; computed in float32.
 
     Raises:
-        ValueError: If there is no part, embeddings of the two have other dims, or they cancel out.
+        ValueError: If there is no part, the two differ in type or dim, are no floats, or cancel out.
 
     Example:
         >>> compose(np.array([[3.0, 0.0], [0.0, 1.0]])).round(3)
@@ -36,6 +39,13 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
         >>> compose(np.array([[3.0, 0.0]]), without=np.array([[0.0, 1.0]])).round(3)
         array([ 0.894, -0.447])
     """
+    kind = torch.Tensor if isinstance(parts, torch.Tensor) else np.ndarray
+    for given in (parts,) if without is None else (parts, without):
+        if not isinstance(given, kind) or not is_floating(given):
+            raise ValueError(
+                f"The embeddings are {described(given)}. Pass tensors, or NumPy arrays, of floats, [k, dim]; for captions "
+                f"call model.encode_query."
+            )
     if isinstance(parts, np.ndarray):
         left_out = None if without is None else torch.from_numpy(without.astype(np.float32))
         query = compose(torch.from_numpy(parts.astype(np.float32)), left_out, weight)

@@ -35,6 +35,9 @@ def test_compose_takes_many_queries_at_once():
         (torch.ones(4), None, r"parts have shape \[4\]"),
         (torch.ones(1, 4), torch.ones(1, 3), r"without has shape \[1, 3\] and parts \[1, 4\]"),
         (torch.ones(1, 4), torch.ones(2, 4), "cancel"),
+        ([[1.0, 2.0]], None, "embeddings are a list of a list of a float. Pass tensors, or NumPy arrays"),
+        (torch.ones(1, 4), np.ones((1, 4)), r"embeddings are a ndarray of float64 \[1, 4\]"),
+        (np.ones((1, 4), dtype=int), None, "call model.encode_query"),  # whole numbers would all become 0
     ],
 )
 def test_what_is_no_query_is_refused(parts, without, message):
