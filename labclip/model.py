@@ -164,7 +164,10 @@ class LABCLIP(nn.Module):
 
     @property
     def alignment(self) -> Alignment:
-        """The matrix in use with its record; values that were changed in place carry no stale record."""
+        """The matrix in use with its record.
+
+        A matrix from a state dict, or changed in place, counts as fitted: it has strength 1 and no metadata.
+        """
         record, matrix, scale = self._alignment, self._own_matrix, _plain(self.aligned_logit_scale)
         if scale != self._recorded_scale or not torch.equal(matrix, record.matrix.to(matrix.device)):
             record = Alignment(matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
@@ -280,10 +283,11 @@ class LABCLIP(nn.Module):
             ValueError: If either is no floating-point tensor [n, dim].
         """
         for features in (image_features, text_features):
-            if not isinstance(features, torch.Tensor) or not features.is_floating_point() or features.ndim != 2:
-                raise ValueError(  # token ids would give cosines too
-                    f"Features are {described(features)}. Pass floating-point tensors [n, dim], as encode_image and "
-                    f"encode_text give them, or torch.from_numpy(array)."
+            floats = isinstance(features, torch.Tensor) and features.is_floating_point()  # token ids would do too
+            if not floats or features.ndim != 2 or features.shape[1] != len(self.matrix):
+                raise ValueError(
+                    f"Features are {described(features)}. Pass floating-point tensors [n, {len(self.matrix)}], as "
+                    f"encode_image and encode_text give them, or torch.from_numpy(array)."
                 )
         with torch.autocast(image_features.device.type, enabled=False):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T

@@ -43,8 +43,8 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
     for given in (parts,) if without is None else (parts, without):
         if not isinstance(given, kind) or not is_floating(given):
             raise ValueError(
-                f"The embeddings are {described(given)}. Pass tensors, or NumPy arrays, of floats, [k, dim]; for captions "
-                f"call model.encode_query."
+                f"The embeddings are {described(given)}. Pass tensors, or NumPy arrays, of floats, [k, dim]; for "
+                f"captions call model.encode_query."
             )
     if isinstance(parts, np.ndarray):
         left_out = None if without is None else torch.from_numpy(without.astype(np.float32))

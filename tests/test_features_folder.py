@@ -196,6 +196,8 @@ def test_tensors_on_a_gpu_are_taken(tmp_path):
         ({"has_negative": [1] * 5}, r"has_negative is int64 \[5, 1\], not bool \[5, 2\]"),
         ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\], not \[5, 2, 4\]"),
         ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. Pass for each text 0 \(a caption\)"),
+        ({"base": "ViT-B-32"}, "The embeddings have dim 4, but base is 'ViT-B-32'. Pass the labclip.Base they are of"),
+        ({"kind": [0, 1]}, r"kind is int64 \[2\]\. Pass 5 whole numbers"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(changed, message):

@@ -166,6 +166,10 @@ def test_similarity_is_the_cosine():
     assert_close(got, torch.stack([F.cosine_similarity(images, text[None]) for text in texts], dim=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model.similarity(images, texts), got)
+    with pytest.raises(
+        ValueError, match=rf"Features are a Tensor of torch.float32 \[5, 3\]. Pass .* \[n, {models.DIM}\]"
+    ):
+        model.similarity(images, texts[:, :3])
 
 
 # Life as a module
@@ -210,6 +214,8 @@ def test_a_state_brings_matrix_and_temperature(source_scale, target_scale, stren
         assert torch.equal(model.matrix, source.matrix)
         assert model.logit_scale.item() == pytest.approx(source.logit_scale.item())
         assert model.alignment.metadata == ({"recipe": "none"} if same else {})
+        assert model.alignment.strength == 1.0
+        assert torch.equal(model.alignment.at(1.0).matrix, source.matrix)
 
 
 def test_a_record_does_not_follow_the_model_it_was_read_from():

@@ -315,7 +315,8 @@ class _Table:
 
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
     either = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
-    return f"has no column {either}; it has {', '.join(repr(name) for name in columns if name) or 'none'}"
+    there = ", ".join(repr(name) for name in columns if name) or "none"
+    return f"has no column {either}; it has {there}{', so separate columns with commas' if ';' in there else ''}"
 
 
 def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:

@@ -71,7 +71,7 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from file
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
+        raise ValueError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
 
 
 def text_rows(path: Path) -> Iterator[Row]:

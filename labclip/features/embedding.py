@@ -145,7 +145,7 @@ def embed(
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
-        raise FileNotFoundError(f"There is no folder of images {images}.")
+        raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
     negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
     columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
     columns |= {"negative_images": shown} if shown else {}

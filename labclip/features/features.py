@@ -76,6 +76,10 @@ class Features:
         """
         count, dim = _shape("images", self.images, 2)
         texts, _ = _shape("texts", self.texts, 2, dim=dim)
+        if self.base is not None and getattr(self.base, "embed_dim", None) != dim:
+            raise ValueError(
+                f"The embeddings have dim {dim}, but base is {self.base!r}. Pass the labclip.Base they are of."
+            )
         if self.image_index is None and count != texts:
             raise ValueError(f"There are {count} images and {texts} texts. Pass image_index, whose caption each is.")
         index = np.arange(texts) if self.image_index is None else _whole("image_index", self.image_index, texts)
