@@ -57,6 +57,7 @@ def sentences(draw, phrases=PHRASES):
 
 
 tagged = st.lists(st.sampled_from([*WORDS, "a", "and", "runs", ","]), max_size=12).map(" ".join)
+few = st.permutations(["dog", "cats", "rex"]).map("a {0[0]} on {0[1]} with {0[2]}".format)  # often of one another
 
 
 @given(sentences(), st.integers(0, 5))
@@ -197,7 +198,7 @@ def test_seeds_differ_and_are_the_same_in_every_process(method):
 
 @settings(max_examples=50)
 @pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
-@given(captions=st.lists(tagged, min_size=2, max_size=8), images=st.lists(st.integers(0, 2), min_size=8, max_size=8))
+@given(captions=st.lists(few, min_size=2, max_size=8), images=st.lists(st.integers(0, 2), min_size=8, max_size=8))
 def test_no_negative_is_a_true_caption_of_its_image(method, captions, images):
     images = images[: len(captions)]
     found = method(captions, k=3, image_index=images)
