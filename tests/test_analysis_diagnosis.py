@@ -61,7 +61,7 @@ def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs
     assert fitted.value > 0.9
     assert found.repair.binding.differences[0].measurable
     assert found.repair.unseen_pairs.estimates[1].value > 0.75
-    assert found.verdict.repair[0].startswith("With a matrix fitted on other combinations 9")
+    assert found.verdict.repair[0].startswith("Binding with a matrix fitted on other combinations is 9")
     assert (found.after, len(found.repair.fitted)) == ("fitted", 3)
     # Retrieval has one scene a combination.
     assert found.repair.galleries == [50, 50, 50]
@@ -98,10 +98,12 @@ def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     found = diagnose_features(data, lost_in_alignment.repair.fitted[0], fit=False)
     assert (found.repair.models, found.after) == (["base", "own"], "own")
     assert found.repair.binding.estimates[1].value > 0.9
-    assert found.verdict.repair[0].startswith("With the model's own matrix 9")
+    assert found.verdict.repair[0].startswith("Binding with the model's own matrix is 9")
     noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
     harmful = diagnose_features(data, noise, fit=False)
-    assert re.search(r"^With .* 50\..*, no measurable difference\. It costs 100 points", harmful.verdict.repair[0])
+    assert re.search(
+        r"^Binding with .* 50\..*, no measurable difference\. It costs 100 points", harmful.verdict.repair[0]
+    )
 
 
 def estimate(value, low, high):

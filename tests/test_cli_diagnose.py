@@ -22,7 +22,7 @@ def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
     out = tmp_path / "report.html"
     result = run("--model", "scenes", *QUICK, "--out", out)
     assert "Where binding is lost: scenes (embedded)" in result.stdout
-    assert re.search(r"With the model's own matrix [89]\d.*It costs", " ".join(result.stdout.split()))
+    assert re.search(r"Binding with the model's own matrix is [89]\d.*It costs", " ".join(result.stdout.split()))
     assert "search_confused5" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert f"Report: {out}" in result.stderr

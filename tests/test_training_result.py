@@ -23,8 +23,8 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert re.fullmatch(shown, repr(result))
     text = " ".join(str(result).split())
     lead = (
-        r"This model tells a caption from its negative in \d+% of held-out pairs \(chance 50%\)\. With the "
-        r"matrix [\d.]+%\. Of \+0\.\d+ gained, (all|\+0\.\d+) needs the image\. It costs (nothing|at most [\d.]+%) "
+        r"This model tells a caption from its negative in \d+% of held-out pairs \(chance 50%\)\. With the matrix "
+        r"it is [\d.]+%\. Of \+0\.\d+ gained, (all|\+0\.\d+) needs the image\. It costs (nothing|at most [\d.]+%) "
         r"in search \(R@1\) there\. Of 60 held-out captions, \d+ became right and \d+ wrong \(p [<=] [\d.]+\) at "
         r"strength [\d.]+: worth using\."
     )

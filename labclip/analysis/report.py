@@ -167,7 +167,7 @@ def repair_sentences(repaired: Repair) -> list[str]:
         base, ours = pairs.estimates
         told.append(
             f"On the {base.n:,} scenes with an attribute-object pair that the fit never named, the base gets "
-            f"{percent(base.value)}%. {summary.gain_sentence('With the matrix', ours, pairs.differences[0])}"
+            f"{percent(base.value)}%. {summary.gain_sentence('With the matrix it is', ours, pairs.differences[0])}"
         )
     return told
 
@@ -180,7 +180,7 @@ def search_sentences(evaluated: Report | None) -> list[str]:
             base, *others = one.estimates
             confused = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects"
             pairs = zip(others, one.differences, strict=True)
-            told = [summary.gain_sentence(f"With {MODELS['own']}", ours, moved) for ours, moved in pairs]
+            told = [summary.gain_sentence(f"With {MODELS['own']} it is", ours, moved) for ours, moved in pairs]
             return [" ".join([f"{confused}.", *told])]
     return []
 
@@ -188,7 +188,7 @@ def search_sentences(evaluated: Report | None) -> list[str]:
 def _gain_and_cost(repaired: Repair, model: int) -> str:
     """What a matrix, by its number among the models, makes of binding, and what it costs."""
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    gain = summary.gain_sentence(f"With {MODELS[repaired.models[model]]}", ours, moved)
+    gain = summary.gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours, moved)
     return f"{gain} {summary.cost_sentence(_moved(repaired, model))}"
 
 

@@ -116,7 +116,7 @@ class Report(Reported):
         of = "" if len(aligned) == 1 else f" (the best of {len(aligned)})"
         grounded = [one.differences[best] for one in lead.controls if one.metric.endswith("_grounded")]
         moved = lead.compared.differences[best]
-        gain = summary.gain_sentence(f"With {matrix}{of}", aligned[best], moved, grounded)
+        gain = summary.gain_sentence(f"With {matrix}{of} it is", aligned[best], moved, grounded)
         costs = {one.name: one.compared.differences[best] for one in chosen if one is not lead}
         key = [
             (f"{percent(base.value)}%", f"without the matrix: {lead.name}"),

@@ -105,14 +105,18 @@ def _guessing(base: Estimate) -> str:
     return "" if base.chance is None else f" (chance {percent(base.chance)}%)"
 
 
-def gain_sentence(name: str, ours: Estimate, moved: Difference, grounded: Sequence[Difference] = ()) -> str:
-    """What a matrix makes of it: "With the matrix 99.5%."; and how much the margin above the mean image gains too."""
-    told = f"{name} {percent(ours.value)}%"
+def gain_sentence(subject: str, ours: Estimate, moved: Difference, grounded: Sequence[Difference] = ()) -> str:
+    """What a matrix makes of it: "With the matrix it is 99.5%."; and how much the margin above the mean image gains.
+
+    `subject` is what stands before the figure: "With the matrix it is".
+    """
+    told = f"{subject} {percent(ours.value)}%"
     if not moved.measurable:
         return f"{told}, {UNMEASURABLE}."
     if moved.gain < 0:
         return f"{told}, which is worse."
-    return f"{told}." + "".join(f" Of {moved.value:+.2f} gained, {one.value:+.2f} needs the image." for one in grounded)
+    need = ["all" if one.value >= moved.value else f"{one.value:+.2f}" for one in grounded]
+    return f"{told}." + "".join(f" Of {moved.value:+.2f} gained, {one} needs the image." for one in need)
 
 
 def cost_sentence(others: Mapping[str, Difference]) -> str:
@@ -122,7 +126,7 @@ def cost_sentence(others: Mapping[str, Difference]) -> str:
         return "What it costs was not measured."
     if not losses:
         return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
-    more = f", and no more than that in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
+    more = f", and less in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
     (name, points), *_ = losses
     return f"It costs {points} in {name}{more}."
 
@@ -167,13 +171,12 @@ def _counted(differences: Sequence[tuple[str, Difference]]) -> str:
     moved = [(name, one) for name, one in differences if one.measurable]
     if not moved:
         return f"{UNMEASURABLE} in any of {len(differences)} metrics"
-    counts, most = [], []
+    told = []
     for word, sign in (("better", 1), ("worse", -1)):
-        if group := [(one.gain * sign, name, one) for name, one in moved if one.gain * sign > 0]:
-            _, name, largest = max(group, key=lambda one: one[0])
-            counts.append(f"{word} in {len(group)}")
-            most.append(f"{format_difference(largest)} ({name})")
-    return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"
+        if group := [(one.gain * sign, name) for name, one in moved if one.gain * sign > 0]:
+            most, name = max(group)
+            told.append(f"{word} in {len(group)} (by at most {most:.3f}: {name})")
+    return f"{' and '.join(told)} of {len(differences)} metrics"
 
 
 def unmeasured(results: Sequence[Result]) -> list[str]:

@@ -167,7 +167,7 @@ class FitResult(Reported):
             parts = f"For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%. "
         lead = (
             f"This model tells {what} from its negative in {before} of held-out pairs (chance 50%). "
-            f"With the matrix {after}. {parts}Of {gain:+.3f} gained, {needs} needs the image. It costs "
+            f"With the matrix it is {after}. {parts}Of {gain:+.3f} gained, {needs} needs the image. It costs "
             f"{'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there. "
             f"{self.alignment.metadata['verdict']}."
         )
