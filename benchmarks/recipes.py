@@ -9,7 +9,8 @@ what repairs it helps the other domain too, in `planted` the other domain uses e
 real photos and captions in a folder: fit.safetensors, dev.safetensors with their shuffled negatives, and
 dev-other.safetensors and dev-classes.safetensors of other domains (images, texts, negatives, image_index).
 
-Fits never see what the table is measured on. Figures are means over seeds, with the standard error where there are
+Fits never see what the table is measured on. `grounded` is binding by what an image adds to the mean image.
+Figures are means over seeds, with the standard error where there are
 several. Recall elsewhere is a share of the base's, the mean over the other domains and both directions: R@1, but R@5
 for classes, of which the base finds few at once.
 """
@@ -19,32 +20,25 @@ import json
 import math
 import statistics
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from worlds import planted, synthetic
+from worlds import planted
 
 import labclip
 from labclip import Alignment, metrics
 from labclip.data.images import ImageSource
 from labclip.encode.encoder import Encoder
 from labclip.features import Features
-from labclip.training import recipes
-from labclip.training.frontier import at_strength, frontier, gallery
-from labclip.training.objective import Weights
+from labclip.training.frontier import frontier, gallery
 from labclip.training.rows import read_data
-from labclip.training.splits import SHARE, split
 
-PENALTIES = 1e-3, 3e-4, 1e-4
-SYNTHETIC = 0.025
 RECIPES = {
     "published": {"recipe": "paper-clevr"},
     "published, settings for COCO": {"recipe": "paper"},
-    "labclip 0.1": None,
     "labclip": {},
     "labclip, keep 0.97": {"keep": 0.97},
     "labclip, without distillation": {"negative_weight": 1, "distill": 0},
@@ -119,38 +113,11 @@ SETTINGS = {
 }
 
 
-def former(setting, seed):
-    """The default of labclip 0.1, but for its early stop: a path of penalties, chosen with synthetic pairs."""
-    data = read_data(setting.fit)
-    own = gallery(split(data, None, SHARE, seed)[1], seed=seed)
-    pairs, points, matrices = synthetic(own, seed=seed), [], {}
-    for penalty in PENALTIES:
-        batch = min(max(2 ** round(math.log2(len(data.captions) / 16)), 64), 512)
-        epochs = max(5, math.ceil(2000 / max(1, len(data.captions) * 9 // 10 // batch)))
-        recipes.RECIPES["labclip 0.1"] = replace(recipes.RECIPES["labclip"], candidates=(Weights(identity=penalty),))
-        result = labclip.fit(
-            setting.fit, recipe="labclip 0.1", batch_size=batch, epochs=epochs, seed=seed, progress=False
-        )
-        matrices[penalty] = result.alignment.fitted
-        elsewhere = frontier({"validation": pairs}, result.alignment.fitted)
-        base = sum(elsewhere[0].recalls["validation"])
-        for point, other in zip(result.frontier, elsewhere, strict=True):
-            lost = max(1 - sum(other.recalls["validation"]) / base, 0.0)
-            points.append((point.smoothed_binding - SYNTHETIC * lost, -point.distance, point, penalty))
-    base = at_strength([point for _, _, point, _ in points], 0)
-    least = [0.99 * value for value in base.recalls["validation"]]
-    free = [row for row in points if all(a >= b for a, b in zip(row[2].recalls["validation"], least, strict=True))]
-    *_, best, penalty = max(free, key=lambda row: row[:2])
-    return matrices[penalty], best.strength
-
-
 def fitted(setting, name, seed):
     """A recipe's matrix and strength."""
     if name == "base":
         return torch.eye(setting.fit.dim), 0.0
     options = RECIPES[name]
-    if options is None:
-        return former(setting, seed)
     retain = {"other": setting.retain} if options.get("retain") else {}
     alignment = labclip.fit(setting.fit, **options | {"retain": retain}, seed=seed, progress=False).alignment
     return alignment.fitted, alignment.strength
@@ -169,7 +136,8 @@ def measured(setting, matrix, strength):
     for name, features in setting.tests.items():
         part = gallery(read_data(features))
         if part.n_with_negative:
-            row[f"binding, {name}"] = frontier({"validation": part}, matrix, [strength])[0].binding
+            point = frontier({"validation": part}, matrix, [strength])[0]
+            row[f"binding, {name}"], row[f"grounded, {name}"] = point.binding, point.grounded
         if name == "seen":
             row["R@1 t2i, seen"], row["R@1 i2t, seen"] = recalls(part, 1, alignment)
         elif name != "unseen pairs":
@@ -188,7 +156,7 @@ def main():
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
-    settings = SETTINGS | ({"photos": partial(photos_setting, arguments.photos)} if arguments.photos else {})
+    settings = ({"photos": partial(photos_setting, arguments.photos)} if arguments.photos else {}) | SETTINGS
     tables = {}
     for world in arguments.world or settings:
         found = {}

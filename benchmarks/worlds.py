@@ -17,10 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labclip.features import Features
-from labclip.training.frontier import frontier
-from labclip.training.rows import Data, read_data
-
 
 @dataclass(frozen=True)
 class World:
@@ -92,28 +88,3 @@ def planted(
         other_images=noisy(other + part, 1.5 * noise),
         other_texts=noisy(other + part @ rotation, 1.5 * noise),
     )
-
-
-def synthetic(held: Data, *, pairs: int = 500, r1: float = 0.9, seed: int = 0) -> Data:
-    """Random pairs around a set's centres that otherwise use every direction alike.
-
-    Each pair shares a random direction and has noise of its own, so much that the base's R@1 is about `r1`.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    dim = held.images.dim
-    centres = torch.stack([side.mean(dim=0) for side in held.tensors()[:2]])
-    along = torch.linalg.qr(centres.T).Q  # pairs lie around the centres, across them
-    random = torch.randn(3, pairs, dim, generator=draw)
-    shared, *noise = F.normalize(random - random @ along @ along.T, dim=-1)
-    spread = (1 - centres.square().sum(dim=1)).clamp_min(0.01).sqrt()
-    found, low, high = held, 0.0, 1.0
-    for _ in range(10):
-        share = (low + high) / 2  # the cosine of a pair, centres aside
-        images, texts = (
-            F.normalize(centre + length * F.normalize(share**0.5 * shared + (1 - share) ** 0.5 * own, dim=-1), dim=-1)
-            for centre, length, own in zip(centres, spread, noise, strict=True)
-        )
-        found = read_data(Features.from_arrays(images=images, texts=texts))
-        recall = sum(frontier({"validation": found}, torch.eye(dim), [0.0])[0].recalls["validation"]) / 2
-        low, high = (share, high) if recall < r1 else (low, share)
-    return found
