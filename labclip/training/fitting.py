@@ -113,7 +113,7 @@ def fit(
     if loss == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
-    _check(data, settings, recipe, features.base)
+    _check(data, settings, recipe)
     data, held, leaked = split(data, validation, 0.0 if settings.published else SHARE, seed)
     settings = for_data(settings, dim=data.images.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
@@ -242,7 +242,7 @@ def _objective(objective: str | Objective | None, base: Base | None, ranks: Rank
     return objective
 
 
-def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+def _check(data: Data, settings: Settings, recipe: str) -> None:
     if settings.hard_negatives and not bool(data.has_negative.any()):
         raise ValueError(
             f"Recipe {recipe!r} learns from hard negatives, and no caption has a negative that differs from it. Make "
@@ -252,10 +252,6 @@ def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> No
         raise ValueError(
             f"hard_negatives is {settings.hard_negatives}, but a caption has {data.k} of them at most. Pass no more "
             f"than that, or make more of them with labclip.negatives(k={settings.hard_negatives})."
-        )
-    if base is not None and base.embed_dim != data.images.dim:
-        raise ValueError(
-            f"The embeddings have dim {data.images.dim} but {base} embeds in {base.embed_dim}. Pass their base."
         )
 
 
