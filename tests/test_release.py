@@ -66,7 +66,7 @@ def test_actions_are_pinned_and_the_one_that_publishes_gets_no_secret():
 
 
 def test_a_tag_that_is_not_the_version_publishes_nothing(monkeypatch):
-    (command,) = [step["run"] for step in steps_of(WORKFLOWS["publish"]) if "TAG" in step.get("env", {})]
+    (command,) = [step["run"] for step in steps_of(WORKFLOWS["publish"]) if [*step.get("env", {})] == ["TAG"]]
     for tag, code in ((f"v{labclip.__version__}", 0), (labclip.__version__, 1), ("v99", 1)):
         monkeypatch.setenv("TAG", tag)
         done = subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=ROOT, capture_output=True)
@@ -99,3 +99,17 @@ def test_extras_that_messages_and_pages_name_exist(project):
     files = [*(ROOT / "labclip").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     named = {name for path in files for name in re.findall(r"labclip\[(\w+)\]", path.read_text(encoding="utf-8"))}
     assert {"eval", "negatives", "data"} <= named <= set(project["optional-dependencies"])
+
+
+def test_a_release_has_absolute_links_and_the_addresses_of_the_project(tmp_path):
+    tomllib = pytest.importorskip("tomllib")
+    for name in ("README.md", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    address = "https://github.com/org/labclip"
+    subprocess.run([sys.executable, ROOT / ".github/addresses.py", address, "v1.2.3"], cwd=tmp_path, check=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r'\]\(([^)]+)\)|(?:src|srcset)="([^"]+)"', text)
+    assert f"{address}/raw/v1.2.3/docs/labclip-demo.png" in {picture for _, picture in links}
+    assert all("".join(one).startswith("https://") for one in links)
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert urls["Source"] == address
