@@ -74,7 +74,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
 
 BAD = {
     "scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
-    "scene --model scenes": "'scene' is not one of 'scenes', 'clevr'",
+    "scene --model scenes": "no benchmark 'scene'. Did you mean 'scenes'",
     "csv --model scenes": "Pass --data FILE",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",

@@ -377,6 +377,7 @@ REFUSED = [
     (lambda: bare().encode_image(Image.new("RGB", (9, 9))), "no preprocess"),
     (lambda: wrap("clip").encode_image(np.zeros((2, 64, 3), np.uint8)), rf"a ndarray of uint8 \[2, 64, 3\]{IMAGE}"),
     (lambda: wrap("clip")("x.png"), f"image is a str{IMAGE}"),
+    (lambda: wrap("clip").encode_image(torch.zeros(2, 32, 32, 3)), IMAGE),
     (lambda: bare().encode_text("a cat"), "no tokenizer.*open_clip.get_tokenizer"),
     (lambda: bare(**LONG).encode_text(" ".join(["cat"] * 40)), "made 42 tokens.*takes 16"),
     (lambda: wrap("clip").encode_text({"a red cube": 1}), "text is a dict. Pass a caption, a list of captions"),

@@ -11,6 +11,7 @@ from labclip.cli import options
 from labclip.cli.files import PAGE, check_drawing, check_inputs, check_outputs, write
 from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
 from labclip.files import read_json
+from labclip.messages import nearest
 
 _NAMES = [one["name"] for one in read_json(Path(__file__).parents[1] / "evaluation" / "benchmarks" / "benchmarks.json")]
 _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
@@ -20,7 +21,7 @@ _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "o
     example="labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images val2017",
     interrupted="Embeddings that were encoded are kept in the cache.",
 )
-@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1, type=click.Choice(_NAMES))
+@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
 @options.text("*--model models", "M", f"{options.MODEL} May be given again.", type=options.NAME)
 @options.text("*--alignment", "A", "A name, folder or repository; may be given again. [default: the model's own]",
               type=options.NAME)  # fmt: skip
@@ -69,6 +70,9 @@ def evaluate(
     if not benchmarks or not models:
         lacks = "option '--model'" if benchmarks else "argument 'BENCHMARK', of those that --list names"
         raise click.UsageError(f"Missing {lacks}. Type: labclip evaluate BENCHMARK --model M --data PATH.")
+    if unknown := set(benchmarks) - {*_NAMES}:
+        name = min(unknown)
+        raise ValueError(f"There is no benchmark {name!r}.{nearest(name, _NAMES)} See: labclip evaluate --list.")
     if latex is None and (rows or percent):
         raise ValueError("--rows and --percent go with --latex FILE. Pass it too.")
     if len(models) > 1 and (out or items):

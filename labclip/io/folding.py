@@ -138,9 +138,9 @@ def _merged(
 ) -> Any:
     """A copy of a model with the matrix in its text projection, and the mark of it."""
     folded = copy.deepcopy(model)
+    projection = None if kind == "onnx" else _projection_of(folded, alignment.dim)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded
-    projection = None if kind == "onnx" else _projection_of(folded, alignment.dim)
     if check:
         try:
             _check_fits(model, kind, alignment, tokenizer)

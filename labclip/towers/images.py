@@ -50,9 +50,10 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
         tower: The image tower, whose weights' dtype the batch gets.
         device: Where the model is.
     """
-    if isinstance(image, Mapping) or (
-        isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
-    ):
+    if isinstance(image, Mapping):
+        return image
+    batch = isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
+    if batch and (image.shape[-1] != 3 or image.shape[1] == 3):  # else the channels stand last
         return image
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(one, Image) for one in images):
