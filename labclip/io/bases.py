@@ -48,9 +48,7 @@ def build(
     root.addFilter(_is_no_warning_of_random_weights)
     try:
         with SkipInitialisation():
-            clip, train, val = create_model_and_transforms(
-                name, precision=precision, device=device or "cpu", **openclip
-            )
+            clip, train, val = create_model_and_transforms(name, precision=precision, **openclip)
         if weights.suffix != ".safetensors" or not _filled(clip, weights):
             load_checkpoint(clip, str(weights), weights_only=True)
     except ImportError:
