@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip.factory import create_model_and_transforms, load_checkpoint
-from safetensors import safe_open
+from open_clip.factory import create_model_and_transforms
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -22,7 +19,7 @@ from labclip.towers.images import as_shown
 
 def build(
     name: str,
-    weights: Path,
+    weights: Path | None,
     *,
     precision: str = "fp32",
     device: str | torch.device | None = None,
@@ -32,7 +29,7 @@ def build(
 
     Args:
         name: What `open_clip.create_model_and_transforms` takes: an architecture, or "local-dir:PATH".
-        weights: The file to load, strictly: every weight must be in it. Of safetensors no second copy is held.
+        weights: The file to load, strictly: every weight must be in it. None for a folder, which has its own.
         precision: One of OpenCLIP's precisions.
         device: Where to put the model; None is the CPU.
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
@@ -43,14 +40,12 @@ def build(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
-    openclip = {"pretrained_text": False, "load_weights": False, "device": device or "cpu"} | openclip
-    root = logging.getLogger()
-    root.addFilter(_is_no_warning_of_random_weights)
+    pretrained = None if weights is None else str(weights)
     try:
         with SkipInitialisation():
-            clip, train, val = create_model_and_transforms(name, precision=precision, **openclip)
-        if weights.suffix != ".safetensors" or not _filled(clip, weights):
-            load_checkpoint(clip, str(weights), weights_only=True)
+            clip, train, val = create_model_and_transforms(
+                name, pretrained, precision=precision, device=device or "cpu", **(openclip | {"weights_only": True})
+            )
     except ImportError:
         raise
     except Exception as error:  # of OpenCLIP, torch and safetensors: a dozen types
@@ -59,28 +54,9 @@ def build(
             # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
             reason = "the weights are not a pickle of tensors only, and none of its code was run"
         raise ValueError(
-            f"OpenCLIP can't load {weights} ({reason}). Fetch it again, or name the model it is for."
+            f"OpenCLIP can't load {pretrained or name} ({reason}). Fetch it again, or name the model it is for."
         ) from None
-    finally:
-        root.removeFilter(_is_no_warning_of_random_weights)
     return clip.eval().requires_grad_(False), train, as_shown(val)
-
-
-def _filled(clip: nn.Module, path: Path) -> bool:
-    """Fill every weight of a model from a file whose tensors match it one to one; False, and nothing, from another."""
-    state = clip.state_dict()
-    with safe_open(path, framework="pt", device="cpu") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-        if shapes != {key: list(value.shape) for key, value in state.items()}:
-            return False
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda key: state[key].copy_(file.get_tensor(key)), state))
-    return True
-
-
-def _is_no_warning_of_random_weights(record: logging.LogRecord) -> bool:
-    """Keeps OpenCLIP from logging that a model is random while its weights are about to be loaded."""
-    return (record.module, record.funcName, record.levelname) != ("factory", "create_model", "WARNING")
 
 
 class SkipInitialisation(TorchFunctionMode):

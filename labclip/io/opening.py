@@ -15,7 +15,6 @@ from torch import nn
 from labclip.alignment import Alignment, with_record
 from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
-from labclip.files import OPENCLIP_WEIGHTS, WEIGHT_FILES
 from labclip.io import published
 from labclip.io.bases import build
 from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
@@ -171,8 +170,7 @@ def _of_name(base: Base, access: Access, **openclip: Any) -> _Opened:
 def _of_folder(folder: Path, **openclip: Any) -> _Opened:
     """The OpenCLIP model of a folder, with its mark if it is a folded one."""
     config = read_openclip_config(folder)
-    weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), folder / OPENCLIP_WEIGHTS)
-    clip, train, val = build(f"local-dir:{folder}", weights, **openclip)
+    clip, train, val = build(f"local-dir:{folder}", None, **openclip)
     tokenizer: Tokenizer | None = folder_tokenizer(folder)
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
