@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import measure
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from described import DescribedScenes, Embedded, describe
 from torch import Tensor
-from torch.nn import functional as F
 
 import labclip
 from labclip import LABCLIP, metrics
+from labclip.alignment import align
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import HELD_OUT
 from labclip.scenes.world import draw_scenes
@@ -64,19 +65,9 @@ class TestScenes:
         dim = len(prompts[0])
 
         def figures(matrix: Tensor) -> dict[str, float]:
-            def text(features: Tensor) -> Tensor:
-                return F.normalize(features @ matrix.T, dim=-1)
-
-            found = {}
-            for name, part in parts.items():
-                images = part.images.repeat_interleave(part.captions.shape[1], dim=0)
-                found[f"binding_{name}"] = measure.binding(
-                    images, text(part.captions.flatten(0, 1)), text(part.swapped.flatten(0, 1))
-                )
-            query, wrong = (text(side).sum(dim=1) for side in (parts["three"].parts, parts["three"].swapped_parts))
-            found["query_three"] = measure.binding(
-                parts["three"].images, *(F.normalize(one, dim=-1) for one in (query, wrong))
-            )
+            text = partial(align, matrix=matrix, normalize=True)
+            found = {f"binding_{name}": measure.sentence_binding(part, matrix) for name, part in parts.items()}
+            found["query_three"] = measure.query_binding(parts["three"], matrix)
             for name, (images, texts) in gallery.items():
                 found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
             found["single_object"] = measure.single_object(singles, text(prompts), self.singles)

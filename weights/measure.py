@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from labclip import metrics
+from labclip.alignment import align
 from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 if TYPE_CHECKING:
+    from described import Embedded
     from numpy.typing import NDArray
 
     from labclip.model import LABCLIP
@@ -52,6 +55,19 @@ def embed_texts(model: LABCLIP, texts: Sequence[str]) -> Tensor:
 def binding(images: Tensor, captions: Tensor, swapped: Tensor) -> float:
     """Accuracy of choosing an image's caption over the swapped one, all unit-length [n, dim]; chance is 0.5."""
     return _mean(metrics.preferred(images, captions, swapped))
+
+
+def sentence_binding(scenes: Embedded, matrix: Tensor) -> float:
+    """`binding` of all sentences of some scenes under a matrix [dim, dim]."""
+    images = scenes.images.repeat_interleave(scenes.captions.shape[1], dim=0)
+    sides = (align(side.flatten(0, 1), matrix, normalize=True) for side in (scenes.captions, scenes.swapped))
+    return binding(images, *sides)
+
+
+def query_binding(scenes: Embedded, matrix: Tensor) -> float:
+    """`binding` of queries of parts, the sum of the embeddings of a scene's objects, under a matrix [dim, dim]."""
+    sides = (align(side, matrix, normalize=True).sum(dim=1) for side in (scenes.parts, scenes.swapped_parts))
+    return binding(scenes.images, *(F.normalize(side, dim=-1) for side in sides))
 
 
 def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:

@@ -17,7 +17,6 @@ import measure
 import torch
 from described import describe, swapped_scenes, to_fit
 from make import FIT_SCENES, Selection, fit_matrix
-from torch.nn import functional as F
 
 import labclip
 from labclip.scenes.vocabulary import HELD_OUT
@@ -50,10 +49,8 @@ def main() -> None:
     three = describe(3000, seed=3_000_005, split="seen", n_objects=3).embed(model)
     rows |= {"binding_heldout_both": [], "query_three": []}
     for matrix in (torch.eye(len(scenes.images[0])), *(one.matrix for one in fits.values())):
-        sides = (F.normalize(side.flatten(0, 1) @ matrix.T, dim=-1) for side in (both.captions, both.swapped))
-        rows["binding_heldout_both"].append(measure.binding(both.images.repeat_interleave(2, dim=0), *sides))
-        parts = (F.normalize(side @ matrix.T, dim=-1).sum(dim=1) for side in (three.parts, three.swapped_parts))
-        rows["query_three"].append(measure.binding(three.images, *(F.normalize(one, dim=-1) for one in parts)))
+        rows["binding_heldout_both"].append(measure.sentence_binding(both, matrix))
+        rows["query_three"].append(measure.query_binding(three, matrix))
     table = [
         {"metric": name, "base": base, "mean": statistics.mean(ours), "least": min(ours), "most": max(ours)}
         for name, (base, *ours) in rows.items()
