@@ -18,9 +18,9 @@ import numpy as np
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoded, Encoder
+from labclip.features.corpus import Corpus
 from labclip.features.embedding import write_images, write_rest, write_texts
 from labclip.features.folder import Files, Progress
-from labclip.features.table import Table
 
 DIM = 512
 
@@ -60,7 +60,7 @@ def main():
 
         with Progress(folder / "features", force=False) as state, closing(Files(folder / "features", {})) as files:
             items = read_items(find_inputs(folder / "captions.csv"))
-            table = measure("planned", lambda: Table(items, skip=False))
+            table = measure("planned", lambda: Corpus(items, skip=False))
             state.values = {
                 "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "counts": {}, "cut": {}
             }  # fmt: skip

@@ -271,7 +271,7 @@ def test_images_are_found_by_the_names_of_the_table(name, there, expected, tmp_p
     for one in there:
         (tmp_path / "images" / one).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / one).write_text(one)
-    table = work.Table(Path("words.csv"), [name], 1, False, [])
+    table = work.CaptionsFile(Path("words.csv"), [name], 1, False, [])
     if " " in expected:
         with pytest.raises(ValueError, match=expected):
             work.lay_out(table, tmp_path / "images", tmp_path / "named")

@@ -139,7 +139,7 @@ torch.set_num_threads(1)
 from labclip import LABCLIP
 from labclip.features import embed, embedding, folder
 from labclip.features.folder import Files, Progress
-from labclip.features.table import Table
+from labclip.features.corpus import Corpus
 folder.KEEP_SECONDS = 0.0
 embedding.BLOCK = 7
 data = sys.argv[1]
@@ -157,7 +157,8 @@ def fatal(function):
     return wrapped
 
 os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-moments = {Files: ("__init__", "append", "cut", "finish"), Table: ("__init__",), Progress: ("note", "keep", "__exit__")}
+moments = {Files: ("__init__", "append", "cut", "finish"), Corpus: ("__init__",)}
+moments[Progress] = "note", "keep", "__exit__"
 for kind, names in moments.items():
     for name in names:
         setattr(kind, name, fatal(getattr(kind, name)))

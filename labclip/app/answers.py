@@ -25,7 +25,7 @@ from labclip import scenes
 from labclip.alignment import Alignment
 from labclip.app import work
 from labclip.app.pair import Gallery, ModelPair, captions_in, judge, parts_in, thumbnail, uri, with_swapped
-from labclip.app.work import Job, Table, Upload
+from labclip.app.work import CaptionsFile, Job, Upload
 from labclip.data.images import ImageSource
 from labclip.messages import printable
 from labclip.packages import EMBEDDED
@@ -116,7 +116,7 @@ class Session:
         self._image: Tensor | None = None
         self._truth: dict[str, bool] = {}  # whether captions are right, of a scene
         self._gallery: Gallery | None = None
-        self._table: Table | None = None
+        self._table: CaptionsFile | None = None
         self._images, self._told = self.folder / "images", list[str]()  # for a fit, and what is said of them
 
     def close(self) -> None:

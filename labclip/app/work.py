@@ -112,7 +112,7 @@ def check_inside(name: str, where: str) -> None:
         raise ValueError(f"{where} names the image {name!r}, which leads out of the uploaded ones. Name it as it is.")
 
 
-class Table(NamedTuple):
+class CaptionsFile(NamedTuple):
     """A file of captions that was read."""
 
     path: Path
@@ -122,7 +122,7 @@ class Table(NamedTuple):
     told: list[str]  # sentences on what is in it
 
 
-def read_table(path: Path, *, clean: bool = False) -> Table:
+def read_table(path: Path, *, clean: bool = False) -> CaptionsFile:
     """Read a file of captions for a fit; ValueError if it can't be, has none, or leads out of the images."""
     images, problems, captions, negatives = dict[str, None](), list[str](), 0, 0
     try:
@@ -144,10 +144,10 @@ def read_table(path: Path, *, clean: bool = False) -> Table:
     sentences = [f"{path.name}: {captions:,} captions, {negatives or 'none'} of them with a negative."]
     sentences += [f"Rows that are left out: {len(problems):,}. {one}" for one in problems[:1]]
     sentences += ["Captions are cleaned as their negatives are."] if clean else []
-    return Table(path, list(images), captions, clean, sentences)
+    return CaptionsFile(path, list(images), captions, clean, sentences)
 
 
-def lay_out(table: Table, images: Path, folder: Path) -> list[str]:
+def lay_out(table: CaptionsFile, images: Path, folder: Path) -> list[str]:
     """Copy images into a folder by the names that a table has for them; sentences on how many there are.
 
     An image is meant if one of the two paths ends with the other: 0.png, photos/0.png; ValueError if several are, or

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of
+from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.features import Features
 from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
 from labclip.features.over_ray import RayEncoder
-from labclip.features.table import REPAIR, Table
 from labclip.files import (
     MANIFEST,
     check_embeds_into,
@@ -175,17 +175,17 @@ def embed(
             negative_images=shown, split=splits, clean=clean,
         )  # fmt: skip
         items = with_parts(items) if parts else items
-        table = Table(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
-        if state.values and state.values["rows"] != table.sha256:
+        corpus = Corpus(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
+        if state.values and state.values["rows"] != corpus.sha256:
             raise ValueError(
                 f"{folder} has an unfinished run, but the rows of {captions} are read differently now. Pass another "
                 f"folder, or force=True to start from scratch."
             )
         state.values = state.values or {
-            **made_from, "rows": table.sha256, "images": 0, "digest": "", "left_out": [], "skipped": table.skipped,
+            **made_from, "rows": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
             "texts": 0, "cut": {}, "sizes": {},
         }  # fmt: skip
-        _write(table, state, folder, encoder, record=made_from, skip=skip)
+        _write(corpus, state, folder, encoder, record=made_from, skip=skip)
     features = Features.load(folder)
     counts = features.manifest["counts"]
     if counts["captions_with_negative"] < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
@@ -218,23 +218,23 @@ def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, ski
 
 
 def _write(
-    table: Table, state: Progress, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
+    corpus: Corpus, state: Progress, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
 ) -> None:
     """Encode what is left, and write the manifest."""
     values, dim = state.values, record["dim"]
-    needs = 4 * dim * (len(table.images) + len(table.texts) + table.has_negative.size)
+    needs = 4 * dim * (len(corpus.images) + len(corpus.texts) + corpus.has_negative.size)
     check_folder(folder, needs=needs - sum(values["sizes"].values()))
-    _logger.info("%s: %d images and %d texts to embed", folder, len(table.images), len(table.texts))
+    _logger.info("%s: %d images and %d texts to embed", folder, len(corpus.images), len(corpus.texts))
     with closing(Files(folder, values["sizes"])) as files:
-        write_images(table, state, files, encoder, skip=skip)
-        images = table.captioned - sum(number < table.captioned for number in values["left_out"])
+        write_images(corpus, state, files, encoder, skip=skip)
+        images = corpus.captioned - sum(number < corpus.captioned for number in values["left_out"])
         if not images:
             names = ", ".join(one["name"] for one in record["inputs"])
             why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
             raise ValueError(f"{names} has no caption with an image that can be used{why}.")
-        write_texts(table, state, files, encoder)
+        write_texts(corpus, state, files, encoder)
         if "counts" not in values:
-            counts = write_rest(table, files, values["left_out"], images=images, texts_cut=encoder.cut.count)
+            counts = write_rest(corpus, files, values["left_out"], images=images, texts_cut=encoder.cut.count)
             state.note(files, counts=counts)
             state.keep(files)
         # Behind the images that captions describe are those that only negatives do, which are not needed any more.
@@ -244,7 +244,7 @@ def _write(
         files.finish({**record, **made}, versions)
 
 
-def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, *, skip: bool) -> None:
+def write_images(corpus: Corpus, state: Progress, files: Files, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left of the images.
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
@@ -252,8 +252,8 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
     done, digest = state.values["images"], state.values["digest"]
     left_out, skipped = [*state.values["left_out"]], [*state.values["skipped"]]
     try:
-        left = islice(table.images, done, None)
-        with closing(encoder.images(left, total=len(table.images), done=done)) as stream:
+        left = islice(corpus.images, done, None)
+        with closing(encoder.images(left, total=len(corpus.images), done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
                 for number, one in enumerate(batch, start=done):
                     if one.row is not None:
@@ -261,7 +261,7 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
                         files.append("images", one.row)
                     elif skip:
                         left_out.append(number)
-                        skipped.append(table.skip(number, one.problem))
+                        skipped.append(corpus.skip(number, one.problem))
                     else:
                         raise ValueError(f"{one.source} {one.problem}. {REPAIR}")
                 done += len(batch)
@@ -270,17 +270,17 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
         state.keep(files)  # what came before an error counts
 
 
-def write_texts(table: Table, state: Progress, files: Files, encoder: Encoder) -> None:
+def write_texts(corpus: Corpus, state: Progress, files: Files, encoder: Encoder) -> None:
     """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
-    done, k = state.values["texts"], table.has_negative.shape[1]
+    done, k = state.values["texts"], corpus.has_negative.shape[1]
     encoder.cut = TruncationCount(**state.values["cut"])
-    with encoder.bar("captions", len(table.texts), done) as bar:
-        for block, features in encoder.blocks(_blocks(table, done, {*state.values["left_out"]})):
-            own = np.array([block.row_of[table.texts[index].text] for index in block.texts])
+    with encoder.bar("captions", len(corpus.texts), done) as bar:
+        for block, features in encoder.blocks(_blocks(corpus, done, {*state.values["left_out"]})):
+            own = np.array([block.row_of[corpus.texts[index].text] for index in block.texts])
             negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
             for row, index in enumerate(block.texts):
-                for column in np.flatnonzero(table.has_negative[index]):
-                    negatives[row, column] = block.row_of[table.texts[index].negatives[column]]
+                for column in np.flatnonzero(corpus.has_negative[index]):
+                    negatives[row, column] = block.row_of[corpus.texts[index].negatives[column]]
             files.append("texts", features[own])
             if k:
                 files.append("negatives", features[negatives])
@@ -298,54 +298,55 @@ class _Block(NamedTuple):
     row_of: dict[str, int]
 
 
-def _blocks(table: Table, done: int, left_out: Container[int]) -> Iterator[tuple[_Block, dict[str, str]]]:
+def _blocks(corpus: Corpus, done: int, left_out: Container[int]) -> Iterator[tuple[_Block, dict[str, str]]]:
     """Blocks of the texts behind those done, each with its distinct texts and where they occur first."""
-    for start in range(done, len(table.texts), BLOCK):
-        stop = min(start + BLOCK, len(table.texts))
-        block = [index for index in range(start, stop) if table.texts[index].image not in left_out]
+    for start in range(done, len(corpus.texts), BLOCK):
+        stop = min(start + BLOCK, len(corpus.texts))
+        block = [index for index in range(start, stop) if corpus.texts[index].image not in left_out]
         locations: dict[str, str] = {}
         for index in block:
-            text = table.texts[index]
-            for one in (text.text, *compress(text.negatives, table.has_negative[index])):
+            text = corpus.texts[index]
+            for one in (text.text, *compress(text.negatives, corpus.has_negative[index])):
                 locations.setdefault(one, text.location)
         if block:
             yield _Block(block, stop, {one: row for row, one in enumerate(locations)}), locations
 
 
-def write_rest(table: Table, files: Files, left_out: Sequence[int], *, images: int, texts_cut: int) -> dict[str, int]:
-    """What the table says of the rows: all files but those of embedded images and texts; the manifest's counts."""
-    kept = np.ones(len(table.images), dtype=bool)
+def write_rest(corpus: Corpus, files: Files, left_out: Sequence[int], *, images: int, texts_cut: int) -> dict[str, int]:
+    """What the corpus says of the rows: all files but those of embedded images and texts; the manifest's counts."""
+    kept = np.ones(len(corpus.images), dtype=bool)
     kept[left_out] = False
     rows = np.where(kept, kept.cumsum() - 1, -1)
-    image = np.array([text.image for text in table.texts])
-    texts, index, has = [*compress(table.texts, kept[image])], rows[image][kept[image]], table.has_negative[kept[image]]
+    image = np.array([text.image for text in corpus.texts])
+    used = kept[image]
+    texts, index, has = [*compress(corpus.texts, used)], rows[image][used], corpus.has_negative[used]
     kinds = np.array([text.kind for text in texts], dtype="|i1")
     shown = np.repeat(index[:, None], has.shape[1], axis=1)  # where there is none, the caption's own
     for row, text in enumerate(texts):
-        numbers = [None if key is None or not kept[table.number[key]] else table.number[key] for key in text.shown]
+        numbers = [None if key is None or not kept[corpus.number[key]] else corpus.number[key] for key in text.shown]
         for column, number in enumerate(numbers):
             if number is not None and has[row, column]:
                 shown[row, column] = rows[number]
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
-        if table.shows_negatives:
-            line["negative_images"] = [None if number is None else table.images[number].name for number in numbers]
+        if corpus.shows_negatives:
+            line["negative_images"] = [None if number is None else corpus.images[number].name for number in numbers]
         if text.kind:
             line["kind"] = text.kind.name.lower()
         files.append("captions.jsonl", _line(line))
-    for source in compress(table.images[: table.captioned], kept):
+    for source in compress(corpus.images[: corpus.captioned], kept):
         files.append("images.jsonl", _line({"image": source.name}))
     files.append("image_index", index.astype("<i8"))
-    if table.has_kinds:
+    if corpus.has_kinds:
         files.append("kind", kinds)
     if has.size:
         files.append("has_negative", has)
-    if has.size and table.shows_negatives:
+    if has.size and corpus.shows_negatives:
         encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
         for start in range(0, len(texts), BLOCK):
             files.append("negative_images", encoded[shown[start : start + BLOCK]])
         files.append("has_negative_image", shown != index[:, None])
     true = sum(len(text.negatives) for text in texts) - int(has.sum())
-    return counts_of(images, kinds, has, has_kinds=table.has_kinds, true_negatives=true, texts_cut=texts_cut)
+    return counts_of(images, kinds, has, has_kinds=corpus.has_kinds, true_negatives=true, texts_cut=texts_cut)
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

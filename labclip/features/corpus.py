@@ -1,4 +1,4 @@
-"""What a run has to encode: the distinct images and the texts of a table of captions, read whole."""
+"""The corpus of a run, what it has to encode: the distinct images and the texts of a table of captions, read whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Text(NamedTuple):
     location: str
 
 
-class Table:
+class Corpus:
     """The distinct images and the texts of a run in order, in memory: about 1 kB for an image with a caption.
 
     Captions come first, then the parts of all, then the keywords, each text of an image once.
