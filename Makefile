@@ -59,7 +59,7 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 	$(BIN)/python benchmarks/results.py
 	$(BIN)/python docs/reference.py
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/figures.py
 
 weights: $(VENV)/.installed  ## makes the embedded model again: about ten minutes on two cores
 	$(BIN)/python weights/make.py

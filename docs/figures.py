@@ -1,8 +1,8 @@
-"""Draw the pictures of the documentation: a fit's frontier, the kept results, what strength gains and costs.
+"""Draw the figures of the documentation: a fit's frontier, the kept results, what strength gains and costs.
 
-    python docs/pictures.py
+    python docs/figures.py
 
-Half a minute. The demo's pictures are those of `labclip demo`, the web page's is a screenshot.
+Half a minute. The demo's figures are those of `labclip demo`, the web page's is a screenshot.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import labclip
 from labclip.evaluation import Report
 from labclip.report import Page
-from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, drawn, empty, legend_below
+from labclip.report.drawing import BLUE, GREEN, GRID, ORANGE, PINK, SKY, SOFT, drawn, empty, legend_below
 
 DOCS = Path(__file__).parent
 CURVES = {
@@ -52,16 +52,16 @@ def strength() -> bytes:
         axes.plot(sorted(found), [found[at][metric] for at in sorted(found)], color=colour, linestyle=style, label=name)
     axes.axvline(trial["strength"], color=SOFT, linestyle=":", linewidth=1, label="strength that ships")
     axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy, or recall")
-    axes.grid(color="#d9dde4", linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     legend_below(figure, axes, columns=2)
     return drawn(figure, "").data
 
 
 def main() -> None:
-    """Write the pictures beside the pages."""
+    """Write the figures beside the pages."""
     report = Report.from_json(DOCS.parent / "benchmarks" / "results" / "scenes.json")
-    pictures = {"fit": frontier(), "results": first_figure(report.page(plots=True)), "strength": strength()}
-    for name, data in pictures.items():
+    figures = {"fit": frontier(), "results": first_figure(report.page(plots=True)), "strength": strength()}
+    for name, data in figures.items():
         (DOCS / f"{name}.svg").write_bytes(data)
 
 
