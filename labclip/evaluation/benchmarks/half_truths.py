@@ -65,24 +65,24 @@ def _of_relations(
 ) -> Choices:
     """The first relation with at least two wrong ones, a wrong attribute not counted."""
     for relation in relations:
-        subject, verb, thing = _triple(relation)
-        if not (subject and verb and thing):
+        subject, verb, target = _triple(relation)
+        if not (subject and verb and target):
             continue
-        found = {"swap": f"{thing} {verb} {subject}"}
+        found = {"swap": f"{target} {verb} {subject}"}
         for negative in relation.get("negatives", []):
             kind, parts = negative.get("change_type", "").lower(), _triple(negative)
             if kind in ("antonym", "negation") and all(map(_says_something, parts)):
                 found.setdefault(kind, " ".join(parts))
-        of_thing, of_subject = (_first_of_kinds(_wrong_of(one, entities, wrong)) for one in (thing, subject))
-        if "object" in of_thing:
-            found["object"] = f"{subject} {verb} {of_thing['object']}"
+        of_target, of_subject = (_first_of_kinds(_wrong_of(one, entities, wrong)) for one in (target, subject))
+        if "object" in of_target:
+            found["object"] = f"{subject} {verb} {of_target['object']}"
         if "object" in of_subject:
-            found["subject"] = f"{of_subject['object']} {verb} {thing}"
+            found["subject"] = f"{of_subject['object']} {verb} {target}"
         if len(found) < 2:
             continue
-        if "attribute" in of_thing:
-            found["attribute"] = f"{subject} {verb} {of_thing['attribute']}"
-        yield "whole_relations", f"{subject} {verb} {thing}", subject
+        if "attribute" in of_target:
+            found["attribute"] = f"{subject} {verb} {of_target['attribute']}"
+        yield "whole_relations", f"{subject} {verb} {target}", subject
         for kind, foil in found.items():
             yield f"relations_{kind}", subject, foil
         return
