@@ -112,8 +112,8 @@ class FitResult(Reported):
                 axes.plot(strengths, bound, color=GREEN, linewidth=2.5, linestyle=style, label=name)
         for colour, name in zip(itertools.cycle((BLUE, ORANGE, PINK, SKY)), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
-            for style, metric, curve in zip("-:", ("t2i_r1", "i2t_r1"), recalls, strict=True):
-                label = literal(f"{worded(metric)}, {name}", 40)
+            for style, way, curve in zip("-:", ("text to image", "image to text"), recalls, strict=True):
+                label = literal(f"R@1 {way}, {name}", 40)  # a legend has no room for more
                 axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
