@@ -17,9 +17,9 @@ import numpy as np
 
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
-from labclip.encode.encoder import Encoded, Encoder
 from labclip.features.corpus import Corpus
 from labclip.features.embedding import write_images, write_rest, write_texts
+from labclip.features.encoder import Encoded, Encoder
 from labclip.features.folder import Files, Progress
 
 DIM = 512

@@ -21,9 +21,9 @@ from table import write
 from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
-from labclip.encode.cache import encode
 from labclip.evaluation import BENCHMARKS, Choice, Sources
 from labclip.evaluation.scores import compare, everything
+from labclip.features.cache import encode
 
 ITEMS, IMAGES = 7511, 1560  # SugarCrepe's
 LOOP_ITEMS = 400  # of the official loop, whose time is the same for every item

@@ -16,7 +16,7 @@ import torch
 
 import labclip
 from labclip.data.images import ImageSource
-from labclip.encode.encoder import Encoder
+from labclip.features.encoder import Encoder
 
 
 def pixels(model, scenes):

@@ -135,7 +135,7 @@ def model_rows(name, texts):
 # The peak is VmHWM, which a new process starts from zero; getrusage's would include what this process holds.
 _LOAD = """
 import json, sys, time
-import numpy, open_clip, torch, torchvision, labclip.io.bases
+import numpy, open_clip, torch, torchvision, labclip.towers.openclip
 from labclip import LABCLIP
 def memory(field):
     with open("/proc/self/status") as file:

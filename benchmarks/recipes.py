@@ -31,8 +31,8 @@ from worlds import planted
 import labclip
 from labclip import Alignment, metrics
 from labclip.data.images import ImageSource
-from labclip.encode.encoder import Encoder
 from labclip.features import Features
+from labclip.features.encoder import Encoder
 from labclip.training.frontier import frontier, gallery
 from labclip.training.rows import read_data
 

@@ -7,7 +7,7 @@ from labclip._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from labclip import analysis, evaluation, features, metrics, negatives, scenes, training
-    from labclip.alignment import Alignment
+    from labclip.alignment import Alignment, compose
     from labclip.analysis import diagnose
     from labclip.base import Base
     from labclip.evaluation.evaluate import evaluate
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from labclip.io.opening import create_model_and_transforms, get_tokenizer
     from labclip.io.published import list_pretrained
     from labclip.model import LABCLIP
-    from labclip.query import compose
     from labclip.stored import transform
     from labclip.training import fit
 
@@ -26,7 +25,7 @@ __all__ = [
     "negatives", "scenes", "training", "transform",
 ]  # fmt: skip
 _HOME = {
-    "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model", "compose": "query",
+    "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model", "compose": "alignment",
     "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
     "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
     "transform": "stored",

@@ -1,4 +1,4 @@
-"""What is learned: one matrix on the text embedding, where it comes from, and its application."""
+"""What is learned: one matrix on the text embedding, its application, and queries put together from aligned texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from labclip.base import FINGERPRINT_CAPTION, Base
 from labclip.checks import checked_number, described
 
-Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
+Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
+ArrayOrList = TypeVar("ArrayOrList", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
 MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
@@ -155,7 +156,7 @@ class Alignment:
         """Whether applying this changes nothing at all."""
         return bool(is_identity(self.matrix))
 
-    def __call__(self, text_features: Array, normalize: bool = False) -> Array:
+    def __call__(self, text_features: ArrayOrList, normalize: bool = False) -> ArrayOrList:
         """Align text embeddings.
 
         Args:
@@ -292,6 +293,56 @@ class Alignment:
     def __repr__(self) -> str:
         base = f", base={str(self.base)!r}" if self.base else ""
         return f"Alignment(dim={self.dim}{base}{'' if self.strength == 1.0 else f', strength={self.strength:g}'})"
+
+
+def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> Array:
+    """Put a query together from embeddings of its parts: one vector, for any index of image embeddings.
+
+    The sum of the parts' unit-length embeddings, minus `weight` times the sum of those of `without`, of unit length
+    again. A CLIP reads "A without B", as a caption, as A and B; the difference of their embeddings leaves B out.
+
+    Args:
+        parts: Aligned text embeddings of what must be there, [..., k, dim], any scale: a floating-point tensor or NumPy
+            array.
+        without: Embeddings of what must not be there, [..., j, dim]; None is nothing.
+        weight: Factor of the sum of `without`.
+
+    Returns:
+        Unit-length, [..., dim], of the dtype and device of `parts`; computed in float32.
+
+    Raises:
+        ValueError: If there is no part, the two differ in type or dim, are no floats, or cancel out.
+
+    Example:
+        >>> compose(np.array([[3.0, 0.0], [0.0, 1.0]])).round(3)
+        array([0.707, 0.707])
+        >>> compose(np.array([[3.0, 0.0]]), without=np.array([[0.0, 1.0]])).round(3)
+        array([ 0.894, -0.447])
+    """
+    kind = torch.Tensor if isinstance(parts, torch.Tensor) else np.ndarray
+    for given in (parts,) if without is None else (parts, without):
+        if not isinstance(given, kind) or not is_floating(given):
+            raise ValueError(
+                f"The embeddings are {described(given)}. Pass tensors, or NumPy arrays, of floats, [k, dim]; for "
+                f"captions call model.encode_query."
+            )
+    if isinstance(parts, np.ndarray):
+        left_out = None if without is None else torch.from_numpy(without.astype(np.float32))
+        query = compose(torch.from_numpy(parts.astype(np.float32)), left_out, weight)
+        return query.numpy().astype(parts.dtype, copy=False)
+    if parts.ndim < 2 or parts.shape[-2] == 0:
+        raise ValueError(f"parts have shape {list(parts.shape)}. Pass the embeddings of one part or more, [k, dim].")
+    query = F.normalize(parts.float(), dim=-1).sum(dim=-2)
+    if without is not None:
+        if without.ndim < 2 or without.shape[-1] != parts.shape[-1]:
+            raise ValueError(
+                f"without has shape {list(without.shape)} and parts {list(parts.shape)}. Pass embeddings of one model."
+            )
+        query = query - weight * F.normalize(without.float(), dim=-1).sum(dim=-2)
+    length = query.norm(dim=-1, keepdim=True)
+    if bool((length < 1e-6).any()):
+        raise ValueError("The parts and what is left out cancel: nothing is asked for. Pass a smaller weight.")
+    return (query / length).to(parts.dtype)
 
 
 def with_record(alignment: Alignment, **changes: Any) -> Alignment:

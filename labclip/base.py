@@ -16,6 +16,10 @@ FOLDED = "labclip_folded"
 """The attribute of a folded model that says what was merged into it, and the key in its config."""
 
 
+PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
+"""What OpenCLIP calls the precisions of a model; the first is the default."""
+
+
 @dataclass(frozen=True)
 class Base:
     """The OpenCLIP model a matrix was fitted on; the matrix works only with its text embeddings.

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity
+from labclip.alignment import Alignment, align, bound_to, checked_alignment, compose, is_identity
 from labclip.checks import described
-from labclip.query import compose
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.towers.prefixes import encode_trimmed

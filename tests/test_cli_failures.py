@@ -17,7 +17,7 @@ from PIL import Image
 
 import labclip.demo  # whole: modules keep what they import, also what a test has patched
 from labclip import Alignment, cli, scenes
-from labclip.messages import printable
+from labclip.checks import printable
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from close import assert_close
 
 from labclip.base import Base
-from labclip.io import converting as convert
-from labclip.io.converting import convert_checkpoint
+from labclip.io import folder as convert
+from labclip.io.folder import convert_checkpoint
 from labclip.io.published import PUBLISHED
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "published-matrices"

@@ -145,7 +145,7 @@ def test_the_site_has_every_public_name_and_page():
 
 
 DOCSTRINGS = [
-    "alignment", "model", "io.opening", "data.cleaning", "data.items", "encode.encoder", "features.embedding",
+    "alignment", "model", "io.opening", "data.cleaning", "data.items", "features.encoder", "features.embedding",
     "features.features", *(f"negatives.{name}" for name in
     ("taggers", "swapping", "shuffling", "choosing", "files", "phrases")), "analysis.probes", "analysis.scenes",
     "analysis.space", pytest.param("analysis.diagnosis", marks=pytest.mark.slow),

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from labclip import LABCLIP, scenes
 from labclip.data.images import ImageSource
-from labclip.encode.cache import Cache, encode
+from labclip.features.cache import Cache, encode
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_crop_is_cut_before_preprocessing(model):
 
 
 def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("labclip.encode.cache.BLOCK", 2)
+    monkeypatch.setattr("labclip.features.cache.BLOCK", 2)
     rounding(model, monkeypatch)
     alike = ["a red cube", "a blue cone", "A RED CUBE", "a  red   cube", "an orange ring"]
     with Cache(tmp_path, model) as cache:

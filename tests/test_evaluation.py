@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import labclip
 from labclip import LABCLIP, Alignment, scenes
-from labclip.encode.cache import encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Retrieval, summary
 from labclip.features import embed
+from labclip.features.cache import encode
 from labclip.features.features import Features
 
 evaluate = partial(labclip.evaluate)
@@ -175,7 +175,7 @@ def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
 
 def test_captions_and_images_that_are_one_to_the_model_are_ties_and_noted(model, tmp_path, monkeypatch):
     """Captions of the same tokens, encoded in different passes, a caption that is cut, and one image in two files."""
-    monkeypatch.setattr("labclip.encode.cache.BLOCK", 3)
+    monkeypatch.setattr("labclip.features.cache.BLOCK", 3)
     rounding(model, monkeypatch)
     drawn = scenes.sample(8, seed=9)
     lines = ["image,caption,negative"]

@@ -22,8 +22,8 @@ import labclip
 from labclip import LABCLIP, Alignment, Base, cli
 from labclip.data import read_items
 from labclip.data.images import ImageSource
-from labclip.encode.encoder import Encoder
 from labclip.features import Features, embed, embedding, folder
+from labclip.features.encoder import Encoder
 from labclip.features.folder import Progress
 
 N = 12

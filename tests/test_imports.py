@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "labclip"
 # A package may import what stands before it. data and io, negatives and io do not know each other.
 ORDER = [
-    "core", "report", "towers", "model", "io", "data", "negatives", "encode", "features", "training", "evaluation",
+    "core", "report", "towers", "model", "io", "data", "negatives", "features", "training", "evaluation",
     "analysis", "demo", "app", "cli",
 ]  # fmt: skip
 BESIDE = {

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from labclip import scenes
 from labclip.data.images import ImageSource
-from labclip.encode.cache import Cache, encode
+from labclip.features.cache import Cache, encode
 from labclip.towers.images import as_stored
 from labclip.towers.pixels import eight_bits, upright
 

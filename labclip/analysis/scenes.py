@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip.data.scene_files import LabelledScenes, combination
-from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.sources import numbered
+from labclip.features.cache import Cache, default_cache, encode
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 

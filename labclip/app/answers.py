@@ -26,8 +26,8 @@ from labclip.alignment import Alignment
 from labclip.app import work
 from labclip.app.pair import Gallery, ModelPair, captions_in, judge, parts_in, thumbnail, uri, with_swapped
 from labclip.app.work import CaptionsFile, Job, Upload
+from labclip.checks import printable
 from labclip.data.images import ImageSource
-from labclip.messages import printable
 from labclip.packages import EMBEDDED
 
 DRAWN = 10_000

@@ -20,13 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from labclip import scenes
-from labclip.alignment import Alignment
+from labclip.alignment import Alignment, compose
 from labclip.data.images import ImageSource
-from labclip.encode.encoder import Encoder
+from labclip.features.encoder import Encoder
 from labclip.metrics import TIE
 from labclip.model import LABCLIP
 from labclip.negatives import FAMILIES, RELATIONS, Swapper
-from labclip.query import compose
 from labclip.towers.pixels import upright
 from labclip.towers.text import TruncationCount, counting_truncation
 

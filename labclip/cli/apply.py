@@ -91,7 +91,7 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     if base is not None and not tag:
         raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
-    from labclip.io.converting import convert_checkpoint
+    from labclip.io.folder import convert_checkpoint
     from labclip.io.names import named_base
 
     alignment = convert_checkpoint(checkpoint, base=None if base is None else named_base(model, tag))

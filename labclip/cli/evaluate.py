@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from labclip.checks import nearest
 from labclip.cli import options
 from labclip.cli.files import PAGE, check_drawing, check_inputs, check_outputs, write
 from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
 from labclip.files import read_json
-from labclip.messages import nearest
 
 _NAMES = [one["name"] for one in read_json(Path(__file__).parents[1] / "evaluation" / "benchmarks" / "benchmarks.json")]
 _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labclip._version import __version__
+from labclip.base import PRECISIONS
+from labclip.checks import NOTE, printable
 from labclip.cli.options import with_options
-from labclip.io import PRECISIONS
-from labclip.messages import NOTE, printable
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP

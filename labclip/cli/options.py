@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from labclip.io import PRECISIONS
+from labclip.base import PRECISIONS
 
 Option = Callable[[Any], Any]
 

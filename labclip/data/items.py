@@ -18,13 +18,13 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from labclip.checks import NOTE
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
 from labclip.data.images import ImageSource
 from labclip.data.parquet import parquet_columns
 from labclip.data.rows import Cells, find_inputs, read_rows
 from labclip.files import path_of
-from labclip.messages import NOTE
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""

@@ -13,12 +13,12 @@ from torch import Tensor
 from labclip.analysis.probes import probe
 from labclip.analysis.scenes import labels_of
 from labclip.data.scene_files import labelled_scenes
-from labclip.encode.cache import encode
 from labclip.evaluation.benchmarks.scenes import read
 from labclip.evaluation.scores import compare
 from labclip.evaluation.search import TOP, Search
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Choice, Task, score
+from labclip.features.cache import encode
 from labclip.model import LABCLIP
 from labclip.report import Page, Section, Table, terminal
 from labclip.report.values import Value

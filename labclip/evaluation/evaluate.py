@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
-from labclip.encode.cache import BLOCK, Cache, default_cache, encode
+from labclip.checks import nearest
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
@@ -23,10 +23,10 @@ from labclip.evaluation.results import AnsweredItems, Result
 from labclip.evaluation.scores import ScoredItems, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, score
+from labclip.features.cache import BLOCK, Cache, default_cache, encode
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
-from labclip.messages import nearest
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.towers.text import evaluating

@@ -1,7 +1,6 @@
-"""Images and captions to a folder of embeddings: streamed, resumable after a kill, memory-mapped.
+"""Images and captions through a base: encoded, cached, and as `Features` in memory or in a folder.
 
-`embed`, `Features` and the folder's format live here; reading of tables is in `labclip.data`, encoding in
-`labclip.encode`, and what is done with embeddings (fitting, evaluation) after it.
+Where they come from is in `labclip.data`; what is done with embeddings (fitting, evaluation) comes after.
 """
 
 from labclip.features.embedding import embed

@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from labclip.data import find_inputs, read_items
-from labclip.encode.encoder import Encoder, batched
-from labclip.encode.fingerprint import identity_of
 from labclip.features.corpus import REPAIR, Corpus
+from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
 from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
+from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
 from labclip.files import (
     MANIFEST,

@@ -18,8 +18,8 @@ from labclip.alignment import is_floating
 from labclip.base import Base
 from labclip.checks import described
 from labclip.data.items import Kind
-from labclip.encode.fingerprint import Origin
 from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, counts_of, read_folder
+from labclip.features.origin import Origin
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.model import LABCLIP

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from labclip.data.images import ImageSource
-from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
+from labclip.features.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.model import LABCLIP
 from labclip.packages import connected_ray
 from labclip.towers.text import TruncationCount

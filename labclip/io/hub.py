@@ -26,8 +26,7 @@ from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
 from labclip.files import WEIGHT_FILES
-from labclip.io.converting import alignment_of
-from labclip.io.folder import load, matrix_sha256
+from labclip.io.folder import alignment_of, load, matrix_sha256
 from labclip.io.published import Published
 
 logger = logging.getLogger(__name__)

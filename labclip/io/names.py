@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labclip.base import Base
-from labclip.checks import described
+from labclip.checks import described, nearest
 from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
 from labclip.io.published import Published, find_entry, is_known, list_pretrained
-from labclip.messages import nearest
 from labclip.packages import EMBEDDED, embedded_folder
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from labclip.alignment import Alignment, with_record
 from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
 from labclip.io import published
-from labclip.io.bases import build
 from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
 from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import Published, list_pretrained
@@ -24,6 +23,7 @@ from labclip.io.saving import config_of
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED
 from labclip.towers.openclip import (
+    build,
     check_base,
     fingerprint_of,
     folder_tokenizer,

@@ -14,9 +14,8 @@ from open_clip.model import build_model_from_openai_state_dict
 from torch import nn
 
 from labclip.checks import first_line
-from labclip.io.bases import SkipInitialisation
 from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
-from labclip.towers.openclip import text_tower
+from labclip.towers.openclip import SkipInitialisation, text_tower
 
 WEIGHTS = "model.pt"
 _TRANSFORM = {

@@ -16,11 +16,10 @@ from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
-from labclip.io.bases import SkipInitialisation
 from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
 from labclip.io.to_openai import openai_weights
 from labclip.packages import require
-from labclip.towers.openclip import text_tower
+from labclip.towers.openclip import SkipInitialisation, text_tower
 from labclip.towers.text import evaluating
 
 # OpenAI's names of weights and transformers', in their order: a part of a name is replaced.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
+from labclip.checks import printable
 from labclip.files import whole_file
-from labclip.messages import printable
 from labclip.report.text import latex, markdown, terminal
 from labclip.report.values import Cell, Page, Table, pieces, shown
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labclip.messages import printable
+from labclip.checks import printable
 
 LOWER_IS_BETTER = ("modality_gap", "search_confused")
 """How the names of metrics begin of which less is better."""

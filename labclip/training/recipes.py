@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labclip.checks import checked_number, checked_whole
-from labclip.messages import nearest
+from labclip.checks import checked_number, checked_whole, nearest
 from labclip.training.objective import Weights
 
 _LIMITS = {

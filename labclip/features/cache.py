@@ -19,8 +19,8 @@ from torch import Tensor
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order
-from labclip.encode.encoder import Embeddings, Encoder, batched
-from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
+from labclip.features.encoder import Embeddings, Encoder, batched
+from labclip.features.origin import identity_of, tokenizer_and_preprocess
 from labclip.metrics import UNIT
 from labclip.model import LABCLIP
 from labclip.towers.text import TruncationCount, counting_truncation, tokenize

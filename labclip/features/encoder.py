@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
-from labclip.encode.fingerprint import tokenizer_and_preprocess
+from labclip.features.origin import tokenizer_and_preprocess
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.text import TruncationCount, counting_truncation, evaluating
