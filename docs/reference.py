@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from labclip.cli import main as command
 from labclip.evaluation import BENCHMARKS, Report
-from labclip.evaluation.summary import UNMEASURABLE
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import Table, markdown_table
+from labclip.report.values import UNMEASURABLE
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

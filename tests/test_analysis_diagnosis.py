@@ -179,7 +179,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
         assert f"{values['binding']['models']['base']['value']:.3f}" in text
         assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
     page = found.page()
-    captions = [table.caption for section in (*page.sections, *page.appendix) for table in section.tables]
+    captions = [table.caption for section in page.sections for table in section.tables]
     assert len(captions) == 7
     markdown = found.to_markdown(level=2)
     assert markdown.startswith("## Where binding is lost: embeddings\n\nThis model")

@@ -44,7 +44,7 @@ def full(words):
     table = Table(words, [words, "n", words], [[words, 1, Cell(words, "bad")]], words=(0, 2))
     section = Section(words, [words], [Figure(b"<svg xmlns='http://www.w3.org/2000/svg'/>", words, words)], [table],
                       [words])  # fmt: skip
-    return Page(words, words, [section] * 3, [(words, words)], [(words, words)], [section])
+    return Page(words, words, [section] * 4, [(words, words)])
 
 
 def page(*tables, words="words", notes=()):
@@ -55,7 +55,7 @@ def test_hostile_words_stay_text_and_nothing_comes_from_elsewhere():
     tame, wild = Read(render(full("tame"))), Read(html := render(full(HOSTILE)))
     assert [(tag, sorted(attrs)) for tag, attrs in wild.tags] == [(tag, sorted(attrs)) for tag, attrs in tame.tags]
     assert {attrs["alt"] for attrs in wild.all("img")} == {HOSTILE}
-    assert sum(text.strip() == HOSTILE for text in wild.text) == 5 + 2 + 4 * 9
+    assert sum(text.strip() == HOSTILE for text in wild.text) == 5 + 4 * 9
     (policy,) = (attrs["content"] for attrs in wild.all("meta") if "http-equiv" in attrs)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     links = [attrs[key] for _, attrs in wild.tags for key in ("src", "href", "srcset", "action") if key in attrs]
@@ -74,12 +74,9 @@ def test_a_page_is_read_aloud_in_order():
     identifiers = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
     assert len(set(identifiers)) == len(identifiers)
     assert {attrs["aria-labelledby"] for attrs in read.all("section")} <= set(identifiers)
-    found = Page("t", "the lead", [Section("a section")], [("a fact", "1")], [("58%", "of them")], [Section("later")])
-    html = render(found)
-    assert sorted(map(html.index, words := ("the lead", "58%", "a section", "a fact", "later"))) == [
-        html.index(one) for one in words
-    ]
-    assert markdown(found).index("later") < markdown(found).index("a fact")
+    html = render(Page("t", "the lead", [Section("a section")], [("a fact", "1")]))
+    places = [html.index(one) for one in ("the lead", "a section", "a fact")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +134,7 @@ def test_figures_lie_inside_and_are_the_same_every_time():
         return drawn(figure, "a line")
 
     assert line() == line()
-    photo = Figure(b"photo", "a photo", kind="jpeg")
-    html = render(Page("t", "l", [Section("s", figures=[line(), photo])]))
-    assert re.findall(r"<figure(.*?)>\n<img src=\"data:(.*?);base64,", html) == [
-        ("", "image/svg+xml"), (' class="photo"', "image/jpeg"),
-    ]  # fmt: skip
+    assert '<img src="data:image/svg+xml;base64,' in render(Page("t", "l", [Section("s", figures=[line()])]))
 
 
 class Shown(Reported):

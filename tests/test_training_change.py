@@ -85,8 +85,8 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
     [
         ((1000, 140, 20), 1.0, {}, True, []),
         ((50, 14, 2), 1.0, {}, True, ["Only 50 captions with a negative .*: what they gain is known to .*0.14"]),
-        ((1000, 14, 9), 1.0, {}, False, ["Chance may explain the gain"]),
-        ((1000, 14, 140), 1.0, {}, False, ["It binds worse than the base"]),
+        ((1000, 14, 9), 1.0, {}, False, ["not measurably better than the base"]),
+        ((1000, 14, 140), 1.0, {}, False, ["not measurably better than the base"]),
         ((1000, 0, 0), 0.0, {}, False, ["No strength binds better and keeps what retrieval needs"]),
         ((1000, 140, 20), 1.0, {"few": {"retain a": 120}}, True, [r"measured on few images \(120 of retain a\)"]),
         ((1000, 140, 20), 1.0, {"leaked": 12}, True, ["^12 of the held-out captions are also negatives of the fit"]),
@@ -106,9 +106,7 @@ def test_advice_says_what_the_paired_test_found(change, strength, known, worth, 
 def test_advice_says_what_is_blind_and_what_was_not_needed():
     change, known = Change(1000, 140, 20, 0.001), {"few": {}, "leaked": 0}
     blind, bound = replace(POINTS[1], grounded=0.61), replace(POINTS[0], binding=0.96, grounded=0.96)
-    assert advice([POINTS[0], blind], 1.0, change, **known)[0] == [
-        "Of +0.100 gained, +0.010 needs the image: text alone tells the rest."
-    ]
+    assert "Text alone tells most of what is gained" in advice([POINTS[0], blind], 1.0, change, **known)[0][0]
     assert "already binds 0.960" in advice([bound, POINTS[1]], 1.0, change, **known)[0][0]
     assert advice([], 1.0, None, **known) == (
         ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True,
@@ -122,4 +120,4 @@ def test_a_fit_of_chance_is_not_worth_it():
     result = labclip.fit(planted.features(images, texts, negatives), epochs=10, progress=False)
     assert not result.worthwhile
     assert result.change.captions == 50
-    assert any("Chance may explain" in one or "keep the base" in one for one in result.advice)
+    assert any("not measurably better" in one or "keep the base" in one for one in result.advice)

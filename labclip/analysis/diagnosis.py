@@ -174,7 +174,6 @@ def diagnose_features(
     progress: bool = False,
 ) -> Diagnosis:
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
-    began = time.perf_counter()
     labels, there, fold = data.labels, data.there["swapped"], folds_of(data.labels, folds, seed)
     with one_thread():
         sides = {"image": data.images, "text": data.texts["captions"]}
@@ -212,7 +211,6 @@ def diagnose_features(
         permutations=permutations,
         spectrum=None if matrix is None else spectrum(matrix, captions),
         confused={one: confusions(preferred(data), labels, by=one, keep=two) for one in by},
-        seconds=time.perf_counter() - began,
         notes=[*data.notes, *_left_out(data, probes["image"]), *filter(None, [_AFTER[after]]), *repaired.notes],
         weights_sha256=data.weights_sha256,
         versions=versions_of("torch", "open_clip_torch", "numpy"),

@@ -17,9 +17,9 @@ from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import MODELS, SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.report import Report, compared_table
-from labclip.evaluation.scores import Compared, Difference, Estimate
-from labclip.report import Page, Reported, Section, Table, drawn, terminal
-from labclip.report.values import Value, measured_by, percent, worded
+from labclip.evaluation.scores import Compared, Estimate
+from labclip.report import Page, Reported, Section, Table, drawn
+from labclip.report.values import Value, gain_sentence, measured_by, percent, worded
 
 _SHOWN = 5  # most confused pairs in a table
 _SPECTRUM = {
@@ -90,23 +90,22 @@ class Diagnosis(Reported):
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
 
-    def __str__(self) -> str:
-        """The verdict and its tables."""
-        return terminal(self._page(_verdict(self, False), []))
-
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values.
 
         Args:
             plots: Whether to draw the figures, which needs matplotlib.
         """
-        sections = _verdict(self, plots)
+        sections = [] if self.repair is None else [_binding(self, self.repair, plots)]
+        if self.evaluated is not None:
+            titles = [one.benchmark.title for one in self.evaluated.results]
+            sections += [section for section in self.evaluated.page().sections if section.heading in titles]
+        notes = [*self.verdict.reasons, *self.verdict.repair, *self.notes]
+        sections.append(Section("Why", notes=[*notes, _RULES] if self.repair else notes))
         if self.repair is not None and len(self.repair.models) > 1:
             sections.append(_costs(self.repair))
         sections += [_confusions(self, plots)] if self.confused else []
-        return self._page(sections, [_space(self, plots)] if self.gap or self.spectrum else [])
-
-    def _page(self, sections: Sequence[Section], appendix: Sequence[Section]) -> Page:
+        sections += [_space(self, plots)] if self.gap or self.spectrum else []
         measured = f"{self.data}: {self.scenes:,} {'scenes' if self.repair else 'images'}"
         measured += f", {self.combinations:,} combinations" if self.repair else ""
         facts = [
@@ -116,8 +115,15 @@ class Diagnosis(Reported):
             ("Time", f"{self.seconds:.0f} s"),
             *measured_by(self.weights_sha256, self.versions, self.date),
         ]
-        lead, key = _lead(self)
-        return Page(f"Where binding is lost: {self.model}", lead, sections, facts, key, appendix)
+        return Page(f"Where binding is lost: {self.model}", self._lead(), sections, facts)
+
+    def _lead(self) -> str:
+        """What was found in a sentence for everybody."""
+        if self.repair is None:
+            assert self.evaluated is not None  # captions
+            return self.evaluated.page().lead
+        lead = f"This model {summary.attributes(self.repair.binding.estimates[0])}. {self.verdict.headline}"
+        return f"{lead} {_gain_and_cost(self.repair, 1)}" if len(self.repair.models) > 1 else lead
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval; `benchmarks` as in `labclip.evaluate`."""
@@ -164,10 +170,10 @@ def repair_sentences(repaired: Repair) -> list[str]:
     """What each matrix repairs and costs; empty where there is none."""
     told = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
     if (pairs := repaired.unseen_pairs) is not None:
-        base, ours = pairs.estimates
+        (base, ours), (moved,) = pairs.estimates, pairs.differences
         told.append(
             f"On the {base.n:,} scenes with an attribute-object pair that the fit never named, the base gets "
-            f"{percent(base.value)}%. {summary.gain_sentence('With the matrix it is', ours, pairs.differences[0])}"
+            f"{percent(base.value)}%. {gain_sentence('With the matrix it is', ours.value, moved.measured)}"
         )
     return told
 
@@ -180,7 +186,7 @@ def search_sentences(evaluated: Report | None) -> list[str]:
             base, *others = one.estimates
             confused = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects"
             pairs = zip(others, one.differences, strict=True)
-            told = [summary.gain_sentence(f"With {MODELS['own']} it is", ours, moved) for ours, moved in pairs]
+            told = [gain_sentence(f"With {MODELS['own']} it is", ours.value, moved.measured) for ours, moved in pairs]
             return [" ".join([f"{confused}.", *told])]
     return []
 
@@ -188,40 +194,9 @@ def search_sentences(evaluated: Report | None) -> list[str]:
 def _gain_and_cost(repaired: Repair, model: int) -> str:
     """What a matrix, by its number among the models, makes of binding, and what it costs."""
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    gain = summary.gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours, moved)
-    return f"{gain} {summary.cost_sentence(_moved(repaired, model))}"
-
-
-def _moved(repaired: Repair, model: int) -> dict[str, Difference]:
-    return {worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
-
-
-def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
-    """What was found in a sentence for everybody, and three figures."""
-    if diagnosis.repair is None:
-        assert diagnosis.evaluated is not None  # captions
-        page = diagnosis.evaluated.page()
-        return page.lead, list(page.key)
-    base, *others = diagnosis.repair.binding.estimates
-    lead = f"This model {summary.attributes(base)}. {diagnosis.verdict.headline}"
-    key = [(f"{percent(base.value)}%", "of scenes right, without a matrix")]
-    if not others:
-        probes = [(f"{percent(one.accuracy.value)}%", f"readable from {SIDES[side]} alone")
-                  for side, one in diagnosis.probes.items()]  # fmt: skip
-        return lead, [*key, *probes]
-    matrix = f"with {MODELS[diagnosis.repair.models[1]]}"
-    key += [(f"{percent(others[0].value)}%", matrix), summary.key_cost(_moved(diagnosis.repair, 1))]
-    return f"{lead} {_gain_and_cost(diagnosis.repair, 1)}", key
-
-
-def _verdict(diagnosis: Diagnosis, plots: bool) -> list[Section]:
-    """The figures of the verdict, those of parts and search, and what follows from them."""
-    sections = [] if diagnosis.repair is None else [_binding(diagnosis, diagnosis.repair, plots)]
-    if diagnosis.evaluated is not None:
-        titles = [one.benchmark.title for one in diagnosis.evaluated.results]
-        sections += [section for section in diagnosis.evaluated.page().sections if section.heading in titles]
-    notes = [*diagnosis.verdict.reasons, *diagnosis.verdict.repair, *diagnosis.notes]
-    return [*sections, Section("Why", notes=[*notes, _RULES] if diagnosis.repair else notes)]
+    gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours.value, moved.measured)
+    costs = {worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
+    return f"{gain} {summary.cost_sentence(costs)}"
 
 
 def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
@@ -244,8 +219,7 @@ def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
 
 
 def _costs(repaired: Repair) -> Section:
-    models = [MODELS[name] for name in repaired.models]
-    table = compared_table("Recall", models, [("", one) for one in repaired.retrieval])
+    table = compared_table("Recall", repaired.models, [("", one) for one in repaired.retrieval])
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
         f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
@@ -294,4 +268,4 @@ def _space(diagnosis: Diagnosis, plots: bool) -> Section:
         tables.append(Table("The matrix", ["", "value"], [[words, value] for words, value in (values | large).items()]))
     matrix = MODELS.get(diagnosis.after, "nothing")
     text = f"Before and after {matrix}. A bag of words would have all cosines of permutations at 1."
-    return Section("Appendix: the space", [text], figures, tables)
+    return Section("The space", [text], figures, tables)

@@ -17,7 +17,6 @@ from torch import Tensor
 from labclip.alignment import Alignment
 from labclip.checks import nearest
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import AnsweredItems, Result
 from labclip.evaluation.scores import ScoredItems, compare
@@ -146,7 +145,6 @@ def evaluate(
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
                     items=AnsweredItems(task, models, scores),
-                    example=example_of(task, image_rows, text_rows, compared),
                 )
             )
     facts = [

@@ -18,15 +18,16 @@ from labclip.report import Figure, Reported, drawn, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
     RECALL,
+    UNMEASURABLE,
     Cell,
     Mark,
     Page,
     Section,
     Table,
     Value,
+    gain_sentence,
     matrix_in_words,
     measured_by,
-    percent,
     signed,
     worded,
 )
@@ -85,49 +86,38 @@ class Report(Reported):
         """The report as values: where there are several benchmarks a short table first, then each by itself."""
         several = len(self.results) > 1
         chosen = summary.headline(self.results) if several else summary.metrics(self.results[0])
-        lead, key = self._lead([one for one in chosen if one.side in SIDES])
-        sections = [one.example for one in self.results if one.example is not None][:1] if plots else []
+        sections = []
         if plots and len(self.models) > 1:
             sections.append(Section("Gains beside costs", figures=[self._figure(chosen)]))
         if several:
-            sections.append(Section("In short", self._readings(chosen), tables=self._tables(chosen)))
+            sections.append(Section("In short", tables=self._tables(chosen)))
         for result in self.results:
-            every, paper = summary.metrics(result), result.benchmark.paper
-            size = f"{result.images:,} images, {result.captions:,} captions."
+            size, paper = f"{result.images:,} images, {result.captions:,} captions.", result.benchmark.paper
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
-            readings, tables = self._readings(every), self._tables(every)
-            sections.append(Section(result.benchmark.title, readings, tables=tables, notes=notes))
+            tables = self._tables(summary.metrics(result))
+            sections.append(Section(result.benchmark.title, tables=tables, notes=notes))
         if lacking := summary.unmeasured(self.results):
             sections.append(Section("Not measured", notes=lacking))
         title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
-        return Page(f"{title}: {self.base}", lead, sections, self._facts(), key)
+        lead = self._lead([one for one in chosen if one.side in SIDES])
+        return Page(f"{title}: {self.base}", lead, sections, self._facts())
 
-    def _lead(self, chosen: Sequence[Shown]) -> tuple[str, list[tuple[str, str]]]:
-        """What was found in a sentence for everybody, and three figures; of several alignments by the best one."""
+    def _lead(self, chosen: Sequence[Shown]) -> str:
+        """What was found in a sentence for everybody; of several alignments by the best one."""
         lead = summary.lead_metric(chosen)
-        base, *aligned = lead.compared.estimates
+        _, *aligned = lead.compared.estimates
         if not aligned:
             words = "Only the base was measured. Pass `alignments=A` to see what a matrix gains and what it costs."
-            others = [one for one in chosen if one is not lead and one.stands]
-            key = [(f"{percent(one.compared.estimates[0].value)}%", one.name) for one in [lead, *others][:3]]
-            return f"{summary.opening(lead)} {words}", key
+            return f"{summary.opening(lead)} {words}"
         best = max(range(len(aligned)), key=lambda at: aligned[at].value)
-        matrix = "the matrix" if len(aligned) == 1 else self.models[1 + best]
-        of = "" if len(aligned) == 1 else f" (the best of {len(aligned)})"
-        grounded = [one.differences[best] for one in lead.controls if one.metric.endswith("_grounded")]
+        subject = (
+            "With the matrix" if len(aligned) == 1 else f"With {self.models[1 + best]} (the best of {len(aligned)})"
+        )
+        grounded = [one.differences[best].value for one in lead.controls if one.metric.endswith("_grounded")]
         moved = lead.compared.differences[best]
-        gain = summary.gain_sentence(f"With {matrix}{of} it is", aligned[best], moved, grounded)
+        gain = gain_sentence(f"{subject} it is", aligned[best].value, moved.measured, grounded)
         costs = {one.name: one.compared.differences[best] for one in chosen if one is not lead}
-        key = [
-            (f"{percent(base.value)}%", f"without the matrix: {lead.name}"),
-            (f"{percent(aligned[best].value)}%", f"with {matrix}{of}"),
-            summary.key_cost(costs),
-        ]
-        return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}", key
-
-    def _readings(self, chosen: Sequence[Shown]) -> list[str]:
-        """What each model but the base gains and loses."""
-        return [f"{model}: {summary.reading(chosen, at)}." for at, model in enumerate(self.models[1:])]
+        return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}"
 
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
         """One a side, controls behind their metric."""
@@ -179,9 +169,8 @@ class Report(Reported):
         figure.axes[-1].set_xlabel("difference to the base; hollow: not measurable", fontsize=9)
         if len(models) > 1:
             legend_below(figure, figure.axes[0])
-        words = "; ".join(f"{model}: {summary.reading(chosen, at)}" for at, model in enumerate(models))
         caption = "Differences to the base with 95% intervals, all on one scale."
-        return drawn(figure, f"Differences to the base by metric. {words}.", caption)
+        return drawn(figure, "Differences to the base by metric; the tables have the figures.", caption)
 
     def to_latex(self, *others: Report, rows: str = "metrics", percent: bool = False) -> str:
         """The report's tables as LaTeX with booktabs, or one table for a paper.
@@ -252,7 +241,7 @@ def compared_table(caption: str, models: Sequence[str], shown: Sequence[tuple[st
         if not others:
             rows.append([*head, f"[{base.low:.3f}, {base.high:.3f}]"])
         for model, estimate, moved in zip(alignments, others, compared.differences, strict=True):
-            words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
+            words = signed(moved.value) if moved.measurable else UNMEASURABLE
             name: list[Value] = [model] if several else []
             mark: Mark = "none" if not moved.measurable else "good" if moved.gain > 0 else "bad"
             rows.append([*head, *name, estimate.value, Cell(words, mark), summary.interval(moved)])

@@ -13,7 +13,6 @@ import numpy as np
 from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems
 from labclip.evaluation.sources import Benchmark
 from labclip.evaluation.tasks import Task
-from labclip.report.values import Section
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,6 @@ class Result:
         data: Where its files are, as the user said; "" where it needs none.
         options: Its options, as the user said.
         items: Every item with each model's answer; empty in a report that was read from a file.
-        example: One of the items with its image, for a page; None where there is none, or it was read from a file.
     """
 
     benchmark: Benchmark
@@ -125,7 +123,6 @@ class Result:
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Answer] = field(default=(), repr=False, compare=False)
-    example: Section | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
         """One metric by name.

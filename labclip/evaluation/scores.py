@@ -154,6 +154,11 @@ class Difference:
         """The difference, above 0 where it is for the better."""
         return -self.value if self.lower_is_better else self.value
 
+    @property
+    def measured(self) -> float | None:
+        """`gain` where it is measurable, else None."""
+        return self.gain if self.measurable else None
+
 
 @dataclass(frozen=True)
 class Compared:

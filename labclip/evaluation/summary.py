@@ -1,4 +1,4 @@
-"""The one generator of sentences about metrics: what is gained, what it costs, and how each metric is called."""
+"""The metrics that a report shows, by side, and what it says of them: what the base does, and what a matrix costs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ SIDES: dict[str, tuple[str, str]] = {
 """What a `Benchmark.measures` is called, and what measures it, by a benchmark that everybody can get.
 
 The first is what a matrix is for, the others what it may cost."""
-
-UNMEASURABLE = "no measurable difference"
 
 KNOWN = 0.9
 """Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
@@ -105,78 +103,20 @@ def _guessing(base: Estimate) -> str:
     return "" if base.chance is None else f" (chance {percent(base.chance)}%)"
 
 
-def gain_sentence(subject: str, ours: Estimate, moved: Difference, grounded: Sequence[Difference] = ()) -> str:
-    """What a matrix makes of it: "With the matrix it is 99.5%."; and how much the margin above the mean image gains.
-
-    `subject` is what stands before the figure: "With the matrix it is".
-    """
-    told = f"{subject} {percent(ours.value)}%"
-    if not moved.measurable:
-        return f"{told}, {UNMEASURABLE}."
-    if moved.gain < 0:
-        return f"{told}, which is worse."
-    need = ["all" if one.value >= moved.value else f"{one.value:+.2f}" for one in grounded]
-    return f"{told}." + "".join(f" Of {moved.value:+.2f} gained, {one} needs the image." for one in need)
-
-
 def cost_sentence(others: Mapping[str, Difference]) -> str:
     """What it costs in the other figures, by their names: the largest measurable loss, never a mean."""
-    losses = _losses(others)
+    losses = [(-moved.gain, name) for name, moved in others.items() if moved.measurable and moved.gain < 0]
     if not others:
         return "What it costs was not measured."
     if not losses:
         return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
     more = f", and less in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
-    (name, points), *_ = losses
-    return f"It costs {points} in {name}{more}."
-
-
-def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
-    """What `cost_sentence` says, as a figure in large type and its words."""
-    losses = _losses(others)
-    if not others:
-        return "?", "what it costs was not measured"
-    if not losses:
-        return f"0 of {len(others)}", "other figures are measurably worse"
-    (name, points), *more = losses
-    return f"-{points}", f"the largest of {len(losses)} losses: {name}" if more else f"the one loss: {name}"
-
-
-def _losses(others: Mapping[str, Difference]) -> list[tuple[str, str]]:
-    """Name and points of each measurable loss, the largest first."""
-    losses = [(-moved.gain, name) for name, moved in others.items() if moved.measurable and moved.gain < 0]
-    losses.sort(key=lambda loss: -loss[0])
-    return [(name.removesuffix(" (R@1)"), _count(percent(loss), "point")) for loss, name in losses]
+    loss, name = max(losses, key=lambda one: one[0])
+    return f"It costs {_count(percent(loss), 'point')} in {name.removesuffix(' (R@1)')}{more}."
 
 
 def _count(count: int | str, noun: str) -> str:
     return f"{count} {noun if str(count) == '1' else noun + 's'}"
-
-
-def reading(chosen: Sequence[Shown], model: int) -> str:
-    """What one model gained and lost, side by side.
-
-    A side of one metric is told by its difference. Where there are several, those that differ measurably are counted,
-    better and worse, and the largest of either is named: a loss is never averaged away. `model`
-    is the index among those that are not the base.
-    """
-    by_side = {side: [(one.name, one.compared.differences[model]) for one in chosen if one.side == side]
-               for side in SIDES}  # fmt: skip
-    return "; ".join(f"{SIDES[side][0]} {_counted(moved)}" for side, moved in by_side.items() if moved)
-
-
-def _counted(differences: Sequence[tuple[str, Difference]]) -> str:
-    if len(differences) == 1:
-        return format_difference(differences[0][1])
-    moved = [(name, one) for name, one in differences if one.measurable]
-    if not moved:
-        return f"{UNMEASURABLE} in any of {len(differences)} metrics"
-    told = []
-    for word, sign in (("better", 1), ("worse", -1)):
-        if group := [(one.gain * sign, name) for name, one in moved if one.gain * sign > 0]:
-            most, name = max(group)
-            told.append(f"{word} in {len(group)} (by at most {most:.3f}: {name})")
-    return f"{' and '.join(told)} of {len(differences)} metrics"
 
 
 def unmeasured(results: Sequence[Result]) -> list[str]:
@@ -189,11 +129,6 @@ def unmeasured(results: Sequence[Result]) -> list[str]:
         for side, (words, command) in SIDES.items()
         if side not in measured
     ]
-
-
-def format_difference(difference: Difference) -> str:
-    """A difference with its interval, or that there is none to be told."""
-    return f"{signed(difference.value)} {interval(difference)}" if difference.measurable else UNMEASURABLE
 
 
 def interval(difference: Difference) -> str:

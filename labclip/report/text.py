@@ -29,7 +29,7 @@ def terminal(page: Page) -> str:
     Columns of words are wrapped where a table is too wide, columns of numbers never are.
     """
     parts = [_underlined(page.title, "="), _wrapped(page.lead)]
-    for section in (*page.sections, *page.appendix):
+    for section in page.sections:
         parts += [_underlined(section.heading, "-"), *map(_wrapped, section.paragraphs)]
         parts += [_columns(table, section.tables) for table in section.tables]
         parts.append("\n".join(_wrapped(note, "- ") for note in section.notes))
@@ -82,7 +82,7 @@ def markdown(page: Page, *, level: int = 1) -> str:
     """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
     facts = Section("How it was measured", notes=[f"{name}: {value}" for name, value in page.facts])
-    for section in (*page.sections, *page.appendix, *([facts] if page.facts else [])):
+    for section in (*page.sections, *([facts] if page.facts else [])):
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
         parts += map(markdown_table, section.tables)
         parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
@@ -113,7 +113,7 @@ def _paragraph(text: str) -> str:
 
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
-    sections = [_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables]
+    sections = [_latex_section(one) for one in page.sections if one.tables]
     return "\n\n".join([_PREAMBLE, *sections]) + "\n"
 
 

@@ -24,6 +24,8 @@ _WORDS = {
     "map": "mean average precision", "p5": "precision of the top 5", "confused5": "confused among the top 5",
 }  # fmt: skip
 
+UNMEASURABLE = "no measurable difference"
+
 Mark = Literal["", "good", "bad", "none"]
 
 
@@ -53,12 +55,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An image file's bytes; `drawn` makes them of a matplotlib figure."""
+    """The bytes of an SVG file; `drawn` makes them of a matplotlib figure."""
 
     data: bytes
     alt: str  # what it shows, for those who can't see it
     caption: str = ""  # stands below it
-    kind: Literal["svg+xml", "jpeg"] = "svg+xml"  # "jpeg" is a photo, beside which text stands
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,6 @@ class Page:
     lead: str  # what was found, in a sentence or a few: the first thing read; backticks as in paragraphs
     sections: Sequence[Section] = ()
     facts: Sequence[tuple[str, str]] = ()  # what was measured and with what, by name
-    key: Sequence[tuple[str, str]] = ()  # figures in large type, each with what it is; the lead says them too
-    appendix: Sequence[Section] = ()  # follows the facts in a page, and the sections in text
 
 
 def shown(value: Value) -> str:
@@ -123,6 +122,24 @@ def percent(value: float) -> str:
 def signed(value: float) -> str:
     """A difference to three decimals with its sign; one that rounds to zero is +0.000."""
     return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def gain_sentence(subject: str, value: float, gain: float | None, grounded: Sequence[float] = ()) -> str:
+    """What a matrix makes of an accuracy, and how much of the gain the image makes: the gain in `NAME_grounded`.
+
+    A gain below 0 is for the worse, None is not measurable.
+
+    Example:
+        >>> gain_sentence("With the matrix it is", 0.995, 0.41, [0.3])
+        'With the matrix it is 99.5%. Of +0.41 gained, +0.30 needs the image.'
+    """
+    told = f"{subject} {percent(value)}%"
+    if gain is None:
+        return f"{told}, {UNMEASURABLE}."
+    if gain < 0:
+        return f"{told}, which is worse."
+    need = [("all" if one >= gain else f"{one:+.2f}") for one in grounded] if gain > 0 else []
+    return f"{told}." + "".join(f" Of {gain:+.2f} gained, {one} needs the image." for one in need)
 
 
 def measured_by(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +12,12 @@ from labclip.alignment import Alignment
 from labclip.files import whole_file
 from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
-from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import matrix_in_words, measured_by, percent, worded
-from labclip.training.change import ALPHA, Change
+from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent, worded
+from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
-_METRICS = (
-    *("binding", "binding_blind", "binding_grounded", "t2i_r1", "i2t_r1"),
-    *("part_binding", "part_binding_blind", "part_binding_grounded", "keywords_t2i_r1", "keywords_i2t_r1"),
-)
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
 _RECORDED = ("recipe", "keep", "objective", "seed")
@@ -57,17 +51,14 @@ class FitResult(Reported):
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
-        binding = "binding not measured"
-        if self._bound:
-            binding = "binding {:.3f} -> {:.3f}".format(*(point.shares[0] for point in self._bound))
+        bound = [f"{point.shares[0]:.3f}" for point in self._compared if point.shares]
+        binding = f"binding {' -> '.join(bound) or 'not measured'}"
         return f"FitResult({base}, strength {self.alignment.strength:g}, {binding}, worthwhile={self.worthwhile})"
 
     @property
-    def _bound(self) -> tuple[Point, Point] | None:
-        """The base and the strength that is used, where binding was measured."""
-        if not self.frontier or not self.frontier[0].shares:
-            return None
-        return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
+    def _compared(self) -> tuple[Point, ...]:
+        """The base, and the matrix at its strength; empty where nothing was held out."""
+        return tuple(at_strength(self.frontier, one) for one in (0, self.alignment.strength) if self.frontier)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -91,7 +82,6 @@ class FitResult(Reported):
             MissingPackageError: If matplotlib is missing.
             ValueError: If nothing was held out, so that there is no frontier.
         """
-        require("matplotlib", "Plots need matplotlib", EVAL)
         if not self.frontier:
             raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
         figure, (left, right) = empty(10, 4.8, columns=2)
@@ -119,10 +109,8 @@ class FitResult(Reported):
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
 
     def page(self, *, plots: bool = False) -> Page:
-        """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
+        """The whole report as values, with a figure where something was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
-        lead, key = self._lead()
-        plots = plots and importlib.util.find_spec("matplotlib") is not None
         sections = [self._trade(plots), self._strengths()] if self.frontier else []
         sections += cosine_sections(self.alignment.metadata)
         if self.advice:
@@ -137,7 +125,7 @@ class FitResult(Reported):
             ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
             *measured_by(self.weights_sha256, known["versions"], self.date),
         ]
-        return Page(f"Fit{of}", lead, sections, facts, key)
+        return Page(f"Fit{of}", self._lead(), sections, facts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -153,29 +141,20 @@ class FitResult(Reported):
             "date": self.date,
         }
 
-    def _lead(self) -> tuple[str, list[tuple[str, str]]]:
-        """What was found in sentences for everybody, and the figures that a page begins with."""
-        if self._bound is None:
-            return f"Not measured: strength {self.alignment.strength:g}, binding not measured.", []
-        base, used = self._bound
-        before, after = (f"{percent(point.shares[0])}%" for point in self._bound)
-        lost = f"{percent(max(0.0, 1 - _share_kept(used, base)))}%"
-        gain, grounded = _gains(base, used)
-        needs = "all" if grounded >= gain else f"{grounded:+.3f}"
+    def _lead(self) -> str:
+        """What was found in sentences for everybody."""
+        if not self.frontier or not self.frontier[0].shares:
+            return f"Not measured: strength {self.alignment.strength:g}, binding not measured."
+        base, used = self._compared
         what, parts = "a part" if base.binding is None else "a caption", ""
         if base.binding is not None and base.parts and used.parts:
-            parts = f"For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%. "
-        lead = (
-            f"This model tells {what} from its negative in {before} of held-out pairs (chance 50%). "
-            f"With the matrix it is {after}. {parts}Of {gain:+.3f} gained, {needs} needs the image. It costs "
-            f"{'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there. "
-            f"{self.alignment.metadata['verdict']}."
+            parts = f" For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%."
+        gain, grounded = _gains(base, used)
+        return (
+            f"This model tells {what} from its negative in {percent(base.shares[0])}% of held-out pairs (chance 50%). "
+            f"{gain_sentence('With the matrix it is', used.shares[0], gain, [grounded])}{parts} It costs "
+            f"{_lost(base, used)} in search (R@1) there. {self.alignment.metadata['verdict']}."
         )
-        return lead, [
-            (before, "of held-out pairs with a negative, without the matrix"),
-            (after, "with the matrix"),
-            (lost, "of the base's search (R@1) there is lost, at most"),
-        ]
 
     def _trade(self, plots: bool) -> Section:
         """What was gained and paid."""
@@ -216,10 +195,11 @@ class FitResult(Reported):
         return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
 
 
-def _share_kept(point: Point, base: Point) -> float:
-    """The smallest fraction of the base's R@1 that a point keeps, over all sets, both ways."""
-    pairs = [pair for name in base.recalls for pair in zip(point.recalls[name], base.recalls[name], strict=True)]
-    return min((ours / theirs for ours, theirs in pairs if theirs), default=1.0)
+def _lost(base: Point, used: Point) -> str:
+    """The greatest fraction of the base's R@1 that is lost, over all sets, both ways."""
+    pairs = [pair for name in base.recalls for pair in zip(used.recalls[name], base.recalls[name], strict=True)]
+    lost = percent(max((1 - ours / theirs for ours, theirs in pairs if theirs > ours), default=0.0))
+    return "nothing" if lost == "0" else f"at most {lost}%"
 
 
 def _gains(base: Point, used: Point) -> tuple[float, float]:
@@ -240,11 +220,13 @@ def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
 
 def _metrics(point: Point, name: str) -> dict[str, float]:
     """The metrics of a set; only the held-out data have more than R@1."""
-    values: tuple[float | None, ...] = (None, None, None, *point.recalls[name])
-    if name == "validation":
-        values = (point.binding, point.blind, point.grounded, *values[3:], *(point.parts or (None,) * 3))
-        values += point.keywords or ()
-    return {metric: value for metric, value in zip(_METRICS, values, strict=False) if value is not None}
+    recalls = dict(zip(("t2i_r1", "i2t_r1"), point.recalls[name], strict=True))
+    if name != "validation":
+        return recalls
+    known = {"binding": point.binding, "binding_blind": point.blind, "binding_grounded": point.grounded, **recalls}
+    known |= zip(("part_binding", "part_binding_blind", "part_binding_grounded"), point.parts or (), strict=False)
+    known |= {f"keywords_{way}": value for way, value in zip(recalls, point.keywords or (), strict=False)}
+    return {metric: value for metric, value in known.items() if value is not None}
 
 
 def advice(
@@ -275,16 +257,14 @@ def advice(
         told.append(
             f"No strength {binds}keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97."
         )
-    elif change and change.became_wrong > change.became_right and change.p < ALPHA:
-        told.append("It binds worse than the base. Keep the base.")
     elif change and not change.is_gain:
-        told.append("Chance may explain the gain. Fit on more captions, or keep the base.")
+        told.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
     base, used = at_strength(points, 0), at_strength(points, strength)
     if base.shares and base.shares[0] >= _BINDS:
         told.append(f"The base already binds {base.shares[0]:.3f} of the held-out pairs. There is little to repair.")
     gain, grounded = _gains(base, used)
     if gain > 0 and grounded < gain / 2:
-        told.append(f"Of {gain:+.3f} gained, {grounded:+.3f} needs the image: text alone tells the rest.")
+        told.append("Text alone tells most of what is gained: fit with the default recipe, or make better negatives.")
     if base.grounded and base.parts and used.grounded and used.parts:
         for name, ours, theirs in (("captions", used.grounded, base.grounded), ("parts", used.parts[2], base.parts[2])):
             if ours < theirs:
