@@ -1,6 +1,6 @@
 """Does a gain need the image? Binding, blind and grounded, of each recipe on photos that no fit saw.
 
-    python benchmarks/grounded.py [--photos FOLDER] [--parts FOLDER] [--seeds 0 1] [--json FILE]
+    python benchmarks/grounded.py [--photos FOLDER] [--parts FOLDER] [--gap 0.2] [--seeds 0 1] [--json FILE]
 
 FOLDER holds embeddings of real photos, captions and shuffled captions: fit.safetensors (images, texts, negatives,
 has_negative, image_index); where it holds dev.safetensors too, that is measured and the other files are domains no fit
@@ -9,6 +9,10 @@ saw, else a fifth of the photos of fit.safetensors is kept back. A folder that i
     blind      accuracy with the mean of the photos in the place of each photo: what text alone tells
     grounded   accuracy of the margin above what that mean gives
     elsewhere  R@1, and R@5 of classes, of the base's: the mean over other domains and both directions
+    matched    median cosine of captions with their own photo; unmatched: with other photos
+
+These encoders have hardly any modality gap: cosines of unmatched pairs are near 0. `--gap` measures also with one, as
+OpenAI's and OpenCLIP's models have it: a constant vector is added to all images and another to all texts.
 """
 
 import argparse
@@ -19,10 +23,11 @@ from pathlib import Path
 import torch
 from recipes import recalls
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 import labclip
 from labclip import Alignment
-from labclip.training.frontier import frontier, gallery
+from labclip.training.frontier import frontier, gallery, pair_cosines
 from labclip.training.rows import read_data
 
 DEV = "", "-other", "-classes"
@@ -42,12 +47,24 @@ def features(parts, keep=None):
     )  # fmt: skip
 
 
-def split(folder):
+def load(path, gap):
+    """A file's embeddings; with a constant added to each side, by which unmatched pairs have about the cosine `gap`."""
+    parts = load_file(path)
+    dim = parts["texts"].shape[1]
+    image, other = F.normalize(torch.randn(2, dim, generator=torch.Generator().manual_seed(3)), dim=-1)
+    text = 2 * gap * image + (1 - 4 * gap**2) ** 0.5 * F.normalize(other - (other @ image) * image, dim=-1)
+    for key, added in (("images", image), ("texts", text), ("negatives", text)) if gap else ():
+        if key in parts:
+            parts[key] = F.normalize(F.normalize(parts[key].float(), dim=-1) + added, dim=-1)
+    return parts
+
+
+def split(folder, gap):
     """What is fitted on, what is measured, and other domains with the k of their recall."""
-    parts = load_file(folder / "fit.safetensors")
+    parts = load(folder / "fit.safetensors", gap)
     if (folder / "dev.safetensors").exists():
         dev, other, classes = (
-            features(load_file(folder / f"dev{end}.safetensors")) for end in ("", "-other", "-classes")
+            features(load(folder / f"dev{end}.safetensors", gap)) for end in ("", "-other", "-classes")
         )
         return features(parts), dev, [(other, 1), (classes, 5)]
     order = torch.randperm(len(parts["images"]), generator=torch.Generator().manual_seed(5))
@@ -59,6 +76,7 @@ def split(folder):
 def row(alignment, dev, others):
     """The figures of a matrix at its strength."""
     point = frontier({"validation": dev}, alignment.fitted, [alignment.strength])[0]
+    cosines = pair_cosines(dev, alignment.fitted, alignment.strength)["labclip"]
     shares = [
         ours / theirs for part, k in others for ours, theirs in
         zip(recalls(part, k, alignment), recalls(part, k), strict=True)
@@ -67,6 +85,7 @@ def row(alignment, dev, others):
         "binding": point.binding, "blind": point.blind, "grounded": point.grounded,
         "R@1 t2i": point.recalls["validation"][0], "R@1 i2t": point.recalls["validation"][1],
         "elsewhere": statistics.mean(shares) if shares else None, "strength": alignment.strength,
+        "matched": cosines["matched"][1], "unmatched": cosines["unmatched"][1],
     }  # fmt: skip
 
 
@@ -74,14 +93,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="folder with dev.safetensors and other domains")
     parser.add_argument("--parts", type=Path, help="folder of another encoder's photos")
+    parser.add_argument("--gap", type=float, help="measure also with this modality gap, for example 0.2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments, tables = parser.parse_args(), {}
-    for name, folder in (("photos", arguments.photos), ("photos-parts", arguments.parts)):
+    folders = {"photos": (arguments.photos, 0), "photos-parts": (arguments.parts, 0)}
+    if arguments.gap:
+        folders |= {f"{name}, gap": (folder, arguments.gap) for name, (folder, _) in folders.items()}
+    for name, (folder, gap) in folders.items():
         if folder is None or not (folder / "fit.safetensors").exists():
             print(f"{name}: left out, as its folder is not there")
             continue
-        fit, dev, others = split(folder)
+        fit, dev, others = split(folder, gap)
         dev, others = gallery(read_data(dev)), [(gallery(read_data(part)), k) for part, k in others]
         tables[name] = {"base": row(Alignment.identity(fit.dim).at(0.0), dev, others)}
         for recipe, options in RECIPES.items():

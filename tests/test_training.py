@@ -241,7 +241,7 @@ def test_a_weight_that_is_given_holds_in_every_candidate():
     assert 2 <= len(default) <= 4
     assert settings_of("labclip").candidates == default
     given = settings_of("labclip", negative_weight=3, distill=0.5, identity_penalty=0).candidates
-    assert given == (Weights(3.0, 0.5, 0.0, grounded=True, margin=0.2),)  # each once
+    assert given == (Weights(3.0, 0.5, 0.0, grounded=True, mean_image=0.2),)  # each once
     assert [one.distill for one in settings_of("labclip", distill=2).candidates] == [2.0] * len(default)
     assert settings_of("paper", distill=2).candidates == (Weights(1.0, 2.0, 0.0),)
 
@@ -260,6 +260,17 @@ def test_candidates_are_fitted_and_the_kept_one_is_recorded():
 def test_distillation_keeps_the_softmax_of_the_base():
     changes = {distill: fit(*planted.world(300), distill=distill).frontier[-1].divergence for distill in (0, 1, 10)}
     assert changes[0] > changes[1] > changes[10]
+
+
+def test_cosines_of_unmatched_pairs_stay_where_a_base_with_a_modality_gap_has_them():
+    shared = F.normalize(torch.randn(2, planted.DIM, generator=torch.Generator().manual_seed(1)), dim=-1)
+    images, *texts = planted.world(600)
+    images, texts = images + shared[0], [text + shared.sum(0) for text in texts]
+    cosines = fit(images, *texts).alignment.metadata["cosines"]
+    assert cosines["base"]["unmatched"][1] > 0.4
+    # Without the penalty on the mean image each of the three falls by .025 to .056.
+    assert cosines["labclip"]["unmatched"] == pytest.approx(cosines["base"]["unmatched"], abs=0.015)
+    assert cosines["labclip"]["matched"][1] > cosines["base"]["matched"][1]
 
 
 @pytest.mark.parametrize("objective", ["softmax", "sigmoid"])

@@ -66,11 +66,11 @@ def slow_loss(batch, matrix, log_scale, bias, weights, objective):
     if weights.grounded:
         shown, alone = log_scale.exp() * unit @ batch.mean, ~batch.absent & ~batch.paired
         logits = logits + torch.where(alone, shown[torch.arange(len(unit)) % n] - shown, 0.0)
-    if weights.margin:
+    if weights.mean_image:
         moved = [
             DISTILLED_SCALE * batch.mean @ (unit[t] - batch.texts[t]) for t in range(len(unit)) if not batch.absent[t]
         ]
-        kept = weights.margin * sum((one - sum(moved) / len(moved)) ** 2 for one in moved) / len(moved)
+        kept = weights.mean_image * sum(one**2 for one in moved) / len(moved)
     if weights.distill:
         before, after = (DISTILLED_SCALE * batch.images[:n] @ x[:n].T for x in (batch.texts, unit))
         kept = kept + weights.distill * sum(
@@ -85,7 +85,7 @@ def slow_loss(batch, matrix, log_scale, bias, weights, objective):
     return own_softmax((logits + math.log(weights.negatives) * hard).masked_fill(~there, -math.inf), own) + kept
 
 
-FULL = Weights(negatives=6.0, distill=0.7, grounded=True, margin=0.4)
+FULL = Weights(negatives=6.0, distill=0.7, grounded=True, mean_image=0.4)
 PAIRS = [(1, 0), (2, 9)]
 CASES = {
     "no negatives": (8, 0, PLAIN, {}),

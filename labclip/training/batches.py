@@ -59,7 +59,7 @@ class Batches:
     @cached_property
     def mean(self) -> torch.Tensor:
         """The mean of the images, of some where there are very many; 0 where no loss needs it."""
-        if not any(weights.grounded or weights.margin for weights in self.settings.candidates):
+        if not any(weights.grounded or weights.mean_image for weights in self.settings.candidates):
             return torch.zeros(self.data.images.dim)
         images = self.data.images_used
         return self.data.images.take(images[:: max(1, len(images) // _AVERAGED)]).mean(dim=0)

@@ -49,15 +49,16 @@ class Weights:
         identity: Of ||A - I||_F^2.
         grounded: Whether a caption is told from its own negative by what its image adds to the mean image: what the
             mean image prefers, text alone tells. Negatives with images of their own have that built in.
-        margin: Of keeping what the mean image prefers as the base has it: the variance over the batch's texts of the
-            change of `DISTILLED_SCALE` times its cosine with a text.
+        mean_image: Of keeping the mean image's cosines with the batch's texts as the base has them: the mean square of
+            `DISTILLED_SCALE` times their change. So text alone decides no more than before, and where the base's
+            cosines of unmatched pairs are far from 0, they stay on their scale.
     """
 
     negatives: float = 1.0
     distill: float = 0.0
     identity: float = 0.0
     grounded: bool = False
-    margin: float = 0.0
+    mean_image: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ def loss_of(
     if weights.grounded and bool(alone.any()):
         prefers = shown[:total].repeat(len(alone) // total) - shown[total:]
         logits = logits + F.pad(prefers * alone, (total, 0))
-    if weights.margin:
+    if weights.mean_image:
         moved = DISTILLED_SCALE * (shown / scale - batch.texts @ batch.mean)[~batch.absent]
-        kept = kept + weights.margin / ranks.count * moved.var(correction=0)
+        kept = kept + weights.mean_image / ranks.count * moved.square().mean()
     if batch.skipped is not None:
         logits = logits.masked_fill(batch.skipped, -math.inf)
     if callable(objective):

@@ -49,8 +49,8 @@ class Settings:
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
         # Binds most where the base's softmax is right but for binding.
-        Weights(negatives=12.0, distill=1.0, grounded=True, margin=0.2),
-        Weights(identity=3e-4, grounded=True, margin=0.2),  # where it is wrong, and distillation hinders
+        Weights(negatives=12.0, distill=1.0, grounded=True, mean_image=0.2),
+        Weights(identity=3e-4, grounded=True, mean_image=0.2),  # where it is wrong, and distillation hinders
     )
     rank: int | None = None
     published: bool = False
