@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from labclip.checks import nearest
 from labclip.packages import require
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -180,6 +181,19 @@ def read_json(path: str | Path, *, remedy: str = "") -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {remedy}".rstrip()) from error
+
+
+def known_benchmarks() -> dict[str, dict[str, Any]]:
+    """What is known of each benchmark by its name: the entries of benchmarks.json."""
+    path = Path(__file__).parent / "evaluation" / "benchmarks" / "benchmarks.json"
+    return {entry["name"]: entry for entry in read_json(path)}
+
+
+def check_benchmark(name: str) -> None:
+    """Refuse with ValueError a name that no benchmark has."""
+    known = known_benchmarks()
+    if name not in known:
+        raise ValueError(f"There is no benchmark {name!r}.{nearest(name, known)} Benchmarks: {', '.join(known)}.")
 
 
 def read_json_object(path: str | Path, *, remedy: str = "") -> dict[str, Any]:

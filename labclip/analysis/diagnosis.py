@@ -97,44 +97,32 @@ def diagnose(
         )
     if images is not None and not isinstance(data, str | Path):
         raise ValueError("images is the folder of the images of data=PATH. Pass that too, or leave both out.")
-    known = read_data(data, images)  # before the model, which may be a download
+    path = Path(data).expanduser() if isinstance(data, str | Path) else None
+    captions = path if path is not None and _is_captions(path) else None
+    labelled = data if isinstance(data, LabelledScenes) else None
+    if path is not None and captions is None:
+        labelled = read_labelled_scenes(path, None if images is None else Path(images).expanduser())
     if not isinstance(model, LABCLIP):
         model = LABCLIP.from_pretrained(model)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
-    how: dict[str, Any] = {"cache": None if known is None else cache, "progress": progress}
-    models = {} if own is None else {"own": model.alignment}
-    evaluated, notes = None, list[str]()
-    if known is None:
-        evaluated = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, alignments=models, **how)
-        known = labelled_scenes(scenes, seed=seed, split="all")
-    elif isinstance(known, Path):
-        evaluated, notes = _captions(model, known, seed, images=images, alignments=models, **how)
-    if isinstance(known, LabelledScenes):
-        features = embed_scenes(model, known, seed=seed, **how)
-        found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
-    else:
-        assert evaluated is not None
+    how: dict[str, Any] = {"cache": None if data is None else cache, "progress": progress}
+    asked = how | {"alignments": {} if own is None else {"own": model.alignment}}
+    if captions is not None:
+        evaluated, notes = _captions(model, captions, seed, images=images, **asked)
         found = Diagnosis(
-            base, known.name, evaluated.results[0].images, UNLABELLED, seed, evaluated.date, notes=notes,
-            spectrum=None if own is None else spectrum(own), weights_sha256=evaluated.weights_sha256,
+            base, captions.name, evaluated.results[0].images, UNLABELLED, seed, evaluated.date, evaluated=evaluated,
+            notes=notes, spectrum=None if own is None else spectrum(own), weights_sha256=evaluated.weights_sha256,
             versions=evaluated.versions,
         )  # fmt: skip
-    reasons = [*found.verdict.reasons, *search_sentences(evaluated)]
-    verdict, seconds = replace(found.verdict, reasons=reasons), time.perf_counter() - began
-    return replace(found, verdict=verdict, evaluated=evaluated, seconds=seconds)
-
-
-def read_data(
-    data: LabelledScenes | str | Path | None, images: str | Path | None = None
-) -> LabelledScenes | Path | None:
-    """The labelled images of a file; of a table of captions its path, for `labclip.evaluate` to read."""
-    if data is None or isinstance(data, LabelledScenes):
-        return data
-    path = Path(data).expanduser()
-    if _is_captions(path):
-        return path
-    return read_labelled_scenes(path, None if images is None else Path(images).expanduser())
+    else:
+        report = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, **asked) if data is None else None
+        labelled = labelled or labelled_scenes(scenes, seed=seed, split="all")
+        features = embed_scenes(model, labelled, seed=seed, **how)
+        found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
+        found = replace(found, evaluated=report)
+    verdict = replace(found.verdict, reasons=[*found.verdict.reasons, *search_sentences(found.evaluated)])
+    return replace(found, verdict=verdict, seconds=time.perf_counter() - began)
 
 
 def _is_captions(path: Path) -> bool:

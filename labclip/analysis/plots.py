@@ -33,32 +33,10 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlim=(0, 1.1), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy, with 95% interval")
     axes.set_title("Which attribute belongs to which object", loc="left")
-    _baseline(axes, probes)
+    baseline = float(np.mean([probed.bag_chance for probed in probes.values()]))
+    axes.axvline(baseline, label=f"bag-of-words baseline: {baseline:.2f}", color=INK, linewidth=1, linestyle="--")
     legend_below(figure, axes)
     return figure
-
-
-def by_object(probes: Mapping[str, Probed]) -> Any:
-    """Accuracy of each object's probe, from "image" and from "text"."""
-    names = sorted({name for probed in probes.values() for name in probed.by_object})
-    figure, axes = empty(5.6, 1.25 + 0.26 * len(names))
-    for side, marker, shift in (("image", "o", -0.12), ("text", "s", 0.12)):
-        for name, estimate in probes[side].by_object.items():
-            row = names.index(name) + shift
-            axes.plot([estimate.low, estimate.high], [row, row], color=_COLOURS[side], linewidth=2)
-            axes.plot(estimate.value, row, marker, color=_COLOURS[side], markersize=6)
-        axes.plot([], [], marker, color=_COLOURS[side], label=SIDES[side])
-    axes.set_yticks(range(len(names)), [literal(name, _NAME) for name in names])
-    axes.set(xlim=(0, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel="accuracy, with 95% interval")
-    axes.set_title("Linear probes, object by object", loc="left")
-    _baseline(axes, probes)
-    legend_below(figure, axes)
-    return figure
-
-
-def _baseline(axes: Any, probes: Mapping[str, Probed]) -> None:
-    value = float(np.mean([probed.bag_chance for probed in probes.values()]))
-    axes.axvline(value, label=f"bag-of-words baseline: {value:.2f}", color=INK, linewidth=1, linestyle="--")
 
 
 def permutations(measured: Mapping[str, Mapping[str, Distribution]]) -> Any:

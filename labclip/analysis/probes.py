@@ -52,7 +52,7 @@ def probe(
 
     Args:
         features: Embeddings of one side, [n, dim], any scale.
-        labels: Labels of the n scenes.
+        labels: Labels of the scenes, as for `folds_of`.
         ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
             question would have two answers. "position": what attribute has the first mentioned object, the second ...?
         folds: Folds of the cross-validation.
@@ -120,13 +120,11 @@ def probe(
 def confusions(
     correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None
 ) -> dict[tuple[str, str], Estimate]:
-    """Accuracy of binding by pair, the most confused first.
-
-    Of many pairs one in twenty lies outside its interval by chance: do not conclude from one alone.
+    """Accuracy of binding by pair, the most confused first; of many pairs one in twenty is so by chance.
 
     Args:
         correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].
-        labels: Labels of the n scenes. Scenes without two objects are left out: which were swapped is not known.
+        labels: Labels of the scenes. Those without two objects are left out: which were swapped is not known.
         by: "attribute" or "object".
         keep: Scenes to look at, bool [n]; by default all.
 

@@ -91,11 +91,7 @@ class Diagnosis(Reported):
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
 
     def page(self, *, plots: bool = False) -> Page:
-        """The whole report as values.
-
-        Args:
-            plots: Whether to draw the figures, which needs matplotlib.
-        """
+        """The whole report as values."""
         sections = [] if self.repair is None else [_binding(self, self.repair, plots)]
         if self.evaluated is not None:
             titles = [one.benchmark.title for one in self.evaluated.results]
@@ -206,10 +202,7 @@ def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
     figures = []
     if plots:
         alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
-        each = "Accuracy of the probe of each object from images and from captions, with intervals."
-        figures = [
-            drawn(drawing.binding(diagnosis.probes, cosine), alt), drawn(drawing.by_object(diagnosis.probes), each)
-        ]  # fmt: skip
+        figures = [drawn(drawing.binding(diagnosis.probes, cosine), alt)]
     if repaired.unseen_pairs is not None:
         pairs = zip(("base", "fitted matrix"), repaired.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]

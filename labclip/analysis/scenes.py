@@ -67,10 +67,7 @@ class SceneLabels:
 
 
 def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
-    """Read labels.
-
-    Args:
-        scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
+    """The labels of scenes: of each its objects as (attribute, object name), in the order in which they are mentioned.
 
     Raises:
         ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
@@ -99,18 +96,10 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
-    """Deal scenes into folds so that all scenes of a combination are in one fold.
-
-    Args:
-        labels: Labels of the scenes.
-        folds: At least 2.
-        seed: Seed of the draw.
-
-    Returns:
-        The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
+    """The fold of each scene, int64 [n]: all scenes of a combination are in one, and folds hold nearly as many each.
 
     Raises:
-        ValueError: If there are fewer combinations than folds.
+        ValueError: If there are fewer than 2 folds, or fewer combinations than folds.
 
     Source: arXiv:2502.03566, which splits by unordered combination.
     """
@@ -126,11 +115,7 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
 
 
 def features_of(features: Any, what: str, rows: int | None = None) -> Tensor:
-    """Embeddings [n, dim] of any scale, a float tensor or array, as unit-length float32 on the CPU.
-
-    Raises:
-        ValueError: If they are no such matrix, are not finite, or have not one row for each of `rows` scenes.
-    """
+    """Embeddings [n, dim] of any scale, a float tensor or array, as unit-length float32 on the CPU; `rows` of them."""
     unit = unit_length(torch.as_tensor(features).detach().cpu(), what)
     if rows is not None and len(unit) != rows:
         raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
@@ -199,11 +184,7 @@ def embed_scenes(
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
-    """The words of each caption in another order; None where there is no other one.
-
-    Args:
-        captions: Any text; words are what white space parts.
-        seed: Seed of the draws.
+    """The words of each caption, which white space parts, in another order; None where there is no other one.
 
     Example:
         >>> shuffled_words(["a red cube", "cube"], seed=0)

@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
-from labclip.checks import nearest
 from labclip.cli import options
 from labclip.cli.files import PAGE, check_drawing, check_inputs, check_outputs, write
 from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
-from labclip.files import read_json
+from labclip.files import check_benchmark
 
-_NAMES = [one["name"] for one in read_json(Path(__file__).parents[1] / "evaluation" / "benchmarks" / "benchmarks.json")]
 _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
 
 
@@ -70,9 +68,8 @@ def evaluate(
     if not benchmarks or not models:
         lacks = "option '--model'" if benchmarks else "argument 'BENCHMARK', of those that --list names"
         raise click.UsageError(f"Missing {lacks}. Type: labclip evaluate BENCHMARK --model M --data PATH.")
-    if unknown := set(benchmarks) - {*_NAMES}:
-        name = min(unknown)
-        raise ValueError(f"There is no benchmark {name!r}.{nearest(name, _NAMES)} See: labclip evaluate --list.")
+    for name in benchmarks:
+        check_benchmark(name)  # before torch is imported
     if latex is None and (rows or percent):
         raise ValueError("--rows and --percent go with --latex FILE. Pass it too.")
     if len(models) > 1 and (out or items):
@@ -173,12 +170,9 @@ def diagnose(
     check_outputs(out, inputs=filter(None, [data, images]))
     check_drawing(out, *PAGE)
     from labclip.analysis.diagnosis import diagnose as find
-    from labclip.analysis.diagnosis import read_data
 
-    known = read_data(data, images)  # before the model, which may be a download
-    images = images if data is None or isinstance(known, Path) else None
     opened = open_model(model, device, ignore_exif=ignore_exif, alignment=alignment, strength=strength)
-    found = find(opened, known, images=images, cache=not no_cache, progress=progress(), **settings)
+    found = find(opened, data, images=images, cache=not no_cache, progress=progress(), **settings)
     show_either(as_json, found.to_json(), str(found))
     if out is not None:
         found.write_html(out)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
-from labclip.checks import nearest
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import AnsweredItems, Result
@@ -24,6 +23,7 @@ from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, score
 from labclip.features.cache import BLOCK, Cache, default_cache, encode
 from labclip.features.features import Features
+from labclip.files import check_benchmark
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
 from labclip.model import LABCLIP
@@ -165,10 +165,9 @@ def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str,
     """The benchmarks by name."""
     asked: dict[str, Benchmark] = {}
     for one in [benchmarks] if isinstance(benchmarks, str | Benchmark) else benchmarks:
-        benchmark = one if isinstance(one, Benchmark) else BENCHMARKS.get(one)
-        if benchmark is None:
-            known = ", ".join(BENCHMARKS)
-            raise ValueError(f"There is no benchmark {one!r}.{nearest(str(one), BENCHMARKS)} Benchmarks: {known}.")
+        if isinstance(one, str):
+            check_benchmark(one)
+        benchmark = BENCHMARKS[one] if isinstance(one, str) else one
         if asked.setdefault(benchmark.name, benchmark) is not benchmark:
             raise ValueError(f"Two benchmarks are called {benchmark.name}. Give each its own name.")
     if not asked:

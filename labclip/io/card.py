@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from labclip.files import known_benchmarks
 from labclip.io.published import REPORTED
 from labclip.report import Page, Section, Table, markdown
 from labclip.report.values import LOWER_IS_BETTER, Value, worded
@@ -33,6 +34,7 @@ _AVOID = (
     "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
 )
 _SELECTED = "validation: held out of the fit, but the strength was selected on it: a little too good."
+_REST = "Every loss is shown; the metrics that are left out are in config.json."
 _CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
 _METHOD = (
     'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally", '
@@ -105,8 +107,10 @@ def record_page(facts: Mapping[str, Any]) -> Page:
         f"Not for: {facts['avoid']}",
     ]
     sections = [Section("Use", notes=use)]
-    if rows := [row for row in figures(facts) if row["base"] != row["labclip"]]:
+    known, every = known_benchmarks(), figures(facts)
+    if rows := [row for row in every if _stands(row, known.get(row["benchmark"], {}).get("headline"))]:
         notes = [_SELECTED] if "validation" in facts["results"] else []
+        notes += [_REST] if len(rows) < len(every) else []
         sections.append(Section("Measured", tables=[figures_table(rows, "Fractions of 1")], notes=notes))
     if rows := figures(facts, "reported"):
         table = figures_table(rows, "Fractions of 1", digits=2)
@@ -117,6 +121,12 @@ def record_page(facts: Mapping[str, Any]) -> Page:
     told = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in known.items()]
     sections += [*cosine_sections(facts), Section("The matrix", notes=[*told, _METHOD])]
     return Page(f"LABCLIP for {base}", lead, sections)
+
+
+def _stands(row: Mapping[str, Any], headline: Sequence[str] | None) -> bool:
+    """Whether a figure is shown: of a known benchmark the headline metrics with their controls, and every loss."""
+    metric = row["metric"].removesuffix("_blind").removesuffix("_grounded")
+    return not headline or metric in headline or (row["gain"] or 0) <= -_SAME
 
 
 def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str, Any]]:

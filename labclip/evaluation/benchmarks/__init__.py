@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 from labclip.evaluation.benchmarks.forms import Form
 from labclip.evaluation.sources import Benchmark
-from labclip.files import read_json
+from labclip.files import known_benchmarks
 
 
 def _benchmarks() -> dict[str, Benchmark]:
@@ -18,7 +17,7 @@ def _benchmarks() -> dict[str, Benchmark]:
     files have what, or the `forms` of its parts; a form that is a name is that benchmark's, and `metrics` says what is
     measured.
     """
-    entries = {entry["name"]: entry for entry in read_json(Path(__file__).with_name("benchmarks.json"))}
+    entries = known_benchmarks()
     forms = {name: entry.pop("form", None) for name, entry in entries.items()}
     found = {}
     for name, entry in entries.items():
