@@ -107,8 +107,8 @@ def record_page(facts: Mapping[str, Any]) -> Page:
         f"Not for: {facts['avoid']}",
     ]
     sections = [Section("Use", notes=use)]
-    known, every = known_benchmarks(), figures(facts)
-    if rows := [row for row in every if _stands(row, known.get(row["benchmark"], {}).get("headline"))]:
+    benchmarks, every = known_benchmarks(), figures(facts)
+    if rows := [row for row in every if _stands(row, benchmarks.get(row["benchmark"], {}).get("headline"))]:
         notes = [_SELECTED] if "validation" in facts["results"] else []
         notes += [_REST] if len(rows) < len(every) else []
         sections.append(Section("Measured", tables=[figures_table(rows, "Fractions of 1")], notes=notes))
