@@ -229,3 +229,5 @@ def test_a_point_that_another_dominates_in_what_is_shown_is_not_selected():
     assert select([base, lower, upper]) is lower
     assert select([base, lower, replace(upper, binding=0.7, recalls={"validation": (0.6, 0.61)})]).strength == 0.55
     assert select([base, replace(lower, divergence=0.3), upper]) is upper  # one that is not kept is no choice
+    # A step too small to diverge may beat the base in what is shown, and bind less when smoothed.
+    assert select([base, point(0.05, 0.6, 0.559, 0.60, 0.0)]).strength == 0.05

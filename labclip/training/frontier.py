@@ -157,7 +157,7 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
         return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
     found = [point for point in found if not any(_is_better(other, point) for other in found)]
     best = max(point.smoothed_binding or 0.0 for point in found)
-    near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * (best - base)]
+    near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * max(best - base, 0)]
     return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
 
 
