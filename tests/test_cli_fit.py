@@ -1,10 +1,15 @@
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from commands import fails, run
 
 import labclip
+from labclip.features import embedding
+from labclip.negatives import taggers
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +107,110 @@ def test_bad_input_is_one_line(folder, tmp_path):
     for options, message in {
         "--recipe papr": "no recipe 'papr'",
         "--device gpu": "device 'gpu' can't be used",
-        "--keep 2": "--keep is 2.0. Pass a fraction of 1",
+        "--keep 2": "'--keep': 2.0 is not in the range 0<x<=1",
         "--plot fit.doc": "fit.doc does not end in .png or",
         f"--validation {folder / 'features'}": "has images of the fit: its image 0",
     }.items():
         assert message in fails("fit", folder / "features", tmp_path / "a", "-q", *options.split())
     assert not (tmp_path / "a").exists()
+
+
+MODEL = ("--model", "scenes", "--epochs", 5, "--anyway")
+
+
+def test_a_captions_file_is_embedded_once_and_fitted(folder, tmp_path, monkeypatch):
+    pytest.importorskip("HanTa")
+    captions, out, features = folder / "captions.csv", tmp_path / "a", tmp_path / "a-features"
+    done = run("fit", captions, out, *MODEL, "--json")
+    assert json.loads(done.stdout)["features"] == str(features)
+    for said in (
+        "Parts and keywords are made of captions that have none .--no-parts leaves them out.",
+        f"The features are kept in {features}. .* labclip fit {features} OUT",
+        r"400 images, 400 captions, 400 of them with negatives, \d+ parts, 400 lists of keywords",
+    ):
+        assert re.search(said, done.stderr), said
+    run("embed", "--model", "scenes", "--captions", captions, "--parts", tmp_path / "parts")
+    run("fit", tmp_path / "parts", tmp_path / "b", *MODEL[2:])
+    for name in ("a-features/manifest.json", "parts/manifest.json"):
+        assert json.loads((tmp_path / name).read_text())["counts"]["keywords"] == 400
+    one, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
+    assert one.equal(other)
+
+    monkeypatch.setattr(embedding, "Corpus", None)  # nothing is read or embedded again
+    assert "is not empty. Pass --force" in fails("fit", captions, out, *MODEL)
+    run("fit", captions, out, *MODEL, "--force", "--seed", 1)
+    assert not one.equal(labclip.Alignment.from_pretrained(out).matrix)
+    # Of something else it says how to embed again.
+    (folder / "fewer.csv").write_text("\n".join(captions.read_text().splitlines()[:300]))
+    for file, options, differs in (
+        ("fewer.csv", (), "the captions file has changed"),
+        ("captions.csv", ("--no-parts",), "its parts is True, not None"),
+    ):
+        said = run("fit", folder / file, out, *MODEL, "--force", *options, code=2).stderr
+        typed = f"labclip embed --model scenes --captions {folder / file} {features}{'' if options else ' --parts'}"
+        for part in (differs, "or --force", f"{typed}; then type: labclip fit {features} {out}"):
+            assert part in said
+
+
+def test_a_killed_run_goes_on_to_the_same_matrix(folder, tmp_path, monkeypatch):
+    code = (
+        "import os; from labclip.cli import main; from labclip.features import embedding\n"
+        "embedding.write_rest = lambda *_, **__: os.kill(os.getpid(), 9)\nmain()"
+    )
+    typed = ["fit", folder / "captions.csv", tmp_path / "a", *MODEL, "--no-parts"]
+    killed = subprocess.run([sys.executable, "-c", code, *map(str, typed)], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert os.listdir(tmp_path) == ["a-features"]
+    said = fails("fit", tmp_path / "a-features", tmp_path / "b")
+    assert "a-features is not finished" in said
+    done, write = [], embedding.write_images
+    monkeypatch.setattr(
+        embedding, "write_images", lambda corpus, state, *rest, **more: (
+            done.append((state.values["images"], state.values["texts"])), write(corpus, state, *rest, **more)
+        ),
+    )  # fmt: skip
+    run(*typed)
+    assert done == [(400, 400)]
+    run("fit", folder / "features", tmp_path / "b", *MODEL[2:])
+    one, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
+    assert one.equal(other)
+
+
+def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp_path, monkeypatch):
+    pytest.importorskip("HanTa")
+    rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+    for name, captions in {
+        "plain.csv": [caption for _, caption, _ in rows[1:]],
+        "german.csv": ["ein roter Ball neben einem blauen Haus"] * 400,
+    }.items():
+        lines = [f"{row[0]},{caption}" for row, caption in zip(rows[1:], captions, strict=True)]
+        (folder / name).write_text("\n".join(["image,caption", *lines]))
+    make = "To make some: labclip negatives"
+    for table, options, code, *said in (
+        ("plain.csv", ("--no-parts",), 2, "plain.csv has no negatives and no parts, so a fit has nothing", make),
+        ("plain.csv", ("--recipe", "papr"), 2, "no recipe 'papr'"),
+        ("plain.csv", ("--recipe", "paper"), 2, "no negatives and no parts", make),
+        ("german.csv", (), 2, "No parts and keywords are made: 0 of the first 200 rows", "English only", make),
+        ("plain.csv", ("--column", "text"), 2, "No such option '--column'"),
+        ("features/captions.jsonl", (), 2, "Pass --image-column NAME", "These are options of labclip embed --model"),
+        ("plain.csv", ("--device", "gpu"), 2, "--device 'gpu' can't be used"),
+        ("plain.csv", (), 0, "has no negatives in its first 200 rows", make, "400 captions, 0 of them with negatives"),
+    ):
+        done = run("fit", folder / table, tmp_path / "a", *MODEL, *options, code=code)
+        for part in said:
+            assert part in done.stderr, (table, options)
+        assert (tmp_path / "a").exists() == (code == 0)
+    monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
+    taggers._hanta.cache_clear()
+    done = run("fit", folder / "captions.csv", tmp_path / "b", *MODEL)
+    assert "No parts and keywords are made. Nouns and adjectives are found by HanTa. Type: pip install" in done.stderr
+    assert not (tmp_path / "b-features" / "kind.npy").exists()
+
+
+def test_validation_of_another_base_is_refused_before_anything_is_embedded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "Corpus", None)
+    other = labclip.Features.load(folder / "features")
+    labclip.Features.from_arrays(images=other.images[:, :16], texts=other.texts[:, :16]).save(tmp_path / "other")
+    for option in ("--validation", "--retain"):
+        said = run("fit", folder / "captions.csv", tmp_path / "a", *MODEL, option, tmp_path / "other", code=2).stderr
+        assert f"The features of {tmp_path / 'other'} were embedded by a base without a name, but the model is" in said

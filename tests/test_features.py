@@ -281,14 +281,14 @@ def changed(model):
     return other
 
 
-@pytest.mark.parametrize("other", ["columns", "clean", "weights_sha256", "captions file"])
+@pytest.mark.parametrize("other", ["caption", "clean", "weights_sha256", "captions file"])
 @pytest.mark.parametrize("finished", [False, True])
 def test_features_of_something_else_are_never_mixed(model, data, monkeypatch, other, finished):
     (run if finished else stopped)(model, data)
     before = contents(data / "features")
     if other == "captions file":
         write(data, [["1.png", "a red cube", ""]])
-    options = {"columns": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
+    options = {"caption": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
     there = "has features already" if finished else "has an unfinished run"
     asked = changed(model) if other == "weights_sha256" else model
     with pytest.raises(ValueError, match=f"{there}, but (its|the) {other}.* or force=True to start from scratch"):

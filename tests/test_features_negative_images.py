@@ -82,7 +82,7 @@ def test_without_the_option_nothing_changes(model, data):
     features = run(model, data, negative_images=None)
     assert features.negative_images is None
     assert "negative_images" not in features.manifest["columns"]  # a folder made before the option is still its own
-    with pytest.raises(ValueError, match="has features already, but its columns is"):
+    with pytest.raises(ValueError, match="has features already, but its negative_images is"):
         run(model, data)
     write(data, [["0.png", "a red cube", "a blue cube", ""]])
     assert run(model, data, "none").negative_images is None  # the column names no image

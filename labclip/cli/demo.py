@@ -54,8 +54,7 @@ def sample(folder: Path, n: int, seed: int) -> None:
     table = scenes.sample(n, seed=seed).save(folder)
     show(
         f"{table}: {n:,} images, each with a caption and a negative. Type next:\n"
-        f"  labclip embed --model scenes --captions {table} features\n"
-        f"  labclip fit features my-alignment\n"
+        f"  labclip fit {table} my-alignment --model scenes\n"
         f"  labclip evaluate csv --model scenes --alignment my-alignment --data {table}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from labclip.cli import options
 from labclip.cli.files import check_inputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
 from labclip.files import check_embeds_into, check_folder
+
+if TYPE_CHECKING:
+    from labclip.features import Features
 
 
 @main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
@@ -137,19 +140,25 @@ def embed(
 
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)
     features = embed_folder(opened, captions, out, progress=progress(), **given)
+    manifest = features.manifest
+    value = {"folder": str(out), "base": manifest["base"], **manifest["counts"], "skipped": manifest["skipped"]}
+    show_either(as_json, value, what_it_holds(features, out))
+
+
+def what_it_holds(features: Features, folder: Path) -> str:
+    """A feature folder in one line; what was left out is noted."""
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     for item in skipped[:5]:
         name = f" ({item['image']})" if item["image"] else ""
         note(f"Left out: {item['where']}{name} {item['reason']}")
     if len(skipped) > 5:
-        note(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}")
+        note(f"Left out: {len(skipped) - 5} more, all listed in {folder / 'manifest.json'}")
     if true := counts.get("true_negatives"):
         note(f"Not counted: {true:,} negatives that say what a caption of the same image says")
     short = {"parts": "parts", "keywords": "lists of keywords"}
     more = "".join(f"{counts[kind]:,} {name}, " for kind, name in short.items() if counts.get(kind))
-    said = (
-        f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
+    return (
+        f"{folder}: {counts['images']:,} images, {counts['captions']:,} captions, "
         f"{counts['captions_with_negative']:,} of them with negatives, {more}{len(skipped):,} items left out; "
         f"of {features.base or 'a base without a name'}"
     )
-    show_either(as_json, {"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}, said)

@@ -1,30 +1,42 @@
-"""The command that fits a matrix on a feature folder."""
+"""The command that fits a matrix on a captions file, which it embeds, or on a feature folder."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labclip.cli import options
-from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_outputs
-from labclip.cli.group import main, note, progress, show, show_either
-from labclip.files import check_feature_folder
+from labclip.cli.embed import what_it_holds
+from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_inputs, check_outputs
+from labclip.cli.group import main, note, open_model, progress, show, show_either
+from labclip.files import MANIFEST, UNFINISHED, check_embeds_into, check_feature_folder, check_folder
+from labclip.packages import MissingPackageError
 
 if TYPE_CHECKING:
     from labclip.training import Split
 
 _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
+_LOOKED_AT = 200  # rows: what a captions file holds, before a model is loaded
+_FEW_PARTS = 0.01  # of the rows; of captions in English about a third have some
 
 
 @main.command(
-    example="labclip fit features my-alignment --html report.html",
-    interrupted="With --checkpoint DIR the same command goes on where it stopped, without it from scratch.",
+    example="labclip fit captions.csv my-alignment --model ViT-B-32 --images photos",
+    interrupted="What was embedded is kept; with --checkpoint DIR the fit goes on where it stopped, without it from "
+    "scratch.",
 )
-@click.argument("features", type=options.FILE)
+@click.argument("features", metavar="DATA", type=options.FILE)
 @click.argument("out", type=options.FILE)
+@options.text("--model", "M", f"With a captions file, the base. {options.MODEL}", type=options.NAME)
+@options.text("--images", "DIR", "With a captions file: folder or URL that image paths are relative to. [default: the "
+    "folder of the file]")  # fmt: skip
+@options.flag("--no-parts", 'With a captions file: make no parts ("a red shirt") and keywords of the captions.')
 @options.path("--validation", "FEATURES", "Held-out feature folder, of other images.")
 @options.choice(
     "--split", ["images", "combinations"], "What is held out without --validation: a tenth of the images, or "
@@ -36,7 +48,12 @@ _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two o
     "*--retain", "[NAME=]FEATURES", "Feature folder of another domain whose retrieval must not suffer; may be given "
     "again. [default name: the folder's]",
 )  # fmt: skip
-@options.number("--keep", float, "Fraction of the base's R@1 to keep; with less, binding improves more.", default=0.99)
+@options.number(
+    "--keep",
+    click.FloatRange(0, 1, min_open=True),
+    "Fraction of the base's R@1 to keep; with less, binding improves more.",
+    default=0.99,
+)
 @options.text(
     "--recipe", "TEXT", "labclip, or a published one: paper, paper-sb, ...", default="labclip", show_default=True
 )
@@ -51,7 +68,7 @@ _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two o
 @options.number("--hard-negatives", int, "Negatives per caption and step. [default: 1]")
 @options.choice("--objective", ["softmax", "sigmoid"], "CLIP's loss or SigLIP's. [default: as the base]")
 @options.number("--seed", options.SEED, "Seed of split, order and negatives.", default=0)
-@options.text("--device", "D", "cpu, cuda, mps. [default: cpu]")
+@options.text("--device", "D", "cpu, cuda, mps. [default: cpu; to embed, cuda if available]")
 @options.path("--checkpoint", "DIR", "Folder of checkpoints, to continue an interrupted fit.")
 @options.path("--plot", "FILE", "Figure of gains and costs.")
 @options.path("--html", "FILE", "Write the whole report as one HTML page.")
@@ -59,36 +76,48 @@ _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two o
 @options.flag("--anyway", "Write the matrix even if the fit does not help.")
 @options.as_json
 def fit(
-    features: Path, out: Path, validation: Path | None, split: str, attributes: str | None, objects: str | None,
-    retain: tuple[str, ...], plot: Path | None, html: Path | None, force: bool, anyway: bool, as_json: bool,
-    **settings: Any,
+    features: Path, out: Path, model: str | None, images: str | None, no_parts: bool, validation: Path | None,
+    split: str, attributes: str | None, objects: str | None, retain: tuple[str, ...], plot: Path | None,
+    html: Path | None, force: bool, anyway: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Fit a matrix on features from `labclip embed`.
+    """Fit a matrix on a captions file or a feature folder.
 
-    Writes the alignment folder OUT. If the fit does not help, it says why, writes nothing and exits with code 1.
+    DATA is a captions file, as `labclip embed --captions` takes it, or the feature folder of that command. Such a file
+    is embedded first, into the folder OUT-features, which is kept; parts and keywords are made where the file has none
+    and their tagger is installed. Writes the alignment folder OUT. If the fit does not help, it says why, writes
+    nothing and exits with code 1.
     """
-    others = _named(retain)
-    inputs = [features, *([validation] if validation else []), *others.values()]
+    embedded = any((features / name).exists() for name in (MANIFEST, UNFINISHED))
+    others, checkpoint = _named(retain), settings["checkpoint"]
+    folders = [*([validation] if validation else []), *others.values()]
+    inputs = [features, *folders, *([checkpoint] if checkpoint else [])]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
     check_outputs(plot, html, inputs=[*inputs, out])
     check_drawing(plot, *FIGURE)
     check_drawing(html, *PAGE)
-    for folder in inputs:
+    if embedded and (model or images or no_parts):
+        raise ValueError(f"{features} is a feature folder. Leave out --model, --images and --no-parts.")
+    if not embedded and not model:
+        raise ValueError(
+            f"{features} is no feature folder. If it is a captions file, pass --model too, the base that embeds it, "
+            f"for example --model ViT-B-32."
+        )
+    for folder in [*([features] if embedded else []), *folders]:
         check_feature_folder(folder)
-    if split == "images" and (attributes or objects):
-        raise ValueError("--attributes and --objects go with --split combinations.")
-    if split == "combinations" and validation is not None:
-        raise ValueError("--split and --validation both say what is held out. Pass one of them.")
-    held_out: Path | Split | None = validation
-    if split == "combinations":
-        held_out = _combinations(features, attributes, objects, settings["seed"])
+    if checkpoint:
+        check_folder(checkpoint)
+    words = _words(split, attributes, objects, validation)
+    if model:
+        features = _embedded(features, out, model, images, parts=not no_parts, others=folders, settings=settings)
+    held_out = validation if words is None else _combinations(features, *words, settings["seed"])
     from labclip.training import fit as fit_matrix
 
     result = fit_matrix(features, validation=held_out, retain=others, progress=progress(), **settings)
     written = result.worthwhile or anyway
     if written:
         result.alignment.save_pretrained(out)
-    show_either(as_json, {"written": str(out) if written else None, **result.to_json()}, str(result))
+    value = {"written": str(out) if written else None, "features": str(features), **result.to_json()}
+    show_either(as_json, value, str(result))
     if plot:
         result.plot(plot)
     if html:
@@ -97,6 +126,68 @@ def fit(
         note("No matrix was written. Pass --anyway to write it nevertheless.")
         raise SystemExit(1)
     (note if as_json else show)(f"{out}: {result.alignment}, strength {result.alignment.strength:g}")
+
+
+def _embedded(
+    captions: Path, out: Path, model: str, images: str | None, *, parts: bool, others: Iterable[Path],
+    settings: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """The feature folder beside `out` of a captions file, which is embedded unless it was before."""
+    folder = (out if out.name else out.absolute()).with_name(f"{out.absolute().name}-features")
+    try:
+        check_folder(folder)
+        check_embeds_into(folder)
+        check_inputs(images)
+        parts = _makes_parts(str(captions), images, parts=parts, settings=settings)
+        note(f"The features are kept in {folder}. To fit again with other settings: labclip fit {folder} OUT")
+        from labclip.features import Features, embed
+
+        opened = open_model(model, settings["device"])
+        for other in others:
+            Features.load(other, base=opened)
+        features = embed(opened, str(captions), folder, images=images, parts=parts, progress=progress())
+    except ValueError as error:
+        told = options.with_options(str(error), "embed", main.commands)
+        if told == options.with_options(str(error), "fit", main.commands) and "--force" not in told:
+            raise
+        typed = ["labclip", "embed", "--model", model, "--captions", str(captions), str(folder)]
+        typed += [*(["--images", images] if images else []), *(["--parts"] if parts else [])]
+        again = shlex.join(["labclip", "fit", str(folder), str(out)])
+        raise ValueError(f"{told} These are options of {shlex.join(typed)}; then type: {again}") from error
+    note(what_it_holds(features, folder))
+    return folder
+
+
+def _makes_parts(captions: str, images: str | None, *, parts: bool, settings: Mapping[str, Any]) -> bool:
+    """Whether parts are made of a captions file, which is said; settings and a file that can't be fitted are errors."""
+    from labclip.data import find_inputs, read_items
+    from labclip.negatives.files import with_parts
+
+    inputs = find_inputs(captions)
+    some = list(islice(read_items(inputs, images=images), _LOOKED_AT))
+    from labclip.training.recipes import CHANGES, settings_of  # imports torch
+
+    recipe = settings_of(settings["recipe"], **{name: settings[name] for name in CHANGES})
+    if parts := parts and not recipe.published:
+        said = "Parts and keywords are made of captions that have none (--no-parts leaves them out)."
+        try:
+            count = sum(bool(item.parts) for item in with_parts(some))
+            if count < _FEW_PARTS * len(some):
+                parts = False
+                said = (
+                    f'No parts and keywords are made: {count} of the first {len(some)} rows have a part such as "a red '
+                    f'shirt". They are found in English only.'
+                )
+        except MissingPackageError as error:
+            parts, said = False, f"No parts and keywords are made. {error}"
+        note(said)
+    if recipe.hard_negatives and not any(any(item.negatives) for item in some):
+        make = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
+        everything = read_items(inputs, images=images)
+        if not parts and not any(item.parts or any(item.negatives) for item in everything):
+            raise ValueError(f"{captions} has no negatives and no parts, so a fit has nothing to learn. {make}")
+        note(f"{captions} has no negatives in its first {len(some)} rows. {make}")
+    return parts
 
 
 def _named(retain: tuple[str, ...]) -> dict[str, Path]:
@@ -110,17 +201,30 @@ def _named(retain: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _combinations(features: Path, attributes: str | None, objects: str | None, seed: int) -> Split:
-    """The rows of captions some of whose combinations are held out, and those to fit on."""
+def _words(
+    split: str, attributes: str | None, objects: str | None, validation: Path | None
+) -> tuple[list[str], list[str]] | None:
+    """The attributes and objects whose combinations are held out; None where images are."""
+    if split == "images" and (attributes or objects):
+        raise ValueError("--attributes and --objects go with --split combinations.")
+    if split == "images":
+        return None
+    if validation is not None:
+        raise ValueError("--split and --validation both say what is held out. Pass one of them.")
     if attributes is None or objects is None:
         raise ValueError("--split combinations needs --attributes and --objects, for example red,blue and cube,ball.")
+    return options.words("--attributes", attributes), options.words("--objects", objects)
+
+
+def _combinations(features: Path, attributes: list[str], objects: list[str], seed: int) -> Split:
+    """The rows of captions some of whose combinations are held out, and those to fit on."""
     from labclip.training import find_combinations, split_combinations
 
-    lists = options.words("--attributes", attributes), options.words("--objects", objects)
     with (features / "captions.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    named = find_combinations((row["caption"] for row in rows), *lists)
-    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), *lists)
+    named = find_combinations((row["caption"] for row in rows), attributes, objects)
+    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), attributes, objects)
     if not any(named):
-        raise ValueError(f"No caption names one of --attributes {attributes} and one of --objects {objects}.")
+        given = f"--attributes {','.join(attributes)} and one of --objects {','.join(objects)}"
+        raise ValueError(f"No caption names one of {given}.")
     return split_combinations(named, wrong, share=_HELD_OUT, seed=seed)

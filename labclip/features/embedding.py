@@ -188,11 +188,13 @@ def embed(
         _write(corpus, state, folder, encoder, record=made_from, skip=skip)
     features = Features.load(folder)
     counts = features.manifest["counts"]
-    if counts["captions_with_negative"] < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
+    texts = counts["captions_with_negative"] + counts.get("parts", 0)
+    if texts < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
         warnings.warn(
-            f"{folder} has {counts['captions_with_negative']:,} captions with a negative and {counts['images']:,} "
-            f"images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, what a fit gains can hardly be told "
-            f"from chance, so embed more images with captions, and make negatives with labclip.negatives.",
+            f"{folder} has {texts:,} captions{' and parts' if counts.get('parts') else ''} with a negative and "
+            f"{counts['images']:,} images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, what a fit gains "
+            f"can hardly be told from chance, so embed more images with captions, and make negatives with "
+            f"labclip.negatives.",
             stacklevel=2,
         )
     return features
@@ -204,10 +206,12 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
     """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
+    unset = dict.fromkeys([*old["columns"], *new["columns"]])  # columns that one of them names
+    there, mine = ({**one, **unset, **one["columns"], "columns": None} for one in (old, new))
     if [one["sha256"] for one in old["inputs"]] != [one["sha256"] for one in new["inputs"]]:
         differs = "the captions file has changed since this run started"
-    elif changed := [key for key in new if key not in ("inputs", "fingerprint") and old[key] != new[key]]:
-        differs = f"its {changed[0]} is {old[changed[0]]!r}, not {new[changed[0]]!r}"
+    elif changed := [key for key in mine if key not in ("inputs", "fingerprint") and there.get(key) != mine[key]]:
+        differs = f"its {changed[0]} is {there.get(changed[0])!r}, not {mine[changed[0]]!r}"
     elif old["skipped"] and not skip:
         first = old["skipped"][0]
         what = f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out'

@@ -20,6 +20,9 @@ _LEAST = {"epochs": 1, "batch_size": 2, "hard_negatives": 0, "rank": 1}
 _WEIGHTS = {"negative_weight": "negatives", "distill": "distill", "identity_penalty": "identity"}
 _STEPS = 1000
 
+CHANGES = (*_LIMITS, *_LEAST)
+"""What may be changed of a recipe's settings."""
+
 
 @dataclass(frozen=True)
 class Settings:
