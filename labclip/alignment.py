@@ -103,9 +103,7 @@ class Alignment:
         """Take a matrix as fitted, a tensor or NumPy array [dim, dim], floating point; kept as float32.
 
         Raises:
-            ValueError: If the matrix is empty, not square, not floating point or not finite, or on the meta device; if
-                `base` embeds in another dim; if `logit_scale`, `strength` or the fingerprint's length is not a sensible
-                number.
+            ValueError: If the matrix is not square, floating point and finite, or another value does not go with it.
         """
         fitted = checked_matrix(matrix)
         strength = checked_number("strength", strength)
@@ -133,17 +131,7 @@ class Alignment:
 
     @classmethod
     def identity(cls, dim: int) -> Alignment:
-        """The alignment that changes nothing.
-
-        Args:
-            dim: The embedding dimension.
-
-        Example:
-            >>> Alignment.identity(3).matrix
-            tensor([[1., 0., 0.],
-                    [0., 1., 0.],
-                    [0., 0., 1.]])
-        """
+        """The alignment that changes nothing, [dim, dim]."""
         return cls(torch.eye(dim))
 
     @property
@@ -166,8 +154,7 @@ class Alignment:
 
         Returns:
             Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, a NumPy array of its
-            dtype, or a list. Computed in float32, also under autocast. Values are not looked at, which would stop a
-            GPU: NaN stays NaN, and what float16 can't hold (beyond 65504, above any CLIP's features) becomes infinite.
+            dtype, or a list. Computed in float32, also under autocast. NaN stays NaN.
 
         Raises:
             ValueError: If the last axis is not `dim`, or the values are not floating point.
@@ -320,28 +307,24 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
         array([ 0.894, -0.447])
     """
     kind = torch.Tensor if isinstance(parts, torch.Tensor) else np.ndarray
-    for given in (parts,) if without is None else (parts, without):
-        if not isinstance(given, kind) or not is_floating(given):
+    for one in (parts,) if without is None else (parts, without):
+        if not isinstance(one, kind) or not is_floating(one) or one.ndim < 2 or one.shape[-1] != parts.shape[-1]:
             raise ValueError(
-                f"The embeddings are {described(given)}. Pass tensors, or NumPy arrays, of floats, [k, dim]; for "
-                f"captions call model.encode_query."
+                f"The embeddings are {described(one)}. Pass tensors, or NumPy arrays, of floats, [k, dim], of one "
+                f"model; for captions call model.encode_query."
             )
     if isinstance(parts, np.ndarray):
         left_out = None if without is None else torch.from_numpy(without.astype(np.float32))
         query = compose(torch.from_numpy(parts.astype(np.float32)), left_out, weight)
         return query.numpy().astype(parts.dtype, copy=False)
-    if parts.ndim < 2 or parts.shape[-2] == 0:
-        raise ValueError(f"parts have shape {list(parts.shape)}. Pass the embeddings of one part or more, [k, dim].")
     query = F.normalize(parts.float(), dim=-1).sum(dim=-2)
     if without is not None:
-        if without.ndim < 2 or without.shape[-1] != parts.shape[-1]:
-            raise ValueError(
-                f"without has shape {list(without.shape)} and parts {list(parts.shape)}. Pass embeddings of one model."
-            )
         query = query - weight * F.normalize(without.float(), dim=-1).sum(dim=-2)
     length = query.norm(dim=-1, keepdim=True)
     if bool((length < 1e-6).any()):
-        raise ValueError("The parts and what is left out cancel: nothing is asked for. Pass a smaller weight.")
+        raise ValueError(
+            "Nothing is asked for: there are no parts, or what is left out cancels them. Pass a smaller weight."
+        )
     return (query / length).to(parts.dtype)
 
 
@@ -405,6 +388,4 @@ def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
         return fitted
     identity = torch.eye(fitted.shape[0], device=fitted.device)
     matrix = identity + strength * (fitted.detach() - identity)
-    if not torch.isfinite(matrix).all():
-        raise ValueError(f"At strength {strength:g} the matrix has infinite values. Pass one between 0 and 1.")
     return matrix.requires_grad_(fitted.requires_grad)  # a leaf, as the fitted one is: it can be copied and trained

@@ -36,15 +36,6 @@ class Base:
     quick_gelu: bool
     embed_dim: int
 
-    def __post_init__(self) -> None:
-        kinds = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
-        for name, kind in kinds.items():
-            if type(value := getattr(self, name)) is not kind:
-                raise ValueError(
-                    f"base.{name} is {value!r}, not of type {kind.__name__}. Pass it as in "
-                    f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
-                )
-
     def matches(self, other: Base | None) -> bool:
         """Whether both records mean one model, by OpenCLIP's rules for names; None, unknown, contradicts nothing.
 
@@ -56,19 +47,19 @@ class Base:
             >>> openai.matches(Base("ViT-B-32", "OpenAI", quick_gelu=True, embed_dim=512))
             True
         """
-        return other is None or self._key == other._key
 
-    @property
-    def _key(self) -> tuple[Any, ...]:
-        tag = self.pretrained.lower().replace("-", "_")
-        return self.model.removesuffix("-quickgelu"), tag, self.quick_gelu, self.embed_dim
+        def key(base: Base) -> tuple[Any, ...]:
+            tag = base.pretrained.lower().replace("-", "_")
+            return base.model.removesuffix("-quickgelu"), tag, base.quick_gelu, base.embed_dim
+
+        return other is None or key(self) == key(other)
 
     def __str__(self) -> str:
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
 
 
 def described_mark(mark: Mapping[str, Any]) -> str:
-    """What was merged into a model, its `FOLDED`, in words."""
+    """In words what was merged into a model, its `FOLDED`, or what stored embeddings were aligned by."""
     base, name = mark.get("base"), mark.get("alignment") or f"SHA-256 {str(mark.get('matrix_sha256'))[:12]}..."
     fitted_on = f", fitted on {base.get('model')} ({base.get('pretrained')})" if isinstance(base, dict) else ""
     return f"{name} at strength {mark.get('strength')}{fitted_on}"

@@ -50,10 +50,9 @@ class LABCLIP(nn.Module):
 
     Example:
         >>> from labclip import LABCLIP, scenes
-        >>> model = LABCLIP.from_pretrained("scenes")
-        >>> two = scenes.sample(2, seed=0)
-        >>> from PIL import Image
-        >>> images = model.encode_image([Image.fromarray(image) for image in two.images])
+        >>> from PIL.Image import fromarray
+        >>> model, two = LABCLIP.from_pretrained("scenes"), scenes.sample(2, seed=0)
+        >>> images = model.encode_image([fromarray(image) for image in two.images])
         >>> model.similarity(images, model.encode_text(two.captions)).numpy().shape
         (2, 2)
     """
@@ -148,10 +147,6 @@ class LABCLIP(nn.Module):
             FileNotFoundError: If the name, folder or repository does not exist.
             ValueError: If what is there is not sound, or the base is not the one the matrix was fitted on.
             OSError: If it can't be fetched.
-
-        Example:
-            >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
-            0.5
         """
         from labclip.io.hub import Access
         from labclip.io.opening import load_model
@@ -185,14 +180,11 @@ class LABCLIP(nn.Module):
         return own if self.aligned_logit_scale is None else self.aligned_logit_scale.to(own.dtype)
 
     def encode_image(self, image: Images, normalize: bool | None = None) -> torch.Tensor:
-        """The wrapped model's image features, untouched.
+        """The wrapped model's image features, [n, dim], untouched.
 
         Args:
             image: Preprocessed images, [n, 3, height, width], or a PIL image or a list of them.
             normalize: Whether to return unit-length rows; None is as the wrapped class (True for CoCa alone).
-
-        Returns:
-            Image features, [n, dim].
 
         Raises:
             ValueError: If it is anything else, or PIL images come without a `preprocess`.
@@ -255,7 +247,6 @@ class LABCLIP(nn.Module):
             ValueError: If a query has no part, or its parts and what is left out cancel.
 
         Example:
-            >>> from labclip import LABCLIP
             >>> model = LABCLIP.from_pretrained("scenes")
             >>> model.encode_query(["a red cube", "a blue sphere"], without=["a green ring"]).shape
             torch.Size([256])
@@ -294,8 +285,7 @@ class LABCLIP(nn.Module):
     def get_logits(self, image: Images, text: Texts) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled similarities of what `encode_image` and `encode_text` take, as the wrapped class gives them, aligned.
 
-        Returns:
-            Logits by image, [n_images, n_texts], and their transpose.
+        Returns logits by image, [n_images, n_texts], and their transpose.
         """
         logits = self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
         return logits, logits.T
@@ -304,9 +294,7 @@ class LABCLIP(nn.Module):
         """The wrapped class's forward, text side aligned.
 
         `image` and `text` are what `encode_image` and `encode_text` take, or None; `kwargs` what else the class takes.
-
-        Returns:
-            As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.
+        Returns a tuple (image_features, text_features, scale, bias if there is one) or a dict, as the wrapped class.
         """
         return self._aligned(self.clip(*self._inputs(image, text), **kwargs), normalize=True)
 
@@ -315,10 +303,8 @@ class LABCLIP(nn.Module):
     ) -> dict[str, Any]:
         """The wrapped class's `forward_intermediates`, with final text features and logits aligned.
 
-        Intermediate features of the towers stay what they are: the matrix acts on the final embedding alone.
-
-        `image`, `text` and `kwargs` are those of `forward`; with `normalize` final features have unit length. Returns
-        the wrapped class's dict.
+        Intermediate features of the towers stay what they are. `image`, `text` and `kwargs` are those of `forward`;
+        with `normalize` final features have unit length.
         """
         output = self.clip.forward_intermediates(*self._inputs(image, text), normalize=normalize, **kwargs)
         return self._aligned(output, normalize)
@@ -415,9 +401,8 @@ class LABCLIP(nn.Module):
         """The matrix; ValueError where something else computes it, so that what is done to it would be lost."""
         if "matrix" not in self._parameters:
             raise ValueError(
-                "The matrix of this LABCLIP is computed from other parameters (parametrize, weight_norm, prune). Make "
-                'it one again, torch.nn.utils.parametrize.remove_parametrizations(model, "matrix"), '
-                "remove_weight_norm or prune.remove, or fit with labclip.fit."
+                "The matrix of this LABCLIP is computed from other parameters (parametrize, weight_norm, prune). "
+                'Remove that, as torch.nn.utils.parametrize.remove_parametrizations(model, "matrix") does.'
             )
         return self.matrix
 

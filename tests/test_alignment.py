@@ -227,7 +227,6 @@ REFUSED = {
     r"shape \[3, 4\], but the alignment has dim 8, fitted on ViT-B-32.*\(openai\)": lambda: full()(torch.randn(3, 4)),
     r"a Tensor of torch.int64 \[3, 8\].*call model.encode_text": lambda: full()(torch.ones(3, DIM).long()),
     "are a str. Pass embeddings.*call model.encode_text": lambda: full()("a red cube"),
-    "base.quick_gelu is 'yes', not of type bool": lambda: Base("a", "b", quick_gelu="yes", embed_dim=2),
 }
 
 

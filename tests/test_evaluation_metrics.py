@@ -131,8 +131,8 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "1 of 2 rows are unusable; row 1 is all zeros"),
-        (torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "2 of 2 rows are unusable; row 0 is not finite"),
+        (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "row 1 is all zeros"),
+        (torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "row 0 is not finite"),
         (torch.ones(3), r"float32 \[3\]"),
         (torch.ones(2, 2, dtype=torch.int64), r"int64 \[2, 2\]"),
     ],
