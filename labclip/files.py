@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,9 @@ WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_c
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
 """The record of a feature folder, and of one that is not finished."""
 
-_PART = ".labclip-"
-
 
 def path_of(path: str | Path) -> Any:
-    """A path, or of a URL such as s3://bucket/photos what reads like one.
-
-    Raises:
-        ValueError: If the URL's protocol is not known, or needs a package that is not installed.
-    """
+    """A path, or of a URL such as s3://bucket/photos what reads like one; ValueError if fsspec can't open it."""
     if "://" not in str(path) or str(path).startswith("file://"):
         return Path(str(path).removeprefix("file://"))
     remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
@@ -47,12 +41,6 @@ def path_of(path: str | Path) -> Any:
     except (ImportError, ValueError) as error:
         raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
     return remote.UPath(path)
-
-
-def check_plain(path: Any) -> None:
-    """Refuse with ValueError a pipe or a device: reading it might never end."""
-    if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is a pipe or a device, not a file. Pass a file.")
 
 
 def weights_in(folder: Path) -> Path | None:
@@ -77,12 +65,7 @@ def check_embeds_into(folder: Path) -> None:
 
 
 def check_feature_folder(folder: Path) -> None:
-    """Refuse a path that is no finished folder of features.
-
-    Raises:
-        FileNotFoundError: If it is none.
-        ValueError: If it is not finished.
-    """
+    """Refuse a path that is no folder of features, FileNotFoundError, or no finished one, ValueError."""
     if (folder / MANIFEST).is_file():
         return
     if (folder / UNFINISHED).exists():
@@ -101,12 +84,7 @@ def sha256_of(path: Path, *, start: int = 0) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path that no file can be written to.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder, or may not be written.
-    """
+    """Refuse a path that no file can be written to: FileNotFoundError if its folder does not exist, else ValueError."""
     folder = path.absolute().parent
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
@@ -123,41 +101,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     What is no plain file, such as /dev/stdout, is written as it is. Errors as in `check_file`, and OSError.
     """
     check_file(path)
-    special = (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/"))
+    if (path.exists() and not path.is_file()) or path.absolute().as_posix().startswith("/dev/"):
+        yield path
+        return
     target = Path(os.path.realpath(path))  # a link stays one
+    part = target.with_name(f".labclip-{target.name}")  # what a kill leaves of it, the next try overwrites
     try:
-        if special:
-            yield path
-            return
-        with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as folder:
-            part = Path(folder, target.name)
-            yield part
-            with part.open("r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(part, target)
+        yield part
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(part, target)
     except OSError as error:
-        if error.errno is None or (error.filename is not None and _PART not in str(error.filename)):
+        if error.errno is None or error.filename not in (None, str(part)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
-
-
-def remove_parts(folder: Path, names: Container[str]) -> None:
-    """Remove what `whole_file` left of files of a folder where its process was killed.
-
-    A process that is still writing one of them then fails to finish it.
-    """
-    for part in folder.glob(f"{_PART}*/*"):
-        if part.name in names:
-            shutil.rmtree(part.parent, ignore_errors=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, *, needs: int = 0) -> None:
-    """Refuse a folder that files can't be written in, or with less than `needs` bytes free; none is made.
-
-    Raises:
-        ValueError: If it is a file, or too little is free.
-        OSError: If it can't be written.
-    """
+    """Refuse a folder that is a file or has less than `needs` bytes free, ValueError, or can't be written, OSError."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not there.is_dir():
         raise ValueError(f"{there} is a file. Pass the path of a folder.")
@@ -175,10 +138,8 @@ def make_folder(folder: Path) -> None:
 
 def read_json(path: str | Path, *, remedy: str = "") -> Any:
     """The value of a JSON file, UTF-8; ValueError names the file, the line and the column, and ends with `remedy`."""
-    file = path_of(path)
-    check_plain(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(path_of(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {remedy}".rstrip()) from error
 

@@ -39,10 +39,10 @@ def copied(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any
 
 def npy(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     """A NumPy file of one array [rows, dim]."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        shape, by_columns, dtype = read[np.lib.format.read_magic(source)](source)
-    except (ValueError, KeyError) as error:
+        np.lib.format.read_magic(source)
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(source)
+    except ValueError as error:
         raise ValueError(f"is not a whole NumPy file ({first_line(error)})") from error
     if column is not None:
         raise ValueError(f"holds one array, and no {column!r}. Leave out `column`")

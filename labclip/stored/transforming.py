@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment, align
-from labclip.base import Base
-from labclip.files import MANIFEST, path_of, read_json_object, remove_parts, whole_file
+from labclip.base import Base, described_mark
+from labclip.files import MANIFEST, path_of, read_json_object, whole_file
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
@@ -64,9 +64,8 @@ def transform(
     """Align stored text embeddings of a base: every row times the matrix, nothing else changed.
 
     Files are read and written in blocks, so memory does not grow with them. Each is whole under its name or not there.
-    Killed at any moment, the same call goes on with the files that are not done, and ends with the same bytes; where
-    all are done it only returns the manifest. This stands beside the result and says what it was made of and by; with
-    it, a second transform of the result is refused.
+    Killed at any moment, the same call goes on with the files that are not done, and ends with the same bytes. The
+    manifest stands beside the result; with it, a second transform of the result is refused.
 
     Args:
         source: Text embeddings of the alignment's base, any scale, float16, float32 or float64: a `.npy` file
@@ -90,10 +89,9 @@ def transform(
     Raises:
         FileNotFoundError: If the source or the alignment does not exist.
         ValueError: If the source holds image embeddings by its name or folder, is aligned already, or is of another
-            base as its feature folder says; if the target is the source, or is there and was not made by the same call;
-            if files can't be read, are of another dim, have rows that are not finite, or would have: the first is
-            named, and all that can be done are.
-        OSError: If the target can't be written.
+            base as its feature folder says; if the target is there and was not made by the same call; if files are not
+            whole, are of another dim, or have rows that are not finite: the first is named, and all others are done.
+        OSError: If a file can't be read or written.
         MissingPackageError: If Parquet is to be read without pyarrow, or a URL without universal-pathlib.
 
     Example:
@@ -113,19 +111,13 @@ def transform(
     if os.path.realpath(str(written)) == os.path.realpath(str(read)):
         raise ValueError(f"{target} is the input itself. Pass another path to write to.")
     manifest = {
-        "library_name": "labclip",
-        "format_version": FORMAT_VERSION,
-        "source": read.name,
-        "alignment": name_of(alignment),
-        "matrix_sha256": matrix_sha256(chosen.fitted),
-        "strength": chosen.strength,
+        "library_name": "labclip", "format_version": FORMAT_VERSION, "source": read.name,
+        "alignment": name_of(alignment), "matrix_sha256": matrix_sha256(chosen.fitted), "strength": chosen.strength,
         "base": None if chosen.base is None else vars(chosen.base),
-        "normalize": normalize,
-        "column": column,
-        "dim": chosen.dim,
-    }
+        "normalize": normalize, "column": column, "dim": chosen.dim,
+    }  # fmt: skip
     manifest_file = _manifest_of(written, is_folder=is_folder)
-    done = _done_before(written, manifest_file, manifest, shards, is_folder=is_folder, force=force)
+    done = _done_before(written, manifest_file, manifest, shards, is_folder, force)
 
     def record() -> None:
         manifest["shards"] = [done[shard.name] for shard in shards if shard.name in done]
@@ -163,12 +155,10 @@ def transform(
 
 
 def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
-    """The files of a source; FileNotFoundError or ValueError if there is none that is read."""
+    """The files of a source."""
     if source.is_file():
         if source.suffix.lower() not in FORMATS:
-            raise ValueError(
-                f"{source} ends in {source.suffix!r}. Stored embeddings are read from {', '.join(FORMATS)}."
-            )
+            raise ValueError(f"{source} is no file of {', '.join(FORMATS)}, from which stored embeddings are read.")
         if target.suffix.lower() != source.suffix.lower():
             raise ValueError(f"{target} does not end in {source.suffix}. The format is kept: end its name so.")
         return [Shard(source.name, source, target)]
@@ -191,9 +181,9 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
 
 def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
     """Refuse with ValueError embeddings of images, of another base than the alignment's, and aligned ones."""
-    if source.is_dir() and _recorded_features(source):
-        raise ValueError(f"{source} is a feature folder. {LEFT_ALONE}. Pass {source}/text_features.npy.")
-    recorded = _recorded_features(source.parent).get("base")
+    path = source.parent / MANIFEST
+    found = read_json_object(path) if path.is_file() else {}
+    recorded = found.get("base") if "images_sha256" in found else None  # else it is no feature folder's
     if recorded and base is not None and not Base(**recorded).matches(base):
         raise ValueError(
             f"{source} holds embeddings of {Base(**recorded)}, as its {MANIFEST} says, but the alignment was fitted on "
@@ -207,7 +197,7 @@ def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) ->
     manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
     for path in [*manifests, *(_manifest_of(file, is_folder=False) for file in files)]:
         if path.is_file():
-            by = _described(read_json_object(path))
+            by = described_mark(read_json_object(path))
             raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
 
 
@@ -215,37 +205,17 @@ def _files_in(folder: AnyPath) -> list[AnyPath]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def _recorded_features(folder: AnyPath) -> dict[str, Any]:
-    """The manifest of a folder that `embed` made; empty of another."""
-    path = folder / MANIFEST
-    found = read_json_object(path) if path.is_file() else {}
-    return found if found.get("library_name") == "labclip" and "images_sha256" in found else {}
-
-
 def _manifest_of(path: AnyPath, *, is_folder: bool) -> AnyPath:
     """The manifest of a result: in a folder, beside a file. Readers of folders skip names that begin with "_"."""
     return path / "_labclip.json" if is_folder else path.with_name(f"_{path.name}.labclip.json")
 
 
-def _described(manifest: Mapping[str, Any]) -> str:
-    """In words what a manifest says embeddings were aligned by."""
-    by = manifest.get("alignment") or f"a matrix with SHA-256 {str(manifest.get('matrix_sha256'))[:12]}..."
-    return f"{by} at strength {manifest.get('strength')}"
-
-
 def _done_before(
-    target: AnyPath,
-    path: AnyPath,
-    manifest: Mapping[str, Any],
-    shards: Sequence[Shard],
-    *,
-    is_folder: bool,
-    force: bool,
+    target: AnyPath, path: AnyPath, manifest: Mapping[str, Any], shards: Sequence[Shard], is_folder: bool, force: bool
 ) -> dict[str, Any]:
     """The records of the files that an earlier call with the same manifest has done; its other files are removed.
 
-    Raises:
-        ValueError: If the target is there and was not made by the same call, unless with `force`.
+    ValueError if the target is there and was not made by the same call, unless with `force`.
     """
     found = read_json_object(path) if path.is_file() else {}
     records = {record["name"]: record for record in found.get("shards", ())}
@@ -259,16 +229,12 @@ def _done_before(
     for key in _COMPARED if found else ():
         if found.get(key) != manifest[key]:
             raise ValueError(
-                f"{target} is aligned by {_described(found)}: its {key} is {found.get(key)!r}, not {manifest[key]!r}. "
-                f"{_OTHER}"
+                f"{target} is aligned by {described_mark(found)}: its {key} is {found.get(key)!r}, not "
+                f"{manifest[key]!r}. {_OTHER}"
             )
     done = {shard.name: records[shard.name] for shard in shards if found and _is_done(shard, records.get(shard.name))}
     for name in files.keys() - done.keys() if is_folder else ():
         files[name].unlink(missing_ok=True)
-    if isinstance(target, Path):
-        parts = [path, *(shard.target for shard in shards)]
-        for folder in {part.parent for part in parts}:
-            remove_parts(folder, {part.name for part in parts})
     return done
 
 
@@ -296,10 +262,7 @@ def _whole(target: AnyPath) -> Iterator[Path]:
 def _aligned_file(
     shard: Shard, seen: Callable[[int], Any], *, matrix: torch.Tensor, normalize: bool, column: str | None
 ) -> dict[str, Any] | Exception:
-    """Align a file: its record, or a ValueError that goes on after its name, or an OSError of the target.
-
-    `seen` is told of the bytes of each block.
-    """
+    """Align a file: its record, or a ValueError that goes on after its name, or an OSError. `seen` counts bytes."""
     count = 0
 
     def change(rows: Rows) -> Rows:
@@ -321,18 +284,16 @@ def _aligned_file(
         seen(rows.nbytes)
         return aligned.numpy().astype(rows.dtype, copy=False)
 
-    def contents() -> Iterator[Any]:
-        """What fails while the source is read is a ValueError, so that the other files are done."""
-        try:
-            with shard.source.open("rb") as file:
-                yield from (copied if shard.copied else FORMATS[shard.source.suffix.lower()])(file, change, column)
-        except OSError as error:
-            raise ValueError(f"can't be read ({error.strerror or error})") from error
-
+    contents = copied if shard.copied else FORMATS[shard.source.suffix.lower()]
     try:
         version = shard.version
-        with torch.inference_mode(), _whole(shard.target) as part, part.open("wb") as file:
-            file.writelines(contents())
+        with (
+            torch.inference_mode(),
+            shard.source.open("rb") as read,
+            _whole(shard.target) as part,
+            part.open("wb") as file,
+        ):
+            file.writelines(contents(read, change, column))
             size = file.tell()
     except (ValueError, OSError) as error:
         return error
