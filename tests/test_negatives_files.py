@@ -130,9 +130,9 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path):
     arguments = ("--method", "swap", "--attributes", "red,blue")
     assert "exists already. Name another file, or pass --force" in fails(path, out, *arguments)
     assert out.read_text() == "precious"
-    assert "is the input itself" in fails(path, path, *arguments)
+    assert "exists already" in fails(path, path, *arguments)
     (tmp_path / "link.csv").symlink_to(path)
-    assert "is the input itself" in fails(path, tmp_path / "link.csv", *arguments)
+    assert "exists already" in fails(path, tmp_path / "link.csv", *arguments)
     assert rows_of(path) == ROWS
     assert run(path, out, *arguments, "--force").exit_code == 0
     assert run(path, tmp_path / "link.csv", *arguments, "--force").exit_code == 0

@@ -21,7 +21,7 @@ WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s]
 
 
 def clean(caption: str, max_words: int | None = None) -> str:
-    """Clean a caption the way ARO does: lower case, without most punctuation, cut to a number of words.
+    """Clean a caption the way ARO does: lower case, without most punctuation; cleaning it again changes nothing.
 
     >>> clean('A Dog, and "two" cats.', max_words=4)
     'a dog, and two'
@@ -30,9 +30,6 @@ def clean(caption: str, max_words: int | None = None) -> str:
         caption: Any text.
         max_words: Keep this many space-separated words, or all of them when None. The paper keeps 40 for negatives,
             ARO 30 for its order tests.
-
-    Returns:
-        The cleaned caption; cleaning it again changes nothing.
 
     Source: `pre_caption` of ARO (arXiv:2210.01936), in whose cleaned captions LABCLIP's negatives are shuffled.
     """
@@ -90,9 +87,6 @@ def true_captions(
 
     The one rule of which negatives are none: those that say the same as a caption of the image, whichever row it is in.
     An image that is not known, None, has none.
-
-    >>> ("1.jpg", comparable("a owl")) in true_captions(["1.jpg"], ["An owl."])
-    True
     """
     pairs = [(image, caption) for image, caption in zip(images, captions, strict=True) if image is not None]
     return {(image, form) for image, caption in pairs for form in comparable_forms(caption, max_words)}

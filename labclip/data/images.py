@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from labclip.data.parquet import open_parquet
-from labclip.files import check_plain
+from labclip.packages import open_parquet
 from labclip.towers.pixels import BROKEN, eight_bits
 
 if TYPE_CHECKING:
@@ -66,12 +65,7 @@ class ImageSource:
         return f"{self.name} ({self.location})" if self.location else self.name
 
     def read(self) -> bytes:
-        """The bytes that decide the image: those of its file, or its shape and pixels.
-
-        Raises:
-            OSError: If they can't be read.
-            ValueError: If the image is only named, with neither a file nor data.
-        """
+        """The bytes that decide the image: those of its file, or its shape and pixels."""
         if isinstance(self.data, bytes):
             return self.data
         if self.data is not None:
@@ -82,7 +76,6 @@ class ImageSource:
             with ParquetImages() as tables:
                 return tables.read(self)
         if self.start is None:
-            check_plain(self.file)
             return self.file.read_bytes()
         with self.file.open("rb") as file:
             file.seek(self.start)
@@ -91,9 +84,7 @@ class ImageSource:
     def decode(self, data: bytes) -> Image.Image:
         """The image from what `read` gave, in 8 bits, cropped; it lies as it is stored.
 
-        Raises:
-            ValueError: If the bytes are not a whole image, a pixel is not finite, or the box has no pixel in the image.
-                The message follows the image's name.
+        ValueError, which follows the image's name, if the bytes are no whole image, or the box has no pixel in it.
         """
         if isinstance(self.data, np.ndarray):
             image = Image.fromarray(self.data)

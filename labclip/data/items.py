@@ -22,9 +22,9 @@ from labclip.checks import NOTE
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
 from labclip.data.images import ImageSource
-from labclip.data.parquet import parquet_columns
 from labclip.data.rows import Cells, find_inputs, read_rows
 from labclip.files import path_of
+from labclip.packages import parquet_columns
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
@@ -54,13 +54,10 @@ class Kind(IntEnum):
 
 
 class Part(NamedTuple):
-    """A noun phrase of a caption, and the same with a modifier that is wrong for the image.
+    """A noun phrase of a caption, "a red shirt", and the same with a modifier that is wrong for the image.
 
-    Attributes:
-        text: For example "a red shirt".
-        negative: For example "a blue shirt"; never true by any caption of the image.
-        kind: "swap" if the wrong modifier belongs to another noun of the caption, "foil" if no caption of the image
-            has it.
+    `negative` is never true by any caption of the image. `kind` is "swap" if the wrong modifier belongs to another noun
+    of the caption, "foil" if no caption of the image has it.
     """
 
     text: str
@@ -80,8 +77,7 @@ class Item:
         negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
         parts: Parts of the captions with a wrong one of each, as `labclip.negatives.add_parts` writes them.
         keywords: Words of the captions, written beside them; they have no negative.
-        problem: Why the row can't be used, as a sentence goes on after the location: "has an empty caption". "" where
-            it can.
+        problem: Why the row can't be used, as the location's sentence goes on: "has an empty caption". "" where it can.
     """
 
     image: ImageSource | None
@@ -122,7 +118,7 @@ def read_items(
     require_image: bool = True,
     clean: bool | None = None,
 ) -> Iterator[Item]:
-    r"""Every row of files of captions, in order, as it is read.
+    r"""Every row of files of captions, in order, as it is read. Arguments not told here are those of `labclip.embed`.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -134,25 +130,9 @@ def read_items(
     >>> bad.location, bad.name, bad.problem
     ('captions.csv line 3', '2.jpg', 'has an empty caption')
 
-    Args:
-        paths: Files of captions, as `find_inputs` takes them: csv, tsv, jsonl, ndjson, json (a list of objects, an
-            object of them, COCO captions, Karpathy's), Parquet, txt (a caption a line) and WebDataset tars.
-        images: The folder, or its URL, that paths of images are relative to; by default the one that each file is in.
-        column: The captions'; None takes the first of `CAPTIONS` that a row has. A cell is a text, or a list of texts
-            or of Karpathy's sentences.
-        image_column: The images'; None takes the first of `IMAGES` that a row has. Where `filename` and `filepath` are
-            both there, as in Karpathy's files, the image is `filepath/filename`.
-        negative_columns: The negatives'; None takes all that are there of `negative`, `negative_2`, ..., `negatives`,
-            `neg_caption`, `negative_caption`. A cell is a text or a list of them.
-        negative_images: Those of images that the negatives describe, the first for the first column of negatives, and
-            so on.
-        split: Rows to take, by their column `split`; None takes all.
-        require_image: Whether a row without an image is bad. If not, the columns `IDENTIFIERS` count as well.
-        clean: True cleans captions and negatives alike, to 40 words, False takes them as they are. None does too, but
-            is an error where a caption that is not clean has a negative that `negatives.shuffle` has cleaned.
-
-    Yields:
-        An item a row.
+    `column` is by default the first of `CAPTIONS` that a row has, its cell a text, a list of texts or of Karpathy's
+    sentences; `image_column` the first of `IMAGES`, where `filename` and `filepath` together are `filepath/filename`.
+    `require_image` says whether a row without an image is bad; if not, the columns `IDENTIFIERS` count as well.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -160,20 +140,13 @@ def read_items(
         ValueError: If a file is malformed or lacks a column, if no row is of the splits asked for, or a fit could tell
             caption and negative by their full stop.
     """
-    if clean not in (None, True, False):
-        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
     inputs, told, other_splits, count = find_inputs(paths), "", set[str](), 0
+    texts = (column,) if column else CAPTIONS
+    sources = (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS)
+    needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
     for path in inputs:
-        table = _Table(
-            path.parent if images is None else path_of(images),
-            (column,) if column else CAPTIONS,
-            (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS),
-            negative_columns,
-            negative_images,
-            require_image,
-            clean,
-        )
-        needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
+        root = path.parent if images is None else path_of(images)
+        table = _Table(root, texts, sources, negative_columns, negative_images, require_image, clean)
         taken = ""
         for location, cells in read_rows(path, table.wanted(path, needed)):
             if not isinstance(cells, dict):
@@ -190,8 +163,8 @@ def read_items(
             _logger.log(NOTE, "%s: %s", path.name, taken)
             told = taken
     if split and not count:
-        asked, there = " or ".join(map(repr, split)), ", ".join(sorted(other_splits)[:10]) or "none"
-        raise ValueError(f"{', '.join(map(str, inputs))} has no row of split {asked}; it has {there}.")
+        there = ", ".join(sorted(other_splits)[:10]) or "none"
+        raise ValueError(f"{inputs[0]} has no row of split {' or '.join(map(repr, split))}; it has {there}.")
 
 
 class _RowError(ValueError):
@@ -292,10 +265,7 @@ class _Table:
         return _usual_negatives(names) if self.negatives is None else self.negatives
 
     def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
-        """For each caption of a list its negatives, each once, with the first image that it describes.
-
-        `captions` is how many the list has, None where there is one caption that is no list.
-        """
+        """For each caption its negatives, each once, with the first image that it describes; see `_by_caption`."""
         found: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
         for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
@@ -332,7 +302,7 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
 
 
 def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
-    """What a column has for each of the captions that a list has; None is one caption that is not a list."""
+    """What a column has for each of the `captions` that a list has; None is one caption that is not a list."""
     value = None if column is None else cells.get(column)
     values = _listed(value)
     if values is None and column in _NEGATIVES[:2] and isinstance(value, str) and value.startswith("["):
@@ -391,6 +361,5 @@ def _refuse_mixed(caption: str, negatives: Collection[str], location: str) -> No
             raise ValueError(
                 f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
-                "clean=True to clean both, or clean=False to keep them so; or write the file with "
-                "labclip negatives --clean."
+                "clean=True to clean both, or clean=False to keep them so."
             )

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.data.images import Box, ImageSource
-from labclip.files import check_plain
 
 
 @dataclass
@@ -25,9 +24,6 @@ class DataFiles:
         images: Folder that paths of images are relative to; None is the folder of `data`.
         on_missing: "raise", or "skip" to leave out images that are not there, with a note.
         hint: What the data set needs and where people get it, for messages.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
     """
 
     data: Path | None
@@ -46,7 +42,6 @@ class DataFiles:
         self._ways: dict[tuple[str, ...], str] = {}
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
-        check_plain(self.data)
         if self.images is not None and not self.images.is_dir():
             raise FileNotFoundError(f"There is no folder of images {self.images}. {self.hint}")
 
@@ -78,7 +73,7 @@ class DataFiles:
         raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
 
     def path_of(self, name: Any, location: str) -> Path:
-        """The path of an image; arguments and errors as in `image`."""
+        """The path of an image; ValueError if the name is no path inside the folder of images."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
         folder = self.images or self.folder
@@ -101,9 +96,6 @@ class DataFiles:
                 itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that
                 finds an image is taken for all that follow.
             box: Crop to this: left, top, width, height, in pixels.
-
-        Raises:
-            ValueError: If the name is no path inside the folder.
         """
         self.path_of(name, location)
         words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
@@ -143,19 +135,16 @@ class DataFiles:
         return path.name in self._names[path.parent]
 
     def caption(self, caption: Any, location: str) -> int:
-        """The row of a caption; errors as in `check_caption`."""
-        check_caption(caption, location)
+        """The row of a caption; ValueError if it is no text, or empty."""
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
         if caption not in self._caption_rows:
             self._caption_rows[caption] = len(self.captions)
             self.captions.append(caption)
         return self._caption_rows[caption]
 
     def settle(self) -> None:
-        """Report missing images, once everything is read.
-
-        Raises:
-            FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
-        """
+        """Note missing images, once all is read; FileNotFoundError if `on_missing` is "raise", or none is there."""
         if not self.missing:
             return
         missing, count = len(self.missing), len(self.image_sources)
@@ -167,20 +156,6 @@ class DataFiles:
         self.notes.insert(0, f"{told}; their items are left out.")
 
 
-def check_caption(caption: Any, location: str) -> None:
-    """Raise ValueError for a caption that is no text, or empty; `location` is file and position, for the message."""
-    if not isinstance(caption, str) or not caption.strip():
-        raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
-    if not caption.isascii():
-        try:
-            caption.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None
-
-
 def leads_out(folder: PurePath, name: str) -> bool:
-    """Whether a name in a file that somebody else wrote would open what lies outside an absolute folder.
-
-    On Windows so do names with a root and no drive, with another drive, and of a server.
-    """
+    """Whether a name in a file that somebody else wrote would open what lies outside an absolute folder."""
     return ".." in type(folder)(name).parts or folder not in (folder / name).parents

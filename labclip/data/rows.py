@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.images import ImageSource
-from labclip.data.parquet import open_parquet, parquet_columns
-from labclip.files import check_plain, read_json
+from labclip.files import read_json
+from labclip.packages import open_parquet, parquet_columns
 
 Cells = dict[str, Any]
 Row = tuple[str, Any]
@@ -173,7 +173,7 @@ def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, ta
     texts = {extension: tar.extractfile(found[extension]).read() for extension in found.keys() & {"json", "txt", "cls"}}
     cells: Any = _parsed(location, texts["json"]) if "json" in texts else {"caption": None}
     if not isinstance(cells, dict):
-        raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
+        return cells  # which its reader refuses
     for extension, column in (("txt", "caption"), ("cls", "cls")):
         if extension in texts:
             # What is not UTF-8 becomes a text that no model can read, so that its row is told to be bad.
@@ -186,15 +186,9 @@ def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, ta
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": separated_rows,
-    ".tsv": separated_rows,
-    ".jsonl": jsonl_rows,
-    ".ndjson": jsonl_rows,
-    ".json": json_rows,
-    ".parquet": parquet_rows,
-    ".txt": text_rows,
-    ".tar": tar_rows,
-}
+    ".csv": separated_rows, ".tsv": separated_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows,
+    ".parquet": parquet_rows, ".txt": text_rows, ".tar": tar_rows,
+}  # fmt: skip
 
 
 def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
@@ -205,31 +199,24 @@ def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; of another those of its first row."""
+    """The columns of a file, of one that is not Parquet those of its first row."""
     if path.suffix.lower() == ".parquet":
         return list(parquet_columns(path))
     return next((list(cells) for _, cells in read_rows(path) if isinstance(cells, dict)), [])
 
 
 def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
-    """Values of a row, in the order of `names`; ValueError where it is no object, or lacks some of them."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{location} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
-    lacking = [name for name in names if name not in entry]
-    if lacking:
-        raise ValueError(f"{location} has no {', '.join(lacking)}; it has {', '.join(map(str, entry)) or 'nothing'}.")
-    return [entry[name] for name in names]
+    """Values of a row, in the order of `names`; ValueError where it is no object, or lacks one of them."""
+    there = entry if isinstance(entry, dict) else {}
+    if lacking := [name for name in names if name not in there]:
+        raise ValueError(f"{location} has no {lacking[0]}; it has {', '.join(map(str, there)) or 'nothing'}.")
+    return [there[name] for name in names]
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that captions are read from.
+    """The files of captions: a file, a pattern such as "shards/*.tar", a folder of tars or of Parquet, or several.
 
-    Args:
-        captions: A file, a pattern such as "shards/*.tar", a folder of tars or of Parquet files, or several of these.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the kind of a file is not known, it is empty, or one is named twice.
+    FileNotFoundError if there is none; ValueError if the kind of one is not known, it is empty, or is named twice.
     """
     several = [captions] if isinstance(captions, str | Path) else captions
     found = [path for one in several for path in _matching(Path(one).expanduser())]
@@ -250,7 +237,6 @@ def _matching(path: Path) -> list[Path]:
         if sum(map(bool, shards)) != 1:
             raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
         return shards[0] or shards[1]
-    check_plain(path)
     if matches := sorted(one for one in map(Path, glob.glob(str(path), recursive=True)) if one.is_file()):
         return matches
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")

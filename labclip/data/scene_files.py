@@ -26,7 +26,7 @@ _WAYS = ("{path}", "images/{path}")
 
 
 class SceneEntry(NamedTuple):
-    """One image: its name in the file, its objects in the file's order, and file and position."""
+    """An image: its name in the file, its objects in the file's order, and file and position."""
 
     image: str
     objects: tuple[Object, ...]
@@ -44,14 +44,13 @@ class SceneFile(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LabelledScenes:
-    """n images with what is in them.
+    """Images with what is in them.
 
     Attributes:
         images: One a scene.
         objects: Per image its objects as (attribute, name), in the order in which the caption names them.
         captions: One an image, that says which attribute goes with which object.
-        swapped: The same caption with two attributes swapped; None where no swap says anything else, as where the
-            attributes or the objects are equal.
+        swapped: The same caption with two attributes swapped; None where no swap says anything else.
         name: What these images are, for reports.
         notes: What was left out, with counts.
     """
@@ -155,12 +154,7 @@ def swapped_caption(objects: Sequence[Object]) -> str | None:
 
 
 def read_scene_file(path: Path) -> SceneFile:
-    """Read a file that says what is in each image; its content tells its form. No image is opened.
-
-    The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the columns
-    `object1_color`, `object1_shape` and so on, the scenes of CLEVR as json, or a csv with the columns `character_name`,
-    `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
-    """
+    """Read a file that says what is in each image; its content tells its form, `_clevr_pairs` and so on."""
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
     first = next((cells for _, cells in separated_lines(path)), [])
@@ -177,7 +171,7 @@ def read_scene_file(path: Path) -> SceneFile:
 
 
 def _clevr_pairs(path: Path) -> SceneFile:
-    """The authors' form, an image a line."""
+    """The LABCLIP authors' CLEVR csv without a header: `file,shape,colour,shape,colour,...`."""
     entries = []
     for location, cells in separated_lines(path):
         if len(cells) < 3 or len(cells) % 2 == 0:
@@ -188,7 +182,7 @@ def _clevr_pairs(path: Path) -> SceneFile:
 
 
 def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
-    """The form with one column an attribute."""
+    """The csv with the columns `filename`, `object1_color`, `object1_shape` and so on."""
     count = next(n for n in itertools.count(1) if f"object{n + 1}_color" not in header)
     names = ("filename", *(f"object{n}_{what}" for n in range(1, count + 1) for what in ("color", "shape")))
     entries = []
@@ -201,14 +195,10 @@ def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
 def _clevr_scenes(path: Path) -> SceneFile:
     """CLEVR's own scenes; the order of objects is the file's."""
     (scenes,) = fields(read_json(path), ("scenes",), str(path))
-    if not isinstance(scenes, list):
-        raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
     entries, splits = [], set()
     for number, scene in enumerate(scenes):
         location = f"{path.name} scene {number}"
         image, objects = fields(scene, ("image_filename", "objects"), location)
-        if not isinstance(objects, list) or not objects:
-            raise ValueError(f"{location}: 'objects' is not a list of objects.")
         colours, shapes = zip(*(fields(one, ("color", "shape"), location) for one in objects), strict=True)
         entries.append(_entry(image, colours, shapes, location))
         splits.add(str(scene.get("split", "")))

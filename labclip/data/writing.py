@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.images import ImageSource
-from labclip.data.parquet import open_parquet
 from labclip.data.rows import Row, read_rows
-from labclip.packages import PARQUET, require
+from labclip.packages import PARQUET, open_parquet, require
 
 WRITABLE = (".tsv", ".csv", ".jsonl", ".parquet")
 
@@ -22,11 +21,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def write_with_columns(path: Path, out: Path, new: New) -> None:
-    """Create `out`, of an ending in `WRITABLE`, with the rows of a table and columns added or replaced.
-
-    Raises:
-        ValueError: If rows differ in their columns or types, which only jsonl can hold.
-    """
+    """Create `out`, of an ending in `WRITABLE`, with the rows of a table and columns added or replaced."""
     if out.suffix.lower() == ".parquet":
         _write_parquet(path, out, new)
         return

@@ -13,20 +13,6 @@ from labclip.negatives.swapping import RELATIONS, Swapper, swap
 from labclip.negatives.taggers import FAMILIES
 
 __all__ = [
-    "FAMILIES",
-    "RELATIONS",
-    "Counts",
-    "Method",
-    "Part",
-    "Shuffler",
-    "Swapper",
-    "add",
-    "add_parts",
-    "clean",
-    "generate",
-    "keywords",
-    "parts",
-    "read",
-    "shuffle",
-    "swap",
-]
+    "FAMILIES", "RELATIONS", "Counts", "Method", "Part", "Shuffler", "Swapper", "add", "add_parts", "clean", "generate",
+    "keywords", "parts", "read", "shuffle", "swap",
+]  # fmt: skip

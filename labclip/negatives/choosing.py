@@ -54,10 +54,6 @@ def generate(
     Returns:
         One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
         as many as exist.
-
-    Raises:
-        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, or `image_index` has another
-            length.
     """
     checked_whole("k", k, least=1, most=MOST)
     captions, images = captions_of_images(captions, image_index)
@@ -76,11 +72,7 @@ def negatives_of(
     seed: int,
     progress: bool = False,
 ) -> tuple[list[list[str]], int]:
-    """Up to `k` negatives of each caption, and how many candidates were left out as they mean the same.
-
-    A caption's negatives depend on `seed`, the caption and what is true of its image, on no other caption before or
-    after; the first of many is the one that `k=1` gives.
-    """
+    """Up to `k` negatives of each caption, and how many candidates were left out as they mean the same."""
     words, found, same_meaning = getattr(method, "max_words", None), [], 0
     known = true_captions(images, captions, words)
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
@@ -105,10 +97,7 @@ def negatives_of(
 
 def _candidates(method: Method, caption: str, seed: int) -> Iterator[str]:
     made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
-    for candidate in [made] if isinstance(made, str) else made:
-        if not isinstance(candidate, str):
-            raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
-        yield candidate
+    yield from [made] if isinstance(made, str) else made
 
 
 def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable | None]]:

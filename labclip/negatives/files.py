@@ -13,7 +13,7 @@ from labclip.checks import checked_whole
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import CAPTIONS, PARTS, Item, read_items
-from labclip.data.rows import column_names, find_inputs
+from labclip.data.rows import column_names
 from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
 from labclip.negatives.choosing import MOST, Method, negatives_of
@@ -41,25 +41,21 @@ def read(
     image_column: str | None = None,
     clean: bool = False,
 ) -> list[Item]:
-    """Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
+    r"""Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
 
     A negative equal to its caption, or to another true caption of the same image, is left out, and so is one that
     repeats. Equal is what differs only in case, punctuation or "a" and "an". All rows are held in memory.
 
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "mine.jsonl"
-    ...     _ = path.write_text('{"image": "1.jpg", "caption": "a dog on a bed", "negative": "a bed on a dog"}')
-    ...     for item in read(path):
-    ...         print(item.image.name, item.captions, item.negatives)
-    1.jpg ('a dog on a bed',) (('a bed on a dog',),)
+    >>> _ = Path("mine.csv").write_text("image,caption,negative\n1.jpg,a dog on a bed,a bed on a dog\n")
+    >>> [(item.image.name, item.captions, item.negatives) for item in read("mine.csv")]
+    [('1.jpg', ('a dog on a bed',), (('a bed on a dog',),))]
 
     Args:
-        path: A file of captions, as `labclip.data.read_items` takes it.
+        path: A file of captions, as `labclip.embed` takes it.
         column: The captions' column. [default: caption, title, captions, sentences or text]
         negative_column: The negatives' column, one text a cell or a list of them. [default: all of negative,
             negative_2 ..., negatives, neg_caption, negative_caption that there are]
-        image_column: The column that says which image is described. [default: as `read_items` has it]
+        image_column: The column that says which image is described. [default: as in `labclip.embed`]
         clean: Whether to clean captions and negatives alike as ARO does, to 40 words. Shuffled negatives are cleaned;
             beside an uncleaned caption, a fit can learn to tell the two by their full stop.
 
@@ -68,8 +64,7 @@ def read(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        MissingPackageError: If it is Parquet and pyarrow is not installed.
-        ValueError: If it is empty, malformed or of another format, or has no such column; with the line.
+        ValueError: If it is malformed or has no such column.
     """
     rows = read_items(
         path, column=column, image_column=image_column, require_image=False, clean=clean,
@@ -125,7 +120,7 @@ def add(
 
     Raises:
         FileNotFoundError: If there is no such file, or no folder to write to.
-        ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
+        ValueError: If the input is malformed, lacks the column, or has one that is added; if `out` exists.
     """
     path, out = Path(path), Path(out)
     checked_whole("k", k, least=1, most=MOST)
@@ -152,28 +147,11 @@ def add_parts(
     force: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """Write a file's rows and columns with the parts and keywords of its captions added (`parts`, `keywords`).
+    """`add` of the parts and keywords of captions, as `parts` and `keywords` give them.
 
     The columns are `parts`, `part_negatives` and `part_kinds`, in each row lists of one length, and `keywords`. Lists
-    are JSON arrays in csv and tsv files. `out` appears whole or not at all.
-
-    Args:
-        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
-        out: A .tsv, .csv, .jsonl or .parquet file.
-        seed: Seed of which modifier is taken where there are several.
-        tagger: As in `parts`.
-        column: The captions' column, as `read` finds it.
-        image_column: The images' column, as `read` finds it. What a caption of the same image says is no wrong part.
-        force: Whether to overwrite `out`, which may be `path` itself.
-        progress: Whether to show a bar on stderr.
-
-    Returns:
-        Counts in which each part is a negative.
-
-    Raises:
-        FileNotFoundError: As in `add`.
-        MissingPackageError: If the tagger is not installed.
-        ValueError: If the input is malformed, lacks the column, or has one of those that are added; if `out` exists.
+    are JSON arrays in csv and tsv files. `seed` and `tagger` are those of `parts`. The counts returned count each part
+    as a negative.
     """
     path, out, tag = Path(path), Path(out), get_tagger(tagger)
     _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)
@@ -188,14 +166,7 @@ def add_parts(
 
 
 def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
-    """Items with the parts and keywords of their captions; those that have some keep them.
-
-    Args:
-        items: What `labclip.data.read_items` reads; all are held in memory, for what a caption of the same image says
-            is no wrong part.
-        seed: As in `add_parts`.
-        tagger: As in `add_parts`.
-    """
+    """Items with the parts and keywords of their captions; those that have some keep them. All are held in memory."""
     items = list(items)
     images, captions = _texts(items)
     found = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
@@ -216,20 +187,14 @@ def _texts(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
 def _captions(
     path: Path, out: Path, names: Sequence[str], column: str | None, image_column: str | None, *, force: bool
 ) -> tuple[str, list[str], list[bytes | None]]:
-    """The captions' column, the caption of each row, "" where it has none, and what identifies its image.
-
-    An `out` that can't be written, or columns that are there already, are errors.
-    """
-    if find_inputs(path) != [path] or path.suffix.lower() == ".tar":
-        raise ValueError(
-            f"{path} is not a table. Negatives are added to one csv, tsv, jsonl, json, Parquet or txt file."
-        )
+    """The captions' column, the caption of each row, "" where it has none, and what identifies its image."""
+    if path.is_dir() or path.suffix.lower() == ".tar":
+        raise ValueError(f"{path} is not a table. Pass one csv, tsv, jsonl, json, Parquet or txt file.")
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     check_file(out)
     if out.exists() and not force:
-        which = "is the input itself" if out.samefile(path) else "exists already"
-        raise ValueError(f"{out} {which}. Name another file, or pass force=True to overwrite it.")
+        raise ValueError(f"{out} exists already. Name another file, or pass force=True to overwrite it.")
     known = column_names(path)
     if clash := [name for name in names if name in known]:
         raise ValueError(f"{path.name} has a column {clash[0]!r} already. Rename it, or start without it.")

@@ -70,7 +70,6 @@ def parts(
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
-        ValueError: If captions are not strings, or `image_index` has another length.
 
     Source: the kinds of wrong parts are those of arXiv:2602.23906 (half-truths), restricted to what a caption excludes.
     """
@@ -91,20 +90,11 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
     >>> keywords(["A man in a red shirt."], tagger=tagger)
     [['man', 'red', 'shirt']]
 
-    Args:
-        captions: Captions, in English.
-        tagger: As in `parts`.
-
-    Returns:
-        The keywords of each caption, in its order.
-
-    Raises:
-        MissingPackageError: As in `parts`.
-        ValueError: As in `parts`.
+    `captions`, `tagger` and errors are those of `parts`.
     """
     tag = get_tagger(tagger)
     captions, _ = captions_of_images(captions, None)
-    return [_Tagged.of(caption, tag, always=True).keywords for caption in captions]
+    return [_Tagged.of(caption, tag).keywords for caption in captions]
 
 
 def parts_and_keywords(
@@ -112,7 +102,7 @@ def parts_and_keywords(
 ) -> list[tuple[list[Part], list[str]]]:
     """The parts and the keywords of captions, each tagged once, and of each its image, None where that is not known."""
     bar = tqdm(captions, unit=" captions", disable=not progress)
-    tagged = [_Tagged.of(caption, tag, always=True) for caption in bar]
+    tagged = [_Tagged.of(caption, tag) for caption in bar]
     return list(zip(_parts_of(tagged, images, seed), [one.keywords for one in tagged], strict=True))
 
 
@@ -148,16 +138,13 @@ class _Tagged(NamedTuple):
     keywords: list[str]
 
     @classmethod
-    def of(cls, caption: str, tag: Tagger, *, always: bool = False) -> _Tagged:
-        """What is found in a caption; one without a modifier is tagged for its keywords, where they are wanted."""
+    def of(cls, caption: str, tag: Tagger) -> _Tagged:
+        """What is found in a caption."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
+        tags = tag(words) if words else []
         modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
-        phrases, found = [], []
-        if words and (modifiers or always):
-            tags = tag(words)
-            phrases = [phrase for at, _ in modifiers if (phrase := _phrase(words, tags, at))]
-            found = _keywords(words, tags) if always else []
-        return cls(caption, frozenset(map(_singular, words)), modifiers, phrases, found)
+        phrases = [phrase for at, _ in modifiers if (phrase := _phrase(words, tags, at))]
+        return cls(caption, frozenset(map(_singular, words)), modifiers, phrases, _keywords(words, tags))
 
     def may_say(self, group: tuple[str, int], noun: str) -> bool:
         """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""

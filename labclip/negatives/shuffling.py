@@ -34,8 +34,6 @@ class Shuffler:
         if not words:
             return
         tags = self._tagger(words)
-        if len(tags) != len(words):
-            raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. Return one a word.")
         nouns = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_object(word, tag)]
         adjectives = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_quality(word, tag)]
         for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
@@ -62,21 +60,7 @@ def shuffle(
     >>> shuffle(["A red cube and a blue sphere."], k=2, tagger=tagger)
     [['a blue cube and a red sphere', 'a red sphere and a blue cube']]
 
-    Args:
-        captions: Captions, in English for the taggers that come with a name.
-        k: As in `generate`.
-        seed: As in `generate`.
-        image_index: As in `generate`.
-        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
-            Penn or Universal set.
-
-    Returns:
-        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
-        as many as exist.
-
-    Raises:
-        MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
-        ValueError: As in `generate`.
+    `tagger` is as in `parts`, all else, and what is returned, as in `generate`.
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
     """

@@ -77,15 +77,7 @@ def is_quality(word: str, tag: str) -> bool:
 
 
 def get_tagger(tagger: AnyTagger) -> Tagger:
-    """A function from the words of a caption to their tags.
-
-    Args:
-        tagger: "hanta" or None, "spacy", or such a function.
-
-    Raises:
-        MissingPackageError: If the package is not installed; it is a ModuleNotFoundError and a ValueError.
-        ValueError: If the name is another one, or spaCy lacks its English model.
-    """
+    """A function from the words of a caption to their tags: "hanta" or None, "spacy", or such a function as it is."""
     if callable(tagger):
         return tagger
     name = tagger or "hanta"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from labclip.data.images import ImageSource
-from labclip.data.parquet import parquet_columns
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.sources import Items, Sources
+from labclip.packages import parquet_columns
 
 
 @dataclass(frozen=True)
