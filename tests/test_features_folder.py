@@ -87,17 +87,10 @@ def test_a_flipped_byte_is_found_in_small_files_and_when_asked(features, monkeyp
     assert done.stdout == f"{features}: every byte is as it was written\n"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"precision": "float16"}, "its manifest_sha256 is another"),
-        ({"format_version": 3}, r"has format version 3, and labclip .* reads 2\. .* type: pip install --upgrade"),
-    ],
-)
-def test_an_edited_manifest_is_one_clear_error(features, changes, message):
+def test_another_version_of_the_format_is_one_clear_error(features):
     manifest = json.loads((features / "manifest.json").read_text())
-    (features / "manifest.json").write_text(json.dumps(manifest | changes))
-    with pytest.raises(ValueError, match=message):
+    (features / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    with pytest.raises(ValueError, match=r"has format version 3, .* reads 2\. .* type: pip install"):
         Features.load(features)
 
 

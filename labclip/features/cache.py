@@ -67,8 +67,7 @@ def encode(
         length, on the CPU.
 
     Raises:
-        ValueError: If an image can't be read or decoded (what could be is kept for the next run), or an embedding is
-            not finite.
+        ValueError: If an image can't be read or decoded: what could be is kept for the next run.
     """
     encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
     with Cache(None, model) if cache is None else nullcontext(cache) as known:
@@ -144,16 +143,9 @@ def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) ->
 class Cache:
     """Unit-length embeddings of one base by the SHA-256 of their content; a context manager.
 
-    Its name depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs what was
-    being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk, a
-    warning says so, and the run goes on.
-
-    Args:
-        folder: Where the file lies; made if need be. None keeps nothing.
-        model: The base.
-
-    Raises:
-        ValueError: If the file is damaged or can't be opened, or the folder can't be made.
+    The name of its file depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs
+    what was being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk,
+    a warning says so, and the run goes on. Without a folder nothing is kept.
     """
 
     def __init__(self, folder: Path | None, model: LABCLIP) -> None:

@@ -17,21 +17,12 @@ REPAIR = 'Repair it and run again, which goes on from here, or pass on_error="sk
 
 
 class Text(NamedTuple):
-    """A caption, part or keywords to be encoded.
+    """A caption, part or keywords to be encoded."""
 
-    Attributes:
-        image: The number of its image.
-        text: The text.
-        negatives: Its negatives.
-        shown: The key of the image that each negative describes, or None.
-        kind: What the text is.
-        location: Where it was read.
-    """
-
-    image: int
+    image: int  # the number of its image
     text: str
     negatives: tuple[str, ...]
-    shown: tuple[bytes | None, ...]
+    shown: tuple[bytes | None, ...]  # the key of the image that each negative describes, or None
     kind: Kind
     location: str
 
@@ -41,9 +32,7 @@ class Corpus:
 
     Captions come first, then the parts of all, then the keywords, each text of an image once.
 
-    Args:
-        items: The rows.
-        skip: Whether rows that can't be used are left out; else the first is an error.
+    With `skip`, rows that can't be used are left out; else the first is an error.
 
     Attributes:
         images: The images; those that only negatives describe come last.

@@ -23,17 +23,9 @@ from labclip.features.features import Features
 from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
-from labclip.files import (
-    MANIFEST,
-    check_embeds_into,
-    check_folder,
-    make_folder,
-    path_of,
-    sha256_of,
-)
+from labclip.files import MANIFEST, check_embeds_into, check_folder, make_folder, path_of, sha256_of
 from labclip.model import LABCLIP
 from labclip.negatives.files import with_parts
-from labclip.negatives.taggers import get_tagger
 from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount
 
@@ -73,12 +65,10 @@ def embed(
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
     Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. The
-    table is held in memory, about 1 kB for an image with a caption; images are not. A negative that says what its
-    caption or another caption of its image says (but for case, punctuation and "a" or "an") is no negative: it counts
-    as missing.
-
-    Where the captions come with parts and keywords, as `labclip.negatives.add_parts` writes them, these are texts of
-    the image too, each once: `Features.kind` tells them from captions. The keywords of a row are one text.
+    table is held in memory, about 1 kB for an image with a caption; images are not. A negative that says what a caption
+    of its image says (but for case, punctuation and "a" or "an") counts as missing. Parts and keywords that come with
+    the captions, as `labclip.negatives.add_parts` writes them, are texts of the image too: `Features.kind` tells them
+    from captions. The keywords of a row are one text.
 
     Args:
         model: The base, wrapped; its device and precision are used.
@@ -92,12 +82,11 @@ def embed(
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
         negative_images: The column of images that the negatives describe, a path each or none; of several, the first is
-            for the first column of negatives, and so on. An image that no caption describes is in
-            `Features.negative_images` only.
+            for the first column of negatives, and so on.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
-            are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
-            another order, as `negatives.shuffle` makes them: a fit would tell the two by their full stop.
+            are. None does too, but refuses a caption that is not clean beside a shuffled negative, which is: a fit
+            would tell the two by their full stop.
         parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them).
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
@@ -113,16 +102,13 @@ def embed(
 
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
-        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
-            `clean` has to be said, if the folder has features of something else, or other files, or if another process
-            is writing there; the message names the item.
-        MissingPackageError: If Parquet is to be read without pyarrow, or `engine` is "ray" without Ray,
-            or `parts` is True without HanTa.
+        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if `clean` has to be said, if the
+            folder has features of something else, or other files, or if another process is writing there.
+        MissingPackageError: If Parquet, Ray or parts need a package that is not installed.
 
     Example:
-        >>> from pathlib import Path
-        >>> from PIL import Image
         >>> import labclip
+        >>> from PIL import Image
         >>> scenes = labclip.scenes.sample(3)
         >>> rows = ["image,caption,negative"]
         >>> for number in range(3):
@@ -167,8 +153,6 @@ def embed(
             _check_same(f"{folder} has {has}", old, made_from, skip=skip)
         if finished:
             return Features.load(folder)
-        if parts:
-            get_tagger(None)
         encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,

@@ -35,21 +35,13 @@ _UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINV
 
 @dataclass(slots=True)
 class Encoded:
-    """One image's embedding, or what is wrong with the image.
-
-    Attributes:
-        source: The image.
-        row: Unit-length float32 [dim], little-endian; None where the image can't be used.
-        digest: SHA-256 of the image's bytes; empty where they could not be read.
-        problem: What is wrong; it follows the image's name in a sentence. Empty where nothing is.
-        pixels: What the model is given, until it has been.
-    """
+    """One image's embedding, or what is wrong with the image."""
 
     source: ImageSource
-    row: Embeddings | None = None
-    digest: bytes = b""
-    problem: str = ""
-    pixels: torch.Tensor | None = None
+    row: Embeddings | None = None  # unit-length float32 [dim], little-endian; None where the image can't be used
+    digest: bytes = b""  # SHA-256 of the image's bytes; empty where they could not be read
+    problem: str = ""  # it follows the image's name in a sentence; empty where nothing is wrong
+    pixels: torch.Tensor | None = None  # what the model is given, until it has been
 
 
 class Encoder:
@@ -64,14 +56,10 @@ class Encoder:
     Attributes:
         cut: Counts captions cut at the context length; `cut.warn()` says so. Nothing else does.
 
-    Raises:
-        ValueError: If the model has no preprocess or no tokenizer, or a number is below 1.
-
     Example:
         >>> import labclip
-        >>> from labclip.data.images import ImageSource
         >>> scene = labclip.scenes.sample(1)
-        >>> encoder = Encoder(labclip.LABCLIP.from_pretrained("scenes"), progress=False)
+        >>> encoder = Encoder(LABCLIP.from_pretrained("scenes"), progress=False)
         >>> [one.row.shape for one in encoder.images([ImageSource("scene", data=scene.images[0])])]
         [(256,)]
         >>> encoder.texts(scene.captions).shape
@@ -98,16 +86,10 @@ class Encoder:
     def images(
         self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
     ) -> Generator[Encoded, None, None]:
-        """Embed images, decoded in threads a bounded number ahead of the model.
+        """Embed images in their order, decoded in threads a bounded number ahead of the model.
 
-        Args:
-            sources: The images. Those in one Parquet file should come in the order of its rows.
-            total: How many there are, for the bar.
-            done: How many of these are done already, for the bar.
-
-        Yields:
-            Each image's embedding, or what is wrong with the image, in the order of `sources`. Close the iterator where
-            it is left early: until then the model stays in evaluation mode.
+        Those in one Parquet file should come in the order of its rows. `total` and `done` are for the bar. Close the
+        iterator where it is left early: until then the model stays in evaluation mode.
 
         Raises:
             OSError: If reading fails for a reason that is not the image's, as with too many open files.
@@ -124,17 +106,9 @@ class Encoder:
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str], locations: Sequence[str] = ()) -> Embeddings:
-        """Embed captions at the length they need; those with a common prefix share the work.
+        """The base's own embeddings of captions, unit-length float32 [len(captions), dim], little-endian.
 
-        Args:
-            captions: Any number of texts; all of them are in memory at once.
-            locations: Where each was read, for the message.
-
-        Returns:
-            The base's own text embeddings, unit-length float32 [len(captions), dim], little-endian.
-
-        Raises:
-            ValueError: If an embedding is not finite; the caption is named.
+        ValueError if one is not finite: it is named, with where it was read, one of the `locations`.
         """
         with evaluating(self.model), counting_truncation(self.cut):
             features = self.model.encode_text(list(captions), normalize=False, aligned=False)
@@ -206,10 +180,9 @@ def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
     if len(wrong):
-        what = "all zeros" if lengths[wrong[0]] == 0 else "not finite"
         raise ValueError(
-            f"The embedding of {name(int(wrong[0]))} is {what}. The model's weights are damaged, or its precision too "
-            f'low: try precision="fp32".'
+            f"The embedding of {name(int(wrong[0]))} is all zeros or not finite. The model's weights are damaged, or "
+            f'its precision too low: try precision="fp32".'
         )
     return rows
 

@@ -18,15 +18,7 @@ from numpy.typing import NDArray
 from labclip._version import __version__
 from labclip.base import Base
 from labclip.data.items import Kind
-from labclip.files import (
-    MANIFEST,
-    UNFINISHED,
-    check_feature_folder,
-    read_json_object,
-    remove_parts,
-    sha256_of,
-    whole_file,
-)
+from labclip.files import MANIFEST, UNFINISHED, check_feature_folder, read_json_object, sha256_of, whole_file
 
 FORMAT_VERSION = 2
 FIELDS = {
@@ -57,17 +49,8 @@ _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 class Progress:
     """How far a run is, in an SQLite file of the feature folder: whole after a kill at any moment, and a lock.
 
-    The lock is taken before anything else in the folder is touched; the system frees it after a kill.
-
-    Args:
-        folder: The feature folder.
-        force: Whether to forget an earlier run.
-
-    Attributes:
-        values: Plain JSON values; empty where nothing is begun.
-
-    Raises:
-        ValueError: If another process is writing, or the file can't be used.
+    The lock is taken before anything else in the folder is touched; the system frees it after a kill. `force` forgets
+    an earlier run. `values` are plain JSON values, empty where nothing is begun.
     """
 
     def __init__(self, folder: Path, *, force: bool) -> None:
@@ -130,16 +113,13 @@ class Progress:
 class Files:
     """The files of a feature folder while they grow: arrays by their field, lines of JSON by their file.
 
-    Args:
-        folder: The folder. Its manifest is removed: without one it counts as unfinished.
-        sizes: The bytes of each file that an earlier run has kept; what is behind them is cut off, and other files of
-            features are removed.
+    The folder's manifest is removed: without one it counts as unfinished. `sizes` are the bytes of each file that an
+    earlier run has kept; what is behind them is cut off, and other files of features are removed.
     """
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         self._folder = folder
         self._open: dict[str, BinaryIO] = {}
-        remove_parts(folder, {MANIFEST})  # of a run that was killed where it wrote it
         (folder / MANIFEST).unlink(missing_ok=True)
         for name in (*FIELDS, *LINES):
             if name not in sizes:
@@ -177,9 +157,7 @@ class Files:
     def finish(self, record: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Write the header of each array, then the manifest, with which the folder counts as finished.
 
-        Args:
-            record: What the manifest says of the features; `dim` and `counts` decide the shapes.
-            versions: Of the packages that made them.
+        Of the record, what the manifest says of the features, `dim` and `counts` decide the shapes.
         """
         shapes = _shapes(record)
         for name in shapes.keys() & self._open.keys():
@@ -193,9 +171,7 @@ class Files:
             if name in shapes:
                 files[path.name]["sample_sha256"] = sample_sha256(_mapped(path, *shapes[name]))
         head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
-        text = json.dumps(
-            sealed({**head, **record, "files": files, "versions": versions}), indent=1, ensure_ascii=False
-        )
+        text = json.dumps({**head, **record, "files": files, "versions": versions}, indent=1, ensure_ascii=False)
         with whole_file(self._folder / MANIFEST) as path:
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -234,7 +210,7 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The record of a finished folder, checked against its own hash."""
+    """The record of a finished folder."""
     check_feature_folder(folder)
     path = folder / MANIFEST
     manifest = read_json_object(path, remedy=_AGAIN)
@@ -243,16 +219,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version}, and labclip {__version__} reads {FORMAT_VERSION}. {_AGAIN} For a "
             f"later version type: pip install --upgrade labclip"
         )
-    if sealed(manifest) != manifest:
-        raise ValueError(f"{path} was changed after it was written: its manifest_sha256 is another. {_AGAIN}")
     return manifest
-
-
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the SHA-256 of all its other values, in their order."""
-    rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    text = json.dumps(rest, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return {**rest, "manifest_sha256": hashlib.sha256(text).hexdigest()}
 
 
 def sample_sha256(array: NDArray[Any]) -> str:

@@ -39,21 +39,13 @@ def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any],
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing.
-
-    Attributes:
-        base: The OpenCLIP model.
-        dim: The embedding dimension.
-        weights_sha256: As `weights_sha256` gives it.
-        precision: The dtype that the image tower computes in, for example "float32".
-        fingerprint: The base's own text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], any scale.
-    """
+    """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing."""
 
     base: Base | None
     dim: int
     weights_sha256: str | None = None
-    precision: str | None = None
-    fingerprint: Any = None
+    precision: str | None = None  # the dtype that the image tower computes in, for example "float32"
+    fingerprint: Any = None  # the base's own text embedding of `FINGERPRINT_CAPTION`, [dim], any scale
 
     @classmethod
     def of(cls, model: LABCLIP, *, weights: bool = True) -> Origin:
@@ -90,11 +82,7 @@ class Origin:
 
 
 def identity_of(model: LABCLIP) -> dict[str, Any]:
-    """What tells a base and its preprocessing apart from others, as plain JSON values.
-
-    Raises:
-        ValueError: If the model has no tokenizer or no preprocess.
-    """
+    """What tells a base and its preprocessing apart from others, as plain JSON values."""
     _, preprocess = tokenizer_and_preprocess(model)
     origin = Origin.of(model)
     config = getattr(model.clip.visual, "preprocess_cfg", None)

@@ -72,12 +72,6 @@ class RayEncoder(Encoder):
             return task, self._ray.get(result)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None  # as it would be raised here
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.OutOfMemoryError) as error:
-            raise ValueError(
-                f"A Ray worker ended again and again ({str(error).splitlines()[0]}). What was embedded is kept. See "
-                f"that its machine has memory for the model and `batch_size` {self.batch_size}, and type the same call "
-                f"again."
-            ) from error
 
     def _workers(self) -> list[Any]:
         """Workers, as many as the cluster has room for."""
