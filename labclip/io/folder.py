@@ -95,9 +95,7 @@ def write(alignment: Alignment, folder: Path) -> None:
 def load(folder: str | Path) -> Alignment:
     """Read an alignment folder: keys, types, shape, values, hash and dim are all checked.
 
-    Raises:
-        FileNotFoundError: If the folder or one of the two files is missing.
-        ValueError: If anything in them is not what it should be; the message names the file and the reason.
+    FileNotFoundError if one of the two files is missing; ValueError if anything in them is not what it should be.
     """
     folder = Path(folder)
     if not is_alignment_folder(folder):
@@ -166,16 +164,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignment:
     """Read a torch checkpoint as the paper's code saves them: `linear.weight` [dim, dim] and `t`, the log-temperature.
 
-    A published matrix is recognised by its hash and gets its base and where it comes from.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is anything but two plain float32 tensors, or `base` is not the one a published matrix has.
+    A published matrix is recognised by its hash and gets its base and where it comes from. ValueError if the file holds
+    anything but two plain float32 tensors, or `base` is not the one a published matrix has.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
-    return alignment_of(path.read_bytes(), str(path), base=base)
+    return alignment_of(Path(path).read_bytes(), str(path), base=base)
 
 
 def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> Alignment:

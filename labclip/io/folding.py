@@ -76,9 +76,8 @@ def fold(
         added.
 
     Raises:
-        ValueError: If there is no alignment, no text projection is found, or it has another dim; if dim, activation or
-            fingerprint show that the alignment was fitted on another model, or the model is folded already; if the
-            other library has no form for it.
+        ValueError: If there is no alignment or no text projection; if dim, activation or fingerprint show that the
+            alignment was fitted on another model, or the model is folded already; if the library has no form for it.
 
     Example:
         >>> import labclip
@@ -203,11 +202,7 @@ def _kind_of(model: Any) -> str:
 
 @torch.no_grad()
 def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> None:
-    """Refuse with ValueError a model that the alignment was not fitted on, or into which a matrix was merged already.
-
-    The fingerprint is compared where the alignment has one and a tokenizer is known: the model's own, else that of the
-    recorded base, else CLIP's where a model of another library has CLIP's vocabulary.
-    """
+    """`check_fits` of a model of any kind; the fingerprint is compared where a tokenizer is known."""
     tokenizer = tokenizer or default_tokenizer(alignment.base)
     if kind == "openclip":
         check_base(model, alignment, tokenizer)
@@ -220,10 +215,9 @@ def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> 
         quick_gelu = to_onnx.quick_gelu_of(model)
         features = to_onnx.caption_features(model, alignment) if asked else None
         if quick_gelu is None and alignment.base is not None:
+            gelu = "QuickGELU" if alignment.base.quick_gelu else "GELU"
             warnings.warn(
-                f"The ONNX file does not show whether it runs QuickGELU or GELU. The alignment was fitted on "
-                f"{alignment.base}, which runs {'QuickGELU' if alignment.base.quick_gelu else 'GELU'}: make sure of "
-                f"it.",
+                f"The ONNX file does not show whether it runs {gelu}, as {alignment.base} does: make sure of it.",
                 stacklevel=4,
             )
     else:
@@ -236,10 +230,7 @@ def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> 
 
 
 def _projection_of(model: Any, dim: int) -> tuple[Any, str]:
-    """The module that holds the last linear map of the text side, and its name there.
-
-    ValueError if none is found, or it is no linear map or gives another dim.
-    """
+    """The module that holds the last linear map of the text side, and its name there."""
     text_alone = of_transformers(model) and model.config.model_type.endswith("text_model")
     places = [*_PLACES, "head"] if text_alone else _PLACES
     for place in places:

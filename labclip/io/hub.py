@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import constants, errors
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from labclip._version import __version__
 from labclip.alignment import Alignment
@@ -69,31 +68,12 @@ DEFAULT = Access()
 Read = TypeVar("Read")
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Refuse with ValueError what is not "org/name", before it becomes part of a path or address."""
-    with suppress(errors.HFValidationError):
-        validate_repo_id(repo_id)
-        if "/" in repo_id and repo_id.isascii():
-            return
-    raise ValueError(
-        f"{repo_id!r:.120} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
-        f"For a folder on this machine, pass its path, for example './name'."
-    )
-
-
 def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], Read]) -> Read:
     """Fetch what labclip reads of a Hub repository into the client's cache, or find it there, and read it.
 
     Where `read` raises ValueError or FileNotFoundError, the folder is not sound. It is removed from the cache, so that
     the next call fetches it again.
-
-    Raises:
-        ValueError: If `repo_id` is none, or what came is not sound.
-        FileNotFoundError: If the repository or revision does not exist, or is not cached and the network is off.
-        PermissionError: If the Hub refuses it.
-        ConnectionError: If it can't be fetched.
     """
-    check_repo_id(repo_id)
     with _explained(repo_id, access):
         folder = huggingface_hub.snapshot_download(
             repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments
@@ -108,10 +88,7 @@ def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], R
 
 
 def weights_of(base: Base, access: Access = DEFAULT) -> Path:
-    """The file with the weights of a tag, from the cache or fetched; of no tag, the file that is named.
-
-    Raises as `snapshot`.
-    """
+    """The file with the weights of a tag, from the cache or fetched; of no tag, the file that is named."""
     import open_clip  # which an alignment alone does without
 
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
@@ -178,7 +155,6 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
 
 def push(saved: Any, repo_id: str, **options: Any) -> str:
     """`push_to_hub` of what has `save_pretrained`; `options` are those of `push_folder`."""
-    check_repo_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
         saved.save_pretrained(folder)
         return push_folder(folder, repo_id, **options)
@@ -197,7 +173,6 @@ def push_folder(
 
     Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
     """
-    check_repo_id(repo_id)
     names = sorted(os.listdir(folder))
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in _WANTED)]
     if left := [name for name in names if name not in wanted]:
@@ -220,6 +195,8 @@ def _explained(repo_id: str, access: Access | None = None, file: str = "") -> It
     hub, revision = constants.ENDPOINT, access.revision if access is not None else None
     try:
         yield
+    except errors.HFValidationError as error:
+        raise ValueError(f"{error} A repository is 'org/name'; for a folder on this machine pass './name'.") from error
     except Exception as error:  # of the client, and of the HTTP library below it, which changes with its release
         if access is not None and access.off:
             command = " ".join(filter(None, ["hf download", repo_id, file, revision and f"--revision {revision}"]))

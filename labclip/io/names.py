@@ -23,21 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What a name means.
-
-    Attributes:
-        name: As the user typed it.
-        folder: The folder of an OpenCLIP model, or None.
-        base: The base by OpenCLIP's name and tag: that of "MODEL:TAG" or of the alignment; None where unknown.
-        own: The alignment of a folder, or None.
-        entry: A published matrix, which is fetched only when it is asked for, or None.
-    """
+    """What a name, as the user typed it, means."""
 
     name: str
-    folder: Path | None = None
-    base: Base | None = None
-    own: Alignment | None = None
-    entry: Published | None = None
+    folder: Path | None = None  # of an OpenCLIP model
+    base: Base | None = None  # by OpenCLIP's name and tag: that of "MODEL:TAG" or of the alignment; None where unknown
+    own: Alignment | None = None  # of a folder
+    entry: Published | None = None  # a published matrix, which is fetched only when it is asked for
 
     def alignment(self, access: Access) -> Alignment | None:
         """Its alignment, from the cache or fetched; None for a base alone."""
@@ -58,9 +50,7 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
         OSError: If the Hub can't be reached.
     """
     if not isinstance(name_or_path, str | Path):
-        raise ValueError(
-            f"The name is {described(name_or_path)}. Pass a str or a Path; a loaded model goes in as base=."
-        )
+        raise ValueError(f"The name is {described(name_or_path)}. Pass a str or Path; a loaded model goes in as base=.")
     name = str(name_or_path)
     known = ", ".join(list_pretrained())
     if isinstance(name_or_path, str):
@@ -77,7 +67,10 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     if name.strip() and os.path.isdir(path):  # pathlib's raises for a name that is too long
         return _held(name, path, access)
     if os.path.isfile(path):
-        raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
+        raise ValueError(
+            f"{name} is a file, not a folder that labclip made. A torch checkpoint becomes one with: labclip convert "
+            f"{path} FOLDER"
+        )
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
             f"There is no folder {name}. Pass a folder that labclip made, or a known name: {known}."
@@ -152,20 +145,11 @@ def form_of(name: str | Path) -> str | None:
         return None
 
 
-def _instead_of(file: Path) -> str:
-    """What to type where a file was passed for a folder."""
-    if file.suffix in (".pt", ".pth", ".bin"):
-        return f"Type: labclip convert {file} FOLDER"
-    if is_alignment_folder(file.parent):
-        return f"Pass the folder it lies in: {'./' if file.parent == Path() else ''}{file.parent}"
-    return "Pass a folder that labclip made."
-
-
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
     """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
-    `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. ValueError if OpenCLIP knows no
-    such name or tag, or the tag's weights do not run with the name's activation.
+    `force_quick_gelu` is for a weights file in the tag's place. ValueError if OpenCLIP knows no such name or tag, or
+    the tag's weights do not run with the name's activation.
     """
     import open_clip
 

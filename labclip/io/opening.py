@@ -12,7 +12,7 @@ import open_clip
 import torch
 from torch import nn
 
-from labclip.alignment import Alignment, with_record
+from labclip.alignment import Alignment, checked_alignment, with_record
 from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
 from labclip.io import published
@@ -74,11 +74,10 @@ def load_model(
 
 
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
-    """Load an alignment for a base that is loaded already: what `--alignment` means.
+    """An alignment for a base that is loaded already, checked to be fitted on it: what `--alignment` means.
 
     `name` is what `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
-    alignment, which is only checked. ValueError if it was fitted on another base, as far as its record or its
-    fingerprint tells.
+    alignment.
     """
     base = model.alignment.base
     alignment = _chosen(Source(str(base or "this model"), base=base), name, DEFAULT)
@@ -99,13 +98,8 @@ def _chosen(
             else:
                 assert source.base is not None
                 chosen = with_record(Alignment.identity(source.base.embed_dim), base=source.base)
-    elif isinstance(asked, Alignment):
-        chosen = asked
     elif not isinstance(asked, str | Path):
-        raise ValueError(
-            f"alignment is a {type(asked).__name__}. Pass a name, a folder, a repository, or a matrix as "
-            f"labclip.Alignment(matrix)."
-        )
+        chosen = checked_alignment(asked)
     elif asked in {entry.alignment for entry in published.PUBLISHED}:
         if (entry := _published_for(source.base, asked)) is None:
             raise ValueError(
@@ -278,17 +272,11 @@ def _is_architecture(name: str | Path) -> bool:
 def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     """OpenCLIP's function of this name, which also knows "scenes".
 
-    Args:
-        model_name: As `create_model_and_transforms` takes it.
-        kwargs: Further arguments of `open_clip.get_tokenizer`.
-
-    Returns:
-        Captions -> token ids, int64 [n, context_length].
+    `model_name` is as `create_model_and_transforms` takes it, `kwargs` are those of `open_clip.get_tokenizer`. Returns
+    a function from captions to token ids, int64 [n, context_length].
 
     Raises:
-        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer; if the
-            tokenizer is one of `transformers`, which is not installed.
-        FileNotFoundError: If a folder or repository does not exist.
+        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer.
 
     Example:
         >>> get_tokenizer("scenes")(["a red cube"]).shape

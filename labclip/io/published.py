@@ -31,9 +31,9 @@ REPORTED_SOURCE = (
 class PublishedFigure:
     """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
 
-    `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
-    where the notes do not say; `words` say what was asked; in `command` FOLDER is a matrix that one fits first;
-    `matrix` is name and alignment of the published matrix that it is of; `measured_as` is labclip's name of `metric`.
+    `benchmark` is as `labclip evaluate` takes it, or "probes" for those of `labclip diagnose`; in `command` FOLDER is a
+    matrix that one fits first; `matrix` is name and alignment of the published one; `measured_as` is labclip's name of
+    `metric`.
     """
 
     benchmark: str

@@ -18,12 +18,9 @@ Preprocess = Callable[[Any], torch.Tensor]
 
 
 def as_shown(preprocess: Any) -> Any:
-    """OpenCLIP's image transform, with images turned by their EXIF first, as people see them.
+    """OpenCLIP's image transform, a `Compose`, with images turned by their EXIF first, as people see them.
 
     It is a part of the transform, so that embeddings of images that were not turned are told apart from these.
-
-    Args:
-        preprocess: A `torchvision.transforms.Compose`.
     """
     return type(preprocess)([upright, *preprocess.transforms])
 
@@ -42,14 +39,7 @@ def as_stored(preprocess: Preprocess) -> Preprocess:
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
-    """PIL images as a batch; tensors and dicts are for the wrapped class to take, as they are.
-
-    Args:
-        image: A PIL image, a list of them, preprocessed ones [n, 3, height, width], or a dict that a tower takes.
-        preprocess: One PIL image -> [3, height, width].
-        tower: The image tower, whose weights' dtype the batch gets.
-        device: Where the model is.
-    """
+    """PIL images as a batch of the tower's dtype; preprocessed tensors and dicts that a tower takes, as they are."""
     if isinstance(image, Mapping):
         return image
     batch = isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
@@ -58,9 +48,8 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(one, Image) for one in images):
         raise ValueError(
-            f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE) or "
-            f"[PIL.Image.fromarray(array) for array in arrays], or a float tensor [n, 3, height, width] of "
-            f"preprocessed ones, for example torch.stack([model.preprocess(image) for image in images])."
+            f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE), or a float "
+            f"tensor [n, 3, height, width], as torch.stack([model.preprocess(image) for image in images])."
         )
     if preprocess is None:
         raise ValueError(

@@ -82,11 +82,8 @@ def check_fits(
 ) -> None:
     """Refuse with ValueError a model that an alignment was not fitted on, or into which a matrix was merged already.
 
-    Args:
-        alignment: What is to be applied.
-        mark: The model's mark of a fold, or None.
-        quick_gelu: Whether the model runs QuickGELU; None is not known.
-        fingerprint: Its unit-length embedding of `FINGERPRINT_CAPTION`, [dim]; None is not known.
+    Of the model these are the mark of a fold, whether it runs QuickGELU, and its unit-length embedding of
+    `FINGERPRINT_CAPTION`, [dim]; None where it has none or that is not known.
     """
     base, names = alignment.base, {True: "QuickGELU", False: "GELU"}
     if mark is not None and not alignment.is_identity:
@@ -125,10 +122,7 @@ def read_openclip_config(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP name or "local-dir:PATH", whose `model_cfg` the caller may have already.
-
-    Raises MissingPackageError if it is one of `transformers`, which is not installed.
-    """
+    """The tokenizer of an OpenCLIP name or "local-dir:PATH", whose `model_cfg` the caller may have already."""
     text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
     shared = getattr(open_clip.tokenizer, "_tokenizer", None)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
@@ -190,8 +184,7 @@ def build(
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        The model, in evaluation mode and frozen (no parameter asks for gradients), preprocess_train, preprocess_val,
-        which turns images by their EXIF.
+        The model, in evaluation mode and frozen, preprocess_train, preprocess_val, which turns images by their EXIF.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")

@@ -23,20 +23,10 @@ _HOOKS = ("forward", "forward_pre", "backward", "backward_pre")
 
 
 def encode_trimmed(clip: nn.Module, tokens: torch.Tensor, device: torch.device) -> torch.Tensor | None:
-    """The base's unnormalised text embeddings of token ids, each row at the length it needs.
+    """The base's unnormalised text embeddings of token ids [n, length], each row at the length it needs.
 
-    The same numbers to rounding, several times faster than every row at the full context.
-
-    Args:
-        clip: The base.
-        tokens: Token ids, int64 or int32 [n, length].
-        device: Where the base is.
-
-    Returns:
-        Text embeddings, [n, dim], with the model's dtype. None where that is not sure to be exact.
-
-    Raises:
-        ValueError: If a row is longer than the model's context.
+    The same numbers to rounding, several times faster than every row at the full context: [n, dim], with the model's
+    dtype. None where that is not sure to be exact.
     """
     tower: Any = getattr(clip, "text", clip)
     if not len(tokens) or not _is_exact(clip, tower):
@@ -165,13 +155,10 @@ def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[tor
 
 
 def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The pooled state of each caption after the tower's last layer norm.
+    """The pooled state of each caption after the tower's last layer norm, [n, width].
 
-    Args:
-        tower: A text tower of which `_is_exact` holds.
-        tokens: Rows in the order of `_sort_by_prefix`, int64 or int32 [n, length], on the CPU.
-        lengths: How many tokens of each row count, the pooled one last, int64 [n].
-        device: Where the tower is. The states are [n, width].
+    `tokens` are rows in the order of `_sort_by_prefix`, [n, length], on the CPU; `lengths` how many tokens of each
+    count, the pooled one last, int64 [n].
     """
     count, longest = tokens.shape
     inside = torch.arange(longest, device="cpu") < lengths[:, None]
