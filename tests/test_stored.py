@@ -262,7 +262,9 @@ def test_a_target_that_is_there_is_refused_or_made_again():
         transform("in.npy", "out.npy")
     assert contents(".") == before
     transform("in.npy", "out.npy", force=True)
-    with pytest.raises(ValueError, match=r"out\.npy is aligned by .* at strength 1\.0.*: its strength is 1\.0, not 0\.5"):
+    with pytest.raises(
+        ValueError, match=r"out\.npy is aligned by .* at strength 1\.0.*: its strength is 1\.0, not 0\.5"
+    ):
         transform("in.npy", "out.npy", strength=0.5)
     assert transform("in.npy", "out.npy", strength=0.5, force=True)["strength"] == 0.5
     Path("out.npy").unlink()  # its manifest is then in nobody's way
