@@ -4,7 +4,12 @@ import importlib
 import inspect
 import os
 import re
+import sys
 from pathlib import Path
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.domains.python import PyObject
 
 import labclip
 
@@ -25,7 +30,7 @@ autosummary_generate = False  # the tables alone: the pages have what they link 
 smartquotes = False  # options and quoted values stay as they are typed
 default_role = "code"  # single backticks in docstrings
 highlight_language = "none"  # where a block names no language
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "special-members": "__call__, __getitem__"}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_custom_sections = ["Source"]
@@ -33,7 +38,7 @@ napoleon_numpy_docstring = False  # which would parse a second time
 napoleon_use_ivar = True
 napoleon_attr_annotations = False  # a dataclass's signature has the types, and a docstring the shapes
 nitpicky = True
-INNER = "Array|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
+INNER = "Array|ArrayOrList|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
 nitpick_ignore_regex = [
     ("py:.*", "(?!labclip).*"),  # other packages: the site is built offline
     ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface
@@ -97,18 +102,40 @@ def signature(app, what, name, value, options, arguments, returned):
         return "", None
 
     def short(text):
-        text = text and text.replace("<factory>", "...")
-        text = text and re.sub(
-            r"(~?numpy\.ndarray)\[tuple\[[^]]*\], ~?numpy\.dtype\[[^]]*(?:\[[^]]*\])?\]\]", r"\1", text
-        )
-        return text and re.sub(r"~?\S*_Buffer \| .*?complex \| bytes \| str\](?=[,)])", "ArrayLike", text)
+        if not text:
+            return text
+        text = text.replace("<factory>", "...")
+        text = re.sub(r"(~?numpy\.ndarray)\[tuple\[[^]]*\], ~?numpy\.dtype\[(?:[^][]|\[[^][]*\])*\]\]", r"\1", text)
+        text = re.sub(r"~?\S*_Buffer \| .*?complex \| bytes \| str\](?=[,)])", "ArrayLike", text)
+        # A constant by its value.
+        return re.sub(r"(?<== )[A-Z][A-Z_]+\b", lambda found: repr(getattr(sys.modules[value.__module__], found[0])), text)
 
     return short(arguments), short(returned)
 
 
+def skipped(app, what, name, value, skip, options):
+    """Leave out the fields of a named tuple: its docstring has them."""
+    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else skip
+
+
+def readable(app, doctree):
+    """Write `name: text` in lists of parameters, and arrays by their name where a property is one."""
+    for text in [*doctree.findall(nodes.Text)]:
+        if text.startswith(" -- "):
+            text.parent.replace(text, nodes.Text(f": {text[4:]}"))
+    for kind in doctree.findall(addnodes.desc_annotation):
+        if kind.astext().startswith(": ndarray["):
+            kind[:] = [nodes.Text(": ndarray")]
+
+
 def setup(app):
     """What Sphinx calls."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("source-read", contents)
     app.connect("source-read", summaries)
     app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-skip-member", skipped)
+    app.connect("doctree-read", readable)
     app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon

@@ -48,10 +48,15 @@ def read(path):
     return json.loads((ROOT / path).read_text(encoding="utf-8"))
 
 
+NUMBER = re.compile(r"([-+]?[\d.,]+(%|x|[\u00a0 ]?(s|GB|MB))?( [±→] [\d.]+)?( of [\d,]+| \[.*\])?)?")
+
+
 def table(columns, rows):
-    """A Markdown table of cells that are text already."""
-    lines = [columns, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("\n", "\n" + "|---" * len(columns) + "|\n", 1)
+    """A Markdown table of cells that are text already; columns of numbers are aligned to the right."""
+    rows = [*rows]
+    numeric = [at > 0 and all(NUMBER.fullmatch(row[at]) for row in rows) for at in range(len(columns))]
+    lines = [columns, ["---:" if right else "---" for right in numeric], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def numbers(one, *keys):
@@ -117,47 +122,48 @@ def finding():
 
 def costs():
     """What a matrix gains and costs, from the files of three commands, and published figures where there is none."""
-    evaluated, made = "`labclip evaluate scenes --model scenes`", "`python weights/make.py`"
     scenes = Report.from_json(ROOT / "benchmarks" / "results" / "scenes.json")["scenes"]
     trials = read("weights/scenes/results.json")
     results = next(trial for trial in trials["trials"] if trial["seed"] == trials["shipped"])
     photos, rows = read("benchmarks/recipes.json")["worlds"]["photos"], []
     for name, what in (("binding", "pairs of the fit"), ("binding_heldout", "an unseen pair")):
-        rows.append((f"binding, {what}", *(one.value for one in scenes.metric(name).estimates), evaluated))
+        rows.append((f"binding, {what}", *(one.value for one in scenes.metric(name).estimates)))
     for name, what in (
         ("binding_heldout_both", "binding, two unseen pairs"),
         ("binding_three", "binding, three objects in a sentence; the fit had two"),
         ("query_three", "binding, three objects as a query of parts"),
         ("tags_three_t2i_r1", "text-to-image R@1, tags of three objects"),
     ):
-        rows.append((what, results["base"][name], results["labclip"][name], made))
+        rows.append((what, results["base"][name], results["labclip"][name]))
     for recipe, what in (("published", "the paper's settings for CLEVR"), ("labclip", "labclip's default")):
         for key, metric in (("binding, seen", "binding"), ("R@1 t2i, seen", "text-to-image R@1")):
-            values = [photos[side][key]["mean"] for side in ("base", recipe)]
-            rows.append((f"photos, {what}: {metric}", *values, "[recipes](recipe.md#measured)"))
+            rows.append((f"photos, {what}: {metric}", *(photos[side][key]["mean"] for side in ("base", recipe))))
         share = photos[recipe]["recall elsewhere, of the base's"]["mean"]
-        rows.append((f"photos, {what}: recall on other collections", 1.0, share, "[recipes](recipe.md#measured)"))
+        rows.append((f"photos, {what}: recall on other collections", 1.0, share))
     (negation,) = (one for one in REPORTED if one.benchmark == "negation")
-    published = "[published](results.md#published-not-measured-by-labclip)"
-    rows.append(
-        (f"negation, {BENCHMARKS['negation'].title}", *map(negation.values.get, ("base", "labclip")), published)
-    )
-    cells = [(what, f"{base:.3f}", f"{ours:.3f}", source) for what, base, ours, source in rows]
-    return table(("what", "base", "LABCLIP", "from"), cells)
+    rows.append((f"negation, {BENCHMARKS['negation'].title}", *map(negation.values.get, ("base", "labclip"))))
+    return table(("what", "base", "LABCLIP"), [(what, f"{base:.3f}", f"{ours:.3f}") for what, base, ours in rows])
 
 
 def ratios(file="ratios.json"):
-    """A table of `make bench`, from the file it writes: each number with its unit."""
-    rows = []
+    """The tables of `make bench`, from the file it writes: ratios, and below them times and memory by themselves."""
+    shares, amounts = [], []
     for row in read(f"benchmarks/{file}"):
-        against, write = row["against"], "{:.2f}x".format
-        for unit, words in UNITS.items():
-            if against.startswith(words):
-                against, write = against.removeprefix(words).removeprefix(" in all"), unit.format
+        what, against = row["what"].strip(), row["against"]
         took = "" if row["seconds"] in (None, row["ratio"]) else f"{row['seconds']:.2f}\u00a0s"
-        against = re.sub(r"(\d) included", r"\1 s included", against.lstrip(", "))
-        rows.append((row["what"].strip(), write(row["ratio"]), write(row["aim"]), against, took))
-    return table(("what", "measured", "aim", "compared with", "run time"), rows)
+        write = next((unit.format for unit, words in UNITS.items() if against.startswith(words)), None)
+        if write is None:
+            shares.append((what, against, f"{row['ratio']:.2f}x", f"{row['aim']:.2f}x", took))
+            continue
+        if included := re.search(r"(\S+ \S+ [\d.]+) included", against):
+            what = f"{what}, {included[1]} s included"
+        value, aim = write(row["ratio"]), write(row["aim"])
+        amounts.append((what, value, "", aim) if value.endswith("s") else (what, took, value, aim))
+    heads = ("what", "time", "memory", "aim")
+    if not any(row[2] for row in amounts):
+        heads, amounts = ("what", "time", "aim"), [(what, time, aim) for what, time, _, aim in amounts]
+    first = table(("what", "compared with", "ratio", "aim", "run time"), shares)
+    return "\n\n".join([first, table(heads, amounts)] if amounts else [first])
 
 
 def recipes():
@@ -166,7 +172,11 @@ def recipes():
     parts = []
     for world, recipes in found["worlds"].items():
         columns = [key for key in next(iter(recipes.values())) if key != "seconds"]
-        rows = [[name, *(_with_error(**row[key]) for key in columns)] for name, row in recipes.items()]
+        rows = {}
+        for name, row in recipes.items():
+            cells = tuple(_with_error(**row[key]) for key in columns)
+            rows[cells] = f"{rows[cells]}; {name.removeprefix('labclip, ')}" if cells in rows else name
+        rows = [[name, *cells] for cells, name in rows.items()]
         seeds = ", ".join(map(str, found["seeds"]))
         count = "" if world == "photos" else f"{found['count']:,} scenes, "
         parts.append(f"`{world}`, {count}seeds {seeds}:\n\n{table(('', *columns), rows)}")
@@ -320,23 +330,24 @@ def _folded(table):
 
 
 def published():
-    """What others published for the method, each beside what labclip measured of it, or what to type."""
+    """What others published for the method, beside what labclip measured of it, if anything, or what to type."""
     rows, commands = [], {}
     for one in REPORTED:
         others = ", ".join(
             f"{name} {_decimals(value)}" for name, value in one.values.items() if name not in ("base", "labclip")
         )
         title = BENCHMARKS[one.benchmark].title if one.benchmark in BENCHMARKS else "Linear probes, CLEVR"
-        measured = next(filter(None, (_measured(report, one) for report in _kept())), None)
-        if measured is None:
-            commands.setdefault(one.command, title)
+        measured = next(filter(None, (_measured(report, one) for report in _kept())), "")
+        if not measured:
+            commands[one.command] = None
         values = [_decimals(one.values[side]) if side in one.values else "" for side in ("base", "labclip")]
-        rows.append([title, one.metric, one.clip or "not said", *values, others, measured or "not measured here"])
+        clip = (one.clip or "not said").replace("-", "\N{NON-BREAKING HYPHEN}")
+        rows.append([title, one.metric, clip, *values, others, measured])
     columns = ["benchmark", "metric", "CLIP", "base", "LABCLIP", "others", "by labclip"]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     reported = markdown_table(Table("", columns, rows, words=(0, 1, 2, 5, 6)))
-    width = max(map(len, commands))
-    lines = [f"{command:{width}}  # {title}" for command, title in commands.items()]
-    return "\n".join([reported, "", "What measures each that was not measured here:", "", "```bash", *lines, "```"])
+    return "\n".join([reported, "", "What to type to measure them, in this order:", "", "```bash", *commands, "```"])
 
 
 def _kept():
@@ -360,16 +371,24 @@ def _measured(report, one):
 
 
 def benchmarks():
-    """A section of each benchmark: what it wants and measures, from the table that `labclip evaluate` uses."""
-    parts = []
+    """A table of all benchmarks, and a section of each: what it needs and measures, as `labclip evaluate` has it."""
+    parts, rows = [], []
     for one in BENCHMARKS.values():
         about = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
-        lines = [f"### {one.name}", "", f"{one.title} ({one.paper}). {about}", "", f"- needs: {one.wants}"]
-        lines += [f"- from: {one.source}; licence: {one.licence}"]
+        headline = ", ".join(f"`{name}`" for name in one.headline)
+        rows.append((f"[{one.name}](#{one.name})", one.title, headline))
+        lines = [f"### {one.name}", "", _linked(f"{one.title} ({one.paper}). {about}"), ""]
+        lines += [f"- needs: {_linked(one.wants)}", f"- from: {_linked(one.source)}; licence: {one.licence}"]
         if one.options:
             lines += [f"- options: {', '.join(f'`{name}={default}`' for name, default in one.options.items())}"]
         parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join([table(("name", "benchmark", "main metrics"), rows), *parts])
+
+
+def _linked(text):
+    """Text as Markdown: addresses and papers become links, and an asterisk stays one."""
+    text = re.sub(r"(?<![\w/.])((?:[\w-]+\.)+(?:com|org|edu|co|ac\.uk)(?:/[\w./~-]*\w)?)(?![\w.])", r"[\1](https://\1)", text)
+    return re.sub(r"arXiv:([\d.]+\d)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text).replace("*", r"\*")
 
 
 def diagnosed():
@@ -383,6 +402,7 @@ def diagnosed():
     for name in ("part_swap", "part_foil", "half_truth", "whole_truth", "search_map", "search_confused5"):
         values = [(scenes[model], f"{name}{ending}") for ending in ("", *CONTROLS) for model in ("base", "own")]
         parts.append((name, *(f"{one[key]:.3f}" if key in one else "" for one, key in values)))
+    parts = [row for row in parts if row[1:3] != ("1.000", "1.000")]
     medians = [
         (PERMUTED[kind], *(numbers(part[when]["quantiles"], "0.5")[0] for when in ("before", "after")))
         for kind, part in found["permutations"].items()
@@ -406,13 +426,13 @@ def libraries():
     for library in _libraries():
         anchor = re.sub(r"[^a-z0-9_ -]", "", library.title.lower()).replace(" ", "-")
         found = [row for row in measured if row["title"] == library.title]
-        tested = "every change" if library.installed else "by hand" if found else "not tried"
+        tested = "tests" if library.installed else "hand" if found else "nobody"
         for row in found or [{}]:
             figures = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in ("base", "aligned")]
             time = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
             tried = [f"{row['package']} {row['version']}" if row else "", *figures, time]
             rows.append([f"[{library.title}](#{anchor})", *tried, tested])
-    return table(("library", "tried with", "base", "aligned", "time", "run at"), rows)
+    return table(("library", "tried with", "base", "aligned", "time", "run by"), rows)
 
 
 def sections():
