@@ -108,7 +108,9 @@ def signature(app, what, name, value, options, arguments, returned):
         text = re.sub(r"(~?numpy\.ndarray)\[tuple\[[^]]*\], ~?numpy\.dtype\[(?:[^][]|\[[^][]*\])*\]\]", r"\1", text)
         text = re.sub(r"~?\S*_Buffer \| .*?complex \| bytes \| str\](?=[,)])", "ArrayLike", text)
         # A constant by its value.
-        return re.sub(r"(?<== )[A-Z][A-Z_]+\b", lambda found: repr(getattr(sys.modules[value.__module__], found[0])), text)
+        return re.sub(
+            r"(?<== )[A-Z][A-Z_]+\b", lambda found: repr(getattr(sys.modules[value.__module__], found[0])), text
+        )
 
     return short(arguments), short(returned)
 

@@ -387,7 +387,9 @@ def benchmarks():
 
 def _linked(text):
     """Text as Markdown: addresses and papers become links, and an asterisk stays one."""
-    text = re.sub(r"(?<![\w/.])((?:[\w-]+\.)+(?:com|org|edu|co|ac\.uk)(?:/[\w./~-]*\w)?)(?![\w.])", r"[\1](https://\1)", text)
+    text = re.sub(
+        r"(?<![\w/.])((?:[\w-]+\.)+(?:com|org|edu|co|ac\.uk)(?:/[\w./~-]*\w)?)(?![\w.])", r"[\1](https://\1)", text
+    )
     return re.sub(r"arXiv:([\d.]+\d)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text).replace("*", r"\*")
 
 
