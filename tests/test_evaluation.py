@@ -69,7 +69,6 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     assert by_cosine != (base > 0).float().mean()
     (note,) = (note for note in paper.notes if "keep their own length" in note)
     assert f"By cosine the base has binding {by_cosine:.3f} (here {(base > 0).float().mean():.3f})" in note
-    assert "no cosines" in paper.example.paragraphs[0]
     assert not any("own length" in text for text in (*ours.notes, *ours.example.paragraphs))
 
 
@@ -269,11 +268,8 @@ def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
         ValueError, match=r"measures of mine is 'bindng'\. Pass one of binding, retrieval, classification\."
     ):
         Benchmark("mine", "Mine", "bindng", swapped_colours)
-    wrong = Benchmark("mine", "Mine", "binding", swapped_colours, headline=("right", "rigth"))
-    with pytest.raises(ValueError, match=r"headline of mine names 'rigth'; its metrics are right, .*i2t_r10"):
-        evaluate(model, wrong, options={"n": 12})
     with pytest.raises(ValueError, match=r"Two benchmarks are called mine"):
-        evaluate(model, [MINE, wrong])
+        evaluate(model, [MINE, Benchmark("mine", "Mine", "binding", swapped_colours)])
     nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
     with pytest.raises(ValueError, match=r"The reader of mine gives no Task\. End it with: return sources"):
         evaluate(model, nothing)

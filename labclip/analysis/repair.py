@@ -62,10 +62,7 @@ def repair(
     seed: int = 0,
     progress: bool = False,
 ) -> Repair:
-    """Fit a matrix for each fold on the others, and compare it with the base and with the model's own.
-
-    A combination is never in two folds, int64 [n].
-    """
+    """Fit a matrix for each fold, int64 [n], on the others, and compare it with the base and with the model's own."""
     numbers, notes, fitted = range(int(fold.max()) + 1), list[str](), list[Alignment]()
     if fitting and (lacks := _lacks(data)):
         notes.append(f"No matrix was fitted: {lacks}.")
@@ -144,7 +141,6 @@ def _aligned(data: SceneFeatures, matrices: Sequence[Alignment], fold: Index) ->
 
 
 def _binding(models: Sequence[SceneFeatures], keep: Mask) -> Compared:
-    """Binding on the scenes kept, with combinations as units."""
     groups, unit = {"binding": everything(int(keep.sum()))}, models[0].labels.combination[keep]
     return compare([ScoredItems(preferred(data)[keep], unit, groups, 0.5) for data in models])[0]
 

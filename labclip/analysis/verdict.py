@@ -97,10 +97,7 @@ def _doubt(probed: Probed) -> str:
 def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> Verdict:
     """Say where binding is lost, by the rules in `docs/analysis.md`.
 
-    Args:
-        probes: Of the "image" and of the "text" embeddings.
-        cosine: Own caption against the swapped one, by the base's cosine.
-        combinations: Different combinations among the scenes that cosine was measured on.
+    `cosine` is that of the base, own caption against the swapped one, on scenes of some different combinations.
     """
     reasons = [
         f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(cosine)} of "

@@ -63,12 +63,10 @@ def evaluate(
     Args:
         model: A loaded LABCLIP, or what `labclip evaluate --model` takes: a name, a folder, a repository, or MODEL:TAG.
         benchmarks: A name of `BENCHMARKS`, a `Benchmark` of your own, or a list of both.
-        data: File or folder of the benchmark, or `Features` for the benchmark "features"; for several benchmarks
-            `{name: path}`.
-        images: Folder of its images, by default that of `data`; for several benchmarks one folder for all of them, or
-            `{name: folder}`.
-        options: Its reader's options, for example `{"split": "val"}`; strings are converted. For several benchmarks
-            `{name: options}`.
+        data: File or folder of the benchmark, or `Features` for the benchmark "features". This and the next two are for
+            several benchmarks `{name: value}`; one folder of images may serve all of them.
+        images: Folder of its images, by default that of `data`.
+        options: Its reader's options, for example `{"split": "val"}`; strings are converted.
         alignments: To compare with the base: one, a list, or `{name: alignment}` with the names that the report gives
             them; by default the model's own, where it has one that is not the identity.
         strengths: Ask about each alignment at each of these; by default at its own.
@@ -128,10 +126,6 @@ def evaluate(
                     text_rows = opened.encode_text(list(task.captions), normalize=False, aligned=False).float().cpu()
             scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
             measured = [one for by_model in scores for one in compare(by_model)]
-            metrics = [one.metric for one in measured]
-            lacking = [metric for metric in asked[name].headline if metric not in metrics]
-            if lacking and name not in BENCHMARKS:  # which metrics ours have depends on the files
-                raise ValueError(f"headline of {name} names {lacking[0]!r}; its metrics are {', '.join(metrics)}.")
             notes = [*task.notes, *_equal_embeddings(task, image_rows, text_rows)]
             if task.own_length:
                 notes.append(_by_cosine(task, image_rows, text_rows, scores))
@@ -162,7 +156,6 @@ def evaluate(
 
 
 def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
-    """The benchmarks by name."""
     asked: dict[str, Benchmark] = {}
     for one in [benchmarks] if isinstance(benchmarks, str | Benchmark) else benchmarks:
         if isinstance(one, str):

@@ -93,11 +93,7 @@ def everything(n: int) -> Groups:
 def connected(images: NDArray[np.int64]) -> NDArray[np.int64]:
     """The unit of each item: items share one that share an image, or that others join by their images.
 
-    Args:
-        images: The images of each item, int64 [n, j].
-
-    Returns:
-        int64 [n]: the least image that can be reached from an item's own.
+    Of images int64 [n, j] it is the least that can be reached from an item's own, int64 [n].
 
     Example:
         >>> connected(np.array([[0, 1], [2, 3], [4, 1], [3, 5]]))
@@ -114,15 +110,7 @@ def connected(images: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with the values that it may have on all items of this kind.
-
-    Attributes:
-        value: As measured, a fraction of 1.
-        low: Lower end of the 95% interval.
-        high: Upper end.
-        n: Items.
-        chance: Value without knowledge, or None.
-    """
+    """A metric as measured, a fraction of 1, with its 95% interval, its number of items, and the value by chance."""
 
     value: float
     low: float
@@ -136,9 +124,7 @@ class Difference:
     """A metric of one model minus the same metric of another on the same items.
 
     Attributes:
-        value: As measured.
-        low: Lower end of the 95% interval of paired items.
-        high: Upper end.
+        value: As measured; `low` and `high` are the ends of the 95% interval of paired items.
         measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
         lower_is_better: As in `ScoredItems`.
     """
@@ -173,7 +159,7 @@ class Compared:
 
     metric: str
     estimates: Sequence[Estimate]
-    differences: Sequence[Difference] = field(default=())
+    differences: Sequence[Difference] = ()
     side: str = ""
 
 

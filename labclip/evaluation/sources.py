@@ -31,10 +31,10 @@ class Benchmark:
     """One benchmark: ours are in `BENCHMARKS`, and one of your own is a value of this class.
 
     Attributes:
-        name: As `evaluate` and the command line call it.
+        name: As `evaluate` calls it.
         title: For tables.
-        measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on. Of
-            `Retrieval` and `Classification` the question itself says it.
+        measures: One of `MEASURES`: which side of the trade its metrics are on. Of `Retrieval` and `Classification` the
+            question itself says it.
         read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
             first paragraph of its docstring says which metrics there are.
         wants: The files, in words: which as `data`, and which as `images`.
@@ -42,9 +42,6 @@ class Benchmark:
         licence: Under which terms.
         paper: Where it is defined.
         headline: The metrics that stand for it in a short table; all of them where it names none.
-
-    Raises:
-        ValueError: If `measures` is none of the three.
 
     Example:
         >>> from labclip.evaluation import Benchmark, Items, Sources, Task, evaluate
@@ -86,21 +83,15 @@ class Benchmark:
 class Sources(DataFiles):
     """What a benchmark's reader gets: its files, and the collection of images and captions that it asks about.
 
-    Args:
-        features: Embeddings that stand for the data, where the user passed them instead of a path.
-        repeated: Items so far with a wrong caption that is the right one.
+    `features` stand for the data where the user passed them instead of a path; `repeated` counts items so far with a
+    wrong caption that is the right one.
     """
 
     features: Features | None = None
     repeated: int = 0
 
     def task(self, *questions: Question) -> Task:
-        """The task, once everything is read.
-
-        Raises:
-            FileNotFoundError: If images are missing and `on_missing` is "raise".
-            ValueError: If there is no item.
-        """
+        """The task, once everything is read; an error if there is no item, or images are missing and may not be."""
         self.settle()
         if not self.image_sources or not questions:
             lacks = "has no item"
@@ -144,9 +135,6 @@ class Items:
             location: File and position, for messages and for the report.
             groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att"; and
                 `meaning`, which true captions that say the same have in common.
-
-        Raises:
-            ValueError: If a caption is no text.
         """
         if row is None:
             return
@@ -172,11 +160,9 @@ class Items:
         return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
-        """The question which caption is true; none where there is no item.
+        """The `Choice` of the true caption, with further arguments of it; none where there is no item.
 
-        Args:
-            metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
-            further: Further arguments of `Choice`.
+        `metrics` is the name of the one metric, the mean over all items, or has for each the group of every item.
         """
         if not self.image:
             return []

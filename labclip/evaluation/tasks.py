@@ -28,12 +28,7 @@ class Question(Protocol):
     """Something that images and captions answer, item by item. A question type of one's own has this one method."""
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """Answer every item.
-
-        Args:
-            images: Embeddings of the task's images, unit-length, float32 [images, dim].
-            texts: Embeddings of the task's captions by the model that is asked, unit-length, float32 [captions, dim].
-        """
+        """Answer every item by the embeddings of the task's images and captions, unit-length, float32 [n, dim] each."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +37,7 @@ class Choice:
 
     Attributes:
         image: Each item's image, int64 [n], rows of `Task.images`.
-        options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
-            option.
+        options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for none.
         metrics: For each metric the group of every item (see `ScoredItems`).
         unit: What items that are not independent share, int64 [n]; by default their image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
@@ -169,8 +163,7 @@ class Pairs:
         images: int64 [n, 2].
         texts: int64 [n, 2].
         locations: File and position of each item.
-        breakdown: Groups of items that have a table of their own: the group of every item, by what its metrics begin
-            with.
+        breakdown: By what further metrics begin with the group of every item, in a table of their own.
     """
 
     images: Rows
@@ -209,11 +202,7 @@ class TwoPositives:
     locations: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """`itt` and `tot`.
-
-        `itt`: both positives beat the negative for the image. `tot`: the positives are nearer to each other than
-        either is to the negative.
-        """
+        """`itt`: both positives beat the negative for the image; `tot`: they are nearer to each other than to it."""
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
         total = metrics.total_of(images)
         both = (metrics.choice_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
@@ -305,7 +294,7 @@ class Task:
         images: Distinct images; a file's existence is checked when it is read.
         captions: Distinct captions.
         questions: What is asked about them.
-        notes: What was left out, with counts, and which choices were made; they go into the report.
+        notes: What was left out, with counts, and which choices were made, for the report.
         embedded: Stands for images and captions that are embedded already.
         own_length: Whether the base's captions keep the length that it gives them, as in some published code, so that a
             longer one wins more often. An alignment's never do.
@@ -338,10 +327,9 @@ class Task:
 def score(
     task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment], *, ties: str = "wrong"
 ) -> list[tuple[ScoredItems, ...]]:
-    """Answer a task's questions with the base and each alignment.
+    """For each set of items of a task the scores of the base, then of each alignment; `ties` as in `evaluate`.
 
-    Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
-    items there are the scores of the base, then of each alignment. `ties` is as in `evaluate`.
+    Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own.
     """
     images = images if isinstance(images, Stored) else unit_length(images, "Image features")
 

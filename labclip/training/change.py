@@ -17,9 +17,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Change:
-    """Base against matrix, caption by caption, parts of captions among them.
-
-    A caption is right if its cosine with its image is higher than that of each of its negatives; a tie is wrong.
+    """Base against matrix, caption by caption, parts among them; right is a caption that beats each of its negatives.
 
     Attributes:
         captions: Held-out captions and parts that have a negative.

@@ -42,8 +42,8 @@ def fit(
 ) -> FitResult:  # fmt: skip
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
-    Embeddings may be of any scale; they are read as unit-length float32. Memory-mapped arrays are read a batch at a
-    time. Under `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
+    Embeddings may be of any scale; they are read as unit-length float32, memory-mapped arrays a batch at a time. Under
+    `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
 
     Args:
         features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
@@ -101,7 +101,7 @@ def fit(
     )  # fmt: skip
     if not 0 < checked_number("keep", keep) <= 1:
         raise ValueError(f"keep is {keep!r}. Pass a fraction of 1, for example 0.99.")
-    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
+    if not isinstance(retain, Mapping | None):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
     features = _opened("features", features)
     if validation is not None and not isinstance(validation, Split):
@@ -145,8 +145,6 @@ def fit(
 
 
 class _Fitted(NamedTuple):
-    """One candidate."""
-
     matrix: torch.Tensor
     state: State
     weights: Weights
@@ -223,7 +221,6 @@ def _result(
 
 
 def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> str | Objective:
-    """The objective's name, or a user's function."""
     if objective is None:
         import open_clip
 

@@ -144,13 +144,9 @@ def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
 def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     """Of the kept points that bind nearly as well as the best of them, the one that diverges least from the base.
 
-    Binding is grounded here. A point is left out where another kept one is better in binding, grounded or not, in some
-    R@1 or in divergence, and worse in none of them. Where binding was not measured, it is the strongest kept point up
-    to strength 1.
-
-    Args:
-        points: Of several matrices with one base, which is among them at strength 0.
-        keep: Fraction of the base's R@1 to keep.
+    Binding is grounded here; the points are of several matrices with one base. One is left out where another kept one
+    is better in binding, grounded or not, in some R@1 or in divergence, and worse in none of them. Where binding was
+    not measured, it is the strongest kept point up to strength 1.
     """
     found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
@@ -178,14 +174,8 @@ def at_strength(points: Sequence[Point], strength: float) -> Point:
 def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str, Any]:
     """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all other images.
 
-    Args:
-        held: Held-out data of two images or more, as `gallery` draws it; only its captions are used.
-        matrix: [dim, dim].
-        strength: At which it is compared with the base.
-
-    Returns:
-        {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, three cosines each,
-        ascending, rounded to four digits.
+    `held` has two images or more, as `gallery` draws it. {"strength": strength, "base": {"matched": [...], "unmatched":
+    [...]}, "labclip": {...}}, rounded to four digits.
     """
     pairs = _Gallery(held.only(Kind.CAPTION), matrix)
     found: dict[str, Any] = {"strength": strength}

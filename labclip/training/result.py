@@ -14,7 +14,7 @@ from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent, worded
+from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
@@ -142,7 +142,6 @@ class FitResult(Reported):
         }
 
     def _lead(self) -> str:
-        """What was found in sentences for everybody."""
         if not self.frontier or not self.frontier[0].shares:
             return f"Not measured: strength {self.alignment.strength:g}, binding not measured."
         base, used = self._compared
@@ -157,7 +156,6 @@ class FitResult(Reported):
         )
 
     def _trade(self, plots: bool) -> Section:
-        """What was gained and paid."""
         caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
         drawings = []
         if plots:
@@ -165,14 +163,8 @@ class FitResult(Reported):
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
             drawings = [drawn(figure, "Binding and R@1 over strength.")]
-        rows = figures({"results": self.results})
-        shares = [
-            f"{worded(row['metric'])} on {row['benchmark']} {row['labclip'] / row['base']:.1%}"
-            for row in rows
-            if row["metric"].endswith("_r1") and row["base"]
-        ]
-        notes = [f"Kept of the base's R@1: {', '.join(shares)}."] if shares else []
-        return Section("What it gains and costs", (), drawings, [figures_table(rows, caption)], notes)
+        table = figures_table(figures({"results": self.results}), caption)
+        return Section("What it gains and costs", (), drawings, [table])
 
     def _strengths(self) -> Section:
         """What other strengths do: the figures that select one."""

@@ -48,8 +48,8 @@ def split_combinations(
 ) -> Split:
     """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
 
-    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
-    on only if neither its caption nor its negatives name a combination that is held out.
+    A row is fitted on only if neither its caption nor its negatives name one: a combination left among the negatives is
+    learnt as never right, so that what is measured is the leak.
 
     Args:
         captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
@@ -59,10 +59,7 @@ def split_combinations(
         seed: Seed of the draw.
 
     Returns:
-        The rows of the two sides, which `labclip.fit(features, validation=...)` takes.
-
-    Raises:
-        ValueError: If lengths differ, or nothing is left on one side.
+        The rows of the two sides, for `labclip.fit(features, validation=...)`; ValueError if nothing is left on one.
 
     Example:
         >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
@@ -100,10 +97,7 @@ def find_combinations(
         objects: Likewise, each form that occurs: "cube" is not found in "cubes".
 
     Returns:
-        A set for each caption, of (attribute, object).
-
-    Raises:
-        ValueError: If there are no attributes or no objects.
+        A set for each caption, of (attribute, object); ValueError if there are no attributes or no objects.
 
     Example:
         >>> found = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
@@ -116,7 +110,6 @@ def find_combinations(
 
 
 def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
-    """Phrases as lists of words, the longest first."""
     found = sorted(filter(None, (_WORD.findall(one.lower()) for one in given)), key=len, reverse=True)
     if not found:
         raise ValueError(f"There are no {name}. Pass a list of words.")
@@ -124,7 +117,6 @@ def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
 
 
 def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
-    """The phrases among a caption's words."""
     found, start = set(), 0
     while start < len(words):
         phrase = next((one for one in phrases if one == words[start : start + len(one)]), None)
@@ -137,12 +129,7 @@ def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
     """What to fit on, and what to hold out: `validation`, or a seeded part of the images; no image is on both sides.
 
-    Returns:
-        The captions to fit on; those held out, if any; and how many of these are negatives of the fit, which is 0 but
-        where no draw could keep them apart.
-
-    Raises:
-        ValueError: If `validation` shares images with the fit, or has captions that are negatives of its captions.
+    The third value counts held-out captions that are negatives of the fit: 0 but where no draw could keep them apart.
     """
     if validation is None:
         return _drawn(data, share, seed) if share else (data, None, 0)
