@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import labclip
 from labclip.training.change import Change, sign_test
 from labclip.training.frontier import Point
-from labclip.training.result import advice
+from labclip.training.result import advice, measured
 from labclip.training.rows import read_data
 
 RECALLS = {"validation": (0.5, 0.5)}
@@ -96,7 +96,7 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
 )
 def test_advice_says_what_the_paired_test_found(change, strength, known, worth, sentences):
     found = change and Change(*change, sign_test(*change[1:]))
-    told, worthwhile = advice(POINTS, strength, found, **{"few": {}, "leaked": 0} | known)
+    told, worthwhile = advice(measured(POINTS, strength), strength, found, **{"few": {}, "leaked": 0} | known)
     assert worthwhile == worth
     assert len(told) == len(sentences)
     for sentence, pattern in zip(told, sentences, strict=True):
@@ -106,9 +106,12 @@ def test_advice_says_what_the_paired_test_found(change, strength, known, worth, 
 def test_advice_says_what_is_blind_and_what_was_not_needed():
     change, known = Change(1000, 140, 20, 0.001), {"few": {}, "leaked": 0}
     blind, bound = replace(POINTS[1], grounded=0.61), replace(POINTS[0], binding=0.96, grounded=0.96)
-    assert "Text alone tells most of what is gained" in advice([POINTS[0], blind], 1.0, change, **known)[0][0]
-    assert "already binds 0.960" in advice([bound, POINTS[1]], 1.0, change, **known)[0][0]
-    assert advice([], 1.0, None, **known) == (
+    assert (
+        "Text alone tells most of what is gained"
+        in advice(measured([POINTS[0], blind], 1.0), 1.0, change, **known)[0][0]
+    )
+    assert "already binds 0.960" in advice(measured([bound, POINTS[1]], 1.0), 1.0, change, **known)[0][0]
+    assert advice({}, 1.0, None, **known) == (
         ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True,
     )  # fmt: skip
 

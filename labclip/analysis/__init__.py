@@ -10,15 +10,6 @@ from labclip.analysis.scenes import SceneLabels, folds_of, labels_of, shuffled_w
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
 
 __all__ = [
-    "Diagnosis",
-    "SceneLabels",
-    "confusions",
-    "diagnose",
-    "folds_of",
-    "labels_of",
-    "modality_gap",
-    "permutation_similarity",
-    "probe",
-    "shuffled_words",
-    "spectrum",
-]
+    "Diagnosis", "SceneLabels", "confusions", "diagnose", "folds_of", "labels_of", "modality_gap",
+    "permutation_similarity", "probe", "shuffled_words", "spectrum",
+]  # fmt: skip

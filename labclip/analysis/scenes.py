@@ -28,12 +28,10 @@ class SceneLabels:
 
     Attributes:
         n: Scenes.
-        attributes: Their names, sorted.
-        objects: Names of objects, sorted.
+        attributes: Their names, sorted; so are `objects`.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
         position: Its position among the objects of its scene, from 0.
-        attribute: Index into `attributes`.
-        object: Index of its name into `objects`.
+        attribute: Index into `attributes`, and `object` of its name into `objects`.
         combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
             goes with which, int64 [n]: a scene and the same with attributes swapped share it.
     """
@@ -49,7 +47,7 @@ class SceneLabels:
 
     @property
     def combinations(self) -> int:
-        """Different combinations."""
+        """How many are different."""
         return int(self.combination.max()) + 1
 
     @property

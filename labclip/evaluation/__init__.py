@@ -14,21 +14,6 @@ from labclip.evaluation.sources import Benchmark, Items, Sources
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
 
 __all__ = [
-    "BENCHMARKS",
-    "Answer",
-    "Benchmark",
-    "Choice",
-    "Classification",
-    "Items",
-    "Pairs",
-    "Question",
-    "Report",
-    "Result",
-    "Retrieval",
-    "ScoredItems",
-    "Search",
-    "Sources",
-    "Task",
-    "TwoPositives",
-    "evaluate",
-]
+    "BENCHMARKS", "Answer", "Benchmark", "Choice", "Classification", "Items", "Pairs", "Question", "Report", "Result",
+    "Retrieval", "ScoredItems", "Search", "Sources", "Task", "TwoPositives", "evaluate",
+]  # fmt: skip

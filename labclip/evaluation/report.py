@@ -30,7 +30,7 @@ from labclip.report.values import (
     measured_by,
     signed,
     worded,
-)
+)  # fmt: skip
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_BLIND = (

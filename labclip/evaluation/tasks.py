@@ -159,11 +159,8 @@ def _chance(right: Rows, among: int, k: int) -> float:
 class Pairs:
     """Winoground's form: two images and two captions, which goes with which.
 
-    Attributes:
-        images: int64 [n, 2].
-        texts: int64 [n, 2].
-        locations: File and position of each item.
-        breakdown: By what further metrics begin with the group of every item, in a table of their own.
+    `images` and `texts` are int64 [n, 2], `locations` as in `Choice`; `breakdown` has by what further metrics begin
+    with the group of every item, for a table of their own.
     """
 
     images: Rows
@@ -189,11 +186,8 @@ class Pairs:
 class TwoPositives:
     """SugarCrepe++'s form: two captions that say the same, and one that looks alike and does not.
 
-    Attributes:
-        image: int64 [n].
-        texts: First caption, second caption, negative, int64 [n, 3].
-        metrics: Groups of every item; `itt` and `tot` are put behind the names, or stand alone for the name "".
-        locations: File and position of each item.
+    `image` is int64 [n], `texts` int64 [n, 3]: first caption, second caption, negative. `metrics` and `locations` as in
+    `Choice`; `itt` and `tot` are put behind the names, or stand alone for the name "".
     """
 
     image: Rows

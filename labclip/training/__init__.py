@@ -12,12 +12,5 @@ from labclip.training.rows import same_images
 from labclip.training.splits import Split, find_combinations, split_combinations
 
 __all__ = [
-    "FitResult",
-    "Objective",
-    "Split",
-    "find_combinations",
-    "finetune",
-    "fit",
-    "same_images",
-    "split_combinations",
-]
+    "FitResult", "Objective", "Split", "find_combinations", "finetune", "fit", "same_images", "split_combinations",
+]  # fmt: skip

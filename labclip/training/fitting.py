@@ -195,12 +195,13 @@ def _result(
         "data": f"{data.words}, {data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
-    if fitted.points:
-        metadata["results"] = measured(fitted.points, strength)
+    results = measured(fitted.points, strength)
+    if results:
+        metadata["results"] = results
     if own and len(own.images_used) > 1:
         metadata["cosines"] = pair_cosines(own, fitted.matrix, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
-    sentences, worthwhile = advice(fitted.points, strength, change, few, leaked)
+    sentences, worthwhile = advice(results, strength, change, few, leaked)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is

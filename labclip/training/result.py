@@ -18,6 +18,7 @@ from labclip.report.values import gain_sentence, matrix_in_words, measured_by, p
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
 _RECORDED = ("recipe", "keep", "objective", "seed")
@@ -51,14 +52,8 @@ class FitResult(Reported):
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
-        bound = [f"{point.shares[0]:.3f}" for point in self._compared if point.shares]
-        binding = f"binding {' -> '.join(bound) or 'not measured'}"
-        return f"FitResult({base}, strength {self.alignment.strength:g}, {binding}, worthwhile={self.worthwhile})"
-
-    @property
-    def _compared(self) -> tuple[Point, ...]:
-        """The base, and the matrix at its strength; empty where nothing was held out."""
-        return tuple(at_strength(self.frontier, one) for one in (0, self.alignment.strength) if self.frontier)
+        told = "{:.3f} -> {:.3f}".format(*found[0]) if (found := _bound(self.results)) else "not measured"
+        return f"FitResult({base}, strength {self.alignment.strength:g}, binding {told}, worthwhile={self.worthwhile})"
 
     @property
     def results(self) -> dict[str, Any]:
@@ -67,7 +62,7 @@ class FitResult(Reported):
         Example:
             {"validation": {"base": {"binding": 0.62, ...}, "labclip": {...}}, "retain flickr": {...}}
         """
-        return measured(self.frontier, self.alignment.strength)
+        return dict(self.alignment.metadata.get("results", {}))
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw binding against retrieval over strength, and the epochs. Needs the extra `eval`.
@@ -142,17 +137,26 @@ class FitResult(Reported):
         }
 
     def _lead(self) -> str:
-        if not self.frontier or not self.frontier[0].shares:
-            return f"Not measured: strength {self.alignment.strength:g}, binding not measured."
-        base, used = self._compared
-        what, parts = "a part" if base.binding is None else "a caption", ""
-        if base.binding is not None and base.parts and used.parts:
-            parts = f" For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%."
-        gain, grounded = _gains(base, used)
+        results, strength = self.results, self.alignment.strength
+        if not (found := _bound(results)):
+            return f"Not measured: strength {strength:g}, binding not measured."
+        (before, after), *controls = found
+        base, ours = results["validation"].values()
+        what, parts = "a part", ""
+        if "binding" in base:
+            what = "a caption"
+            if "part_binding" in base:
+                both = percent(base["part_binding"]), percent(ours["part_binding"])
+                parts = " For parts it is {}%, with the matrix {}%.".format(*both)
+        needs = [grounded - theirs for theirs, grounded in controls]
+        sides = [(one["base"], one["labclip"]) for one in results.values()]
+        shares = [1 - ours[way] / base[way] for base, ours in sides for way in ("t2i_r1", "i2t_r1") if base[way]]
+        lost = percent(max(0.0, *shares)) if shares else "0"
         return (
-            f"This model tells {what} from its negative in {percent(base.shares[0])}% of held-out pairs (chance 50%). "
-            f"{gain_sentence('With the matrix it is', used.shares[0], gain, [grounded])}{parts} It costs "
-            f"{_lost(base, used)} in search (R@1) there. {self.alignment.metadata['verdict']}."
+            f"This model tells {what} from its negative in {percent(before)}% of held-out pairs (chance 50%). "
+            f"{gain_sentence('With the matrix it is', after, after - before, needs)}{parts} It costs "
+            f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there. "
+            f"{self.alignment.metadata['verdict']}."
         )
 
     def _trade(self, plots: bool) -> Section:
@@ -187,19 +191,11 @@ class FitResult(Reported):
         return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
 
 
-def _lost(base: Point, used: Point) -> str:
-    """The greatest fraction of the base's R@1 that is lost, over all sets, both ways."""
-    pairs = [pair for name in base.recalls for pair in zip(used.recalls[name], base.recalls[name], strict=True)]
-    lost = percent(max((1 - ours / theirs for ours, theirs in pairs if theirs > ours), default=0.0))
-    return "nothing" if lost == "0" else f"at most {lost}%"
-
-
-def _gains(base: Point, used: Point) -> tuple[float, float]:
-    """The gain in binding over the base, and how much of it is grounded."""
-    if not base.shares:
-        return 0.0, 0.0
-    gain, _, grounded = (ours - theirs for ours, theirs in zip(used.shares, base.shares, strict=True))
-    return gain, grounded
+def _bound(results: Results) -> list[tuple[float, float]]:
+    """Base and matrix in binding, then in grounded binding: of captions, of parts where captions have no negative."""
+    base, ours = results.get("validation", {"base": {}, "labclip": {}}).values()
+    what = "binding" if "binding" in base else "part_binding"
+    return [(base[name], ours[name]) for name in (what, f"{what}_grounded") if name in base]
 
 
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
@@ -222,13 +218,13 @@ def _metrics(point: Point, name: str) -> dict[str, float]:
 
 
 def advice(
-    points: Sequence[Point], strength: float, change: Change | None, few: Mapping[str, int], leaked: int
+    results: Results, strength: float, change: Change | None, few: Mapping[str, int], leaked: int
 ) -> tuple[list[str], bool]:
     """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using.
 
     `few` has the images of the sets that are small for `keep`; `leaked` held-out captions are negatives of the fit.
     """
-    if not points or "validation" not in points[0].recalls:
+    if "validation" not in results:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
     told = []
     if change is None:
@@ -251,16 +247,15 @@ def advice(
         )
     elif change and not change.is_gain:
         told.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
-    base, used = at_strength(points, 0), at_strength(points, strength)
-    if base.shares and base.shares[0] >= _BINDS:
-        told.append(f"The base already binds {base.shares[0]:.3f} of the held-out pairs. There is little to repair.")
-    gain, grounded = _gains(base, used)
-    if gain > 0 and grounded < gain / 2:
+    (before, after), (blind, grounded) = [*_bound(results), (0.0, 0.0), (0.0, 0.0)][:2]
+    if before >= _BINDS:
+        told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
+    if 0 < after - before > 2 * (grounded - blind):
         told.append("Text alone tells most of what is gained: fit with the default recipe, or make better negatives.")
-    if base.grounded and base.parts and used.grounded and used.parts:
-        for name, ours, theirs in (("captions", used.grounded, base.grounded), ("parts", used.parts[2], base.parts[2])):
-            if ours < theirs:
-                told.append(f"Grounded binding of {name} falls from {theirs:.3f} to {ours:.3f}.")
+    base, ours = results["validation"].values()
+    for name, metric in (("captions", "binding_grounded"), ("parts", "part_binding_grounded")):
+        if "part_binding" in base and ours.get(metric, 0) < base.get(metric, 0):
+            told.append(f"Grounded binding of {name} falls from {base[metric]:.3f} to {ours[metric]:.3f}.")
     if leaked and change is not None:
         told.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "

@@ -221,13 +221,7 @@ _SPLITS: dict[str, Callable[[Sequence[SceneEntry], str, int], list[SceneEntry]]]
 
 @dataclass(frozen=True)
 class AmongAllCaptions:
-    """Which of all captions is an image's.
-
-    Attributes:
-        image: int64 [n].
-        label: Which of `captions` is each image's, int64 [n].
-        captions: int64 [m], distinct.
-    """
+    """Which of all `captions`, int64 [m], distinct, is an image's: for each `image` its `label`, int64 [n]."""
 
     image: Rows
     label: Rows
