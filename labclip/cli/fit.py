@@ -82,8 +82,8 @@ def fit(
 ) -> None:  # fmt: skip
     """Fit a matrix on a captions file or a feature folder.
 
-    DATA is a captions file, as `labclip embed --captions` takes it, or the feature folder of that command. Such a file
-    is embedded first, into the folder OUT-features, which is kept; parts and keywords are made where the file has none
+    DATA is a captions file, as `labclip embed --captions` takes it, or a feature folder. Images and captions are
+    embedded first, into the folder OUT-features, which is kept; parts and keywords are made where the file has none
     and their tagger is installed. Writes the alignment folder OUT. If the fit does not help, it says why, writes
     nothing and exits with code 1.
     """
