@@ -7,6 +7,8 @@ OTHERS := .venv-libraries
 PAGE   := .venv-browser
 FLOORS := .venv-floors
 WHEEL  := .venv-wheel
+# Python compiles a module when it is first imported: of torch and transformers most never are.
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile
 
 .PHONY: demo test slow lowest floors libraries browser check format lint types docs bench results weights push wheel clean
 
@@ -68,11 +70,11 @@ push: $(VENV)/.installed  ## the embedded model and the cards of the published m
 	$(BIN)/python weights/push.py $(ARGUMENTS)
 
 wheel: $(VENV)/.dev  ## sdist and wheel, checked; the wheel in an environment of its own, with the network refused
-	rm -rf dist $(WHEEL)
+	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
-	$(PYTHON) -m venv $(WHEEL)
-	$(WHEEL)/bin/python -m pip install --quiet dist/*.whl
+	$(BIN)/python -m venv --clear --without-pip $(WHEEL)
+	$(INSTALL) --python $(WHEEL)/bin/python dist/*.whl
 	$(BIN)/python -m pytest -m wheel
 
 $(VENV)/.pip:
@@ -81,16 +83,16 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 # Groups need the pip of the first step.
-$(VENV)/.dev: $(VENV)/.installed pyproject.toml
-	$(BIN)/python -m pip install --quiet --group dev
-	@touch $@
+$(VENV)/.dev: $(VENV)/.pip pyproject.toml
+	$(INSTALL) --editable . --group dev
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.docs: $(VENV)/.dev pyproject.toml
-	$(BIN)/python -m pip install --quiet --group docs
+	$(INSTALL) --group docs
 	@touch $@
 
 # An environment on top of $(VENV): what is installed in it comes first, the rest is not installed again.
@@ -98,7 +100,7 @@ define on_top
 	$(BIN)/python -m venv --without-pip $(1)
 	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> $$($(1)/bin/python -c "import site; print(site.getsitepackages()[0])")/below.pth
-	$(BIN)/python -m pip --python $(1)/bin/python install --quiet $(2)
+	$(INSTALL) --python $(1)/bin/python $(2)
 	@touch $(1)/.dev
 endef
 
