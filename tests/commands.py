@@ -1,5 +1,9 @@
 """The command line as a person types it."""
 
+import os
+import subprocess
+import sys
+
 from click.testing import CliRunner
 
 from labclip import cli
@@ -20,3 +24,12 @@ def fails(*arguments):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: ")
     return done.stderr
+
+
+def python(program, *arguments, **options):
+    """What a program prints in a process of its own, which finds this one's modules."""
+    environment = {"env": os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}} | options
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

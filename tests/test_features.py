@@ -5,21 +5,19 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import warnings
 
+import commands
 import models
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from close import UNIT
 from folders import contents, draw, run, tiny, write
 from PIL import Image
 
 import labclip
-from labclip import LABCLIP, Alignment, Base, cli
+from labclip import LABCLIP, Alignment, Base
 from labclip.data import read_items
 from labclip.data.images import ImageSource
 from labclip.features import Features, embed, embedding, folder
@@ -104,6 +102,41 @@ def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
     assert run(model, data, force=True).negatives is None
 
 
+def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
+    """From a column of the captions file; those of no caption stand in no gallery."""
+    # The negative of the first image is shown by one that comes later, of the third by its own, of the fourth by none.
+    shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
+    rows = [[f"{i}.png", scenes.captions[i], scenes.swapped_captions[i], shown[i]] for i in range(8)]
+    rows[6][2] = ""  # no negative, so its image is of no use
+    write(data, [*rows, ["1.png", scenes.tags[1], "", ""]], "image,caption,negative,shown")
+    encoded, own = [], LABCLIP.encode_image
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
+        features = run(model, data, negative_images="shown")
+    assert sum(encoded) == 10  # each once
+    with torch.no_grad():
+        images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True).numpy()
+    assert np.abs(features.images - images[:8]).max() < UNIT
+    there = features.has_negative_image[:, 0]
+    assert there.tolist() == [True, True, False, False, True, True, False, True, False]
+    wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
+    assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
+    assert np.array_equal(features.negative_images[~there, 0], features.images[features.image_index][~there])
+    assert texts(data / "features")[4]["negative_images"] == ["9.png"]
+    assert texts(data / "features")[3]["negative_images"] == [None]
+    assert features.manifest["columns"]["negative_images"] == ["shown"]
+    assert len(Features.load(data / "features", base=model, verify=True)) == 9
+    with pytest.raises(ValueError, match="has features already, but its columns is"):
+        run(model, data)
+    assert run(model, data, "without").negative_images is None
+    assert (
+        run(
+            model, write(data, [rows[3]], "image,caption,negative,shown"), "none", negative_images="shown"
+        ).negative_images
+        is None
+    )
+
+
 RAW, CLEANED = "A red cube on a blue ball.", "a blue cube on a red ball"
 
 
@@ -132,51 +165,24 @@ def test_raw_captions_beside_cleaned_negatives_are_an_error_unless_one_says_how(
 # ---- A run that stops, and goes on.
 
 KILLED = """
-import os, signal, sys, warnings
+import os, sys, warnings
 warnings.simplefilter("ignore")
-import torch
+import kills, torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
 from labclip.features import embed, embedding, folder
-from labclip.features.folder import Files, Progress
 from labclip.features.corpus import Corpus
 folder.KEEP_SECONDS = 0.0
 embedding.BLOCK = 7
-data = sys.argv[1]
-model = LABCLIP.from_pretrained("scenes")
-
-def fatal(function):
-    # Counts the moments at which the state on disk changes, and dies before the one that is due.
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == due or function.__name__ not in open(data + "/report").read():
-            os.write(report, function.__name__.encode() + b" ")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-
-os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-moments = {Files: ("__init__", "append", "cut", "finish"), Corpus: ("__init__",)}
-moments[Progress] = "note", "keep", "__exit__"
-for kind, names in moments.items():
-    for name in names:
-        setattr(kind, name, fatal(getattr(kind, name)))
-report = os.open(data + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+data, model = sys.argv[1], LABCLIP.from_pretrained("scenes")
+for owner, names in ((os, ("fsync", "replace")), (folder.Files, ("__init__", "append", "cut", "finish")),
+                     (Corpus, ("__init__",)), (folder.Progress, ("note", "keep", "__exit__"))):
+    kills.fatal(owner, *names)
 for step in (1, 6):
-    due = 1
-    while True:
-        calls = 0
-        child = os.fork()
-        if child == 0:
-            embed(model, captions=data + "/captions.csv", images=data + "/photos", out=f"{data}/killed{step}",
-                  batch_size=5, progress=False, on_error="skip", negative_images="shown")
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        if status == 0:
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL, status
-        due = 1 + (due + step) % 71
+    print(*kills.until_done(lambda: embed(
+        model, data + "/captions.csv", f"{data}/killed{step}", images=data + "/photos", batch_size=5, progress=False,
+        on_error="skip", negative_images="shown",
+    ), step, 71))
 """
 
 
@@ -192,12 +198,9 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     write(data, zip(rows, shown, strict=True), header=f"{header},shown")
     (data / "photos" / "4.png").write_bytes(b"no image")
     run(model, data, "unbroken", on_error="skip", negative_images="shown")
-    script = [sys.executable, "-c", KILLED, str(data)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    kills = (data / "report").read_text().split()
-    assert len(kills) >= 20
-    assert set(kills) == {"__init__", "append", "cut", "finish", "note", "keep", "__exit__", "fsync", "replace"}
+    killed = commands.python(KILLED, data).split()
+    assert len(killed) >= 20
+    assert set(killed) == {"__init__", "append", "cut", "finish", "note", "keep", "__exit__", "fsync", "replace"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
     features = Features.load(data / "killed6")
@@ -484,32 +487,24 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
 # ---- The command, and the examples.
 
 
-def command(*arguments):
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        return CliRunner().invoke(cli.main, ["embed", *map(str, arguments)])
-
-
+@pytest.mark.filterwarnings("default")  # as people see them
 def test_the_command_makes_what_the_function_makes(model, data, monkeypatch):
     (data / "photos" / "4.png").unlink()
-    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
-    failed = command(*arguments, data / "out")
-    assert failed.exit_code == 2
+    arguments = ["embed", "--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
+    failed = commands.run(*arguments, data / "out", code=2)
     assert failed.stderr.splitlines()[-1].startswith("Error: 4.png (captions.csv line 6) can't be read")
-    done = command(*arguments, "--on-error", "skip", "--batch-size", 5, "--device", "cpu", data / "out")
-    assert done.exit_code == 0, done.stderr
+    done = commands.run(*arguments, "--on-error", "skip", "--batch-size", 5, "--device", "cpu", data / "out")
     assert "Left out: captions.csv line 6 (4.png) can't be read" in done.stderr
     assert "11 captions with a negative and 11 images" in done.stderr
     assert "11 images, 22 captions, 11 of them with negatives, 1 items left out; of scenes (embedded)" in done.stdout
     run(model, data, on_error="skip")
     assert contents(data / "out") == contents(data / "features")
-    printed = json.loads(command(*arguments, "--on-error", "skip", "--json", data / "out").stdout)
+    printed = json.loads(commands.run(*arguments, "--on-error", "skip", "--json", data / "out").stdout)
     assert (printed["images"], printed["skipped"][0]["image"]) == (N - 1, "4.png")
-    assert command(*arguments, "--on-error", "skip", "--clean", data / "clean").exit_code == 0
+    commands.run(*arguments, "--on-error", "skip", "--clean", data / "clean")
     assert Features.load(data / "clean").manifest["clean"] is True
     monkeypatch.setitem(sys.modules, "ray", None)
-    missing = command(*arguments, "--engine", "ray", data / "o")
-    assert missing.exit_code == 2
-    assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in missing.output
+    missing = commands.run(*arguments, "--engine", "ray", data / "o", code=2)
+    assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in missing.stderr
     write(data, [["1.png", "a red cube", "a red cube"]])
-    assert "Not counted: 1 negatives that say what a caption of the" in command(*arguments, data / "true").stderr
+    assert "Not counted: 1 negatives that say what a caption of the" in commands.run(*arguments, data / "true").stderr

@@ -3,21 +3,20 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import torch
 from bucket import bucket
-from click.testing import CliRunner
 from close import UNIT, rounding
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import labclip
-from labclip import Alignment, Base, cli
+from labclip import Alignment, Base
 from labclip.features import Features
 from labclip.files import path_of
 from labclip.stored import formats
@@ -294,8 +293,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     broken = Path("in/text_emb/text_emb_1.npy")
     data = broken.read_bytes()
     broken.write_bytes(data[:150])
-    result = CliRunner().invoke(cli.main, ["transform", "in", "out", "--alignment", "A"])
-    assert result.exit_code == 2
+    result = commands.run("transform", "in", "out", "--alignment", "A", code=2)
     said = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. 7 of 8 files are done: repair the others and "
     assert said + "type the same command again.\n" in result.stderr
     kept = embeddings("whole")
@@ -310,11 +308,9 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
 
 def test_the_command():
     np.save("in.npy", drawn())
-    arguments = ["transform", "in.npy", "out.npy", "--alignment", "A", "--strength", "0.5"]
-    result = CliRunner().invoke(cli.main, arguments)
-    assert result.stdout == "out.npy: 10 embeddings, aligned by A at strength 0.5\n"
-    result = CliRunner().invoke(cli.main, [*arguments, "--force", "--json"])
-    assert json.loads(result.stdout)["rows"] == 10
+    asked = partial(commands.run, "transform", "in.npy", "out.npy", "--alignment", "A", "--strength", "0.5")
+    assert asked().stdout == "out.npy: 10 embeddings, aligned by A at strength 0.5\n"
+    assert json.loads(asked("--force", "--json").stdout)["rows"] == 10
 
 
 def test_paths_are_urls_of_fsspec_too():
@@ -340,36 +336,13 @@ def test_paths_are_urls_of_fsspec_too():
 
 
 KILLED = """
-import os, signal, sys
-import torch
+import os, sys
+import kills, torch
 torch.set_num_threads(1)
 from labclip.stored import transform
 source, target = sys.argv[1:]
-
-def fatal(function):
-    # Counts the moments at which the state on disk changes, and dies before the one that is due.
-    def wrapped(*args, **named):
-        global calls
-        calls += 1
-        if calls == due:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **named)
-    return wrapped
-
-os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-due = kills = 0
-while True:
-    due, calls = due % 9 + 1, 0
-    child = os.fork()
-    if child == 0:
-        transform(source, target, "A", progress=False)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if status == 0:
-        break
-    assert os.WTERMSIG(status) == signal.SIGKILL, status
-    kills += 1
-print(kills)
+kills.fatal(os, "fsync", "replace")
+print(*kills.until_done(lambda: transform(source, target, "A", progress=False), 0, 9))
 """
 
 
@@ -385,10 +358,7 @@ def test_killed_again_and_again_the_bytes_are_those_of_an_unbroken_run(ending):
     else:
         clip_retrieval(shards=5)
     transform(f"in{ending}", f"whole{ending}", "A")
-    command = [sys.executable, "-c", KILLED, f"in{ending}", f"out{ending}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 4
+    assert len(commands.python(KILLED, f"in{ending}", f"out{ending}").split()) >= 4
     left = {name: data for name, data in contents(".").items() if not name.startswith(("A/", "in"))}
     whole = {name: data for name, data in left.items() if name.lstrip("_").startswith("whole")}
     assert {name.replace("out", "whole"): data for name, data in left.items() if name not in whole} == whole
@@ -429,7 +399,7 @@ def test_on_s3_the_files_are_the_same():
             there.put_object(Key=f"in/{name}", Body=data)
         code = "import labclip; labclip.transform('s3://bucket/in', 's3://bucket/out', 'A', progress=False)"
         for _ in range(2):
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+            commands.python(code, env=environment)
         found = {one.key.removeprefix("out/"): one.get()["Body"].read() for one in there.objects.filter(Prefix="out/")}
         assert found.pop("_labclip.json")
         assert found == embeddings("whole")
