@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from functools import partial
 
 import commands
@@ -15,7 +14,7 @@ from labclip import LABCLIP, Alignment, scenes
 from labclip.analysis import repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
-run, fails = (partial(one, "diagnose") for one in (commands.run, commands.fails))
+run = partial(commands.run, "diagnose")
 
 
 def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
@@ -68,13 +67,3 @@ def test_own_images_and_any_model_with_fits(folder, tmp_path, monkeypatch):
     assert "&lt;b&gt;red&lt;/b&gt;" in html
     assert "<b>" not in html
     assert list((tmp_path / "cache").iterdir())
-
-
-def test_bad_input_is_one_line(tmp_path, folder, monkeypatch):
-    assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
-    assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
-    assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
-    assert "can't be dealt into" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
-    assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert 'pip install "labclip[eval]"' in fails("--model", "scenes", "--out", "report.html")

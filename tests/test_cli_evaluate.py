@@ -74,7 +74,6 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
 
 BAD = {
     "scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
-    "scene --model scenes": "no benchmark 'scene'. Did you mean 'scenes'",
     "csv --model scenes": "Pass --data FILE",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
@@ -94,8 +93,6 @@ def test_no_file_is_overwritten_unless_asked(ten, tmp_path, flag):
     asked = ("csv", "--model", "scenes", "--data", ten / "own.csv", flag)
     (kept := tmp_path / "kept.html").write_text("mine")
     assert "kept.html exists already. Pass --force" in run(*asked, kept, code=2).stderr
-    said = run(*asked, ten / ".." / ten.name / "own.csv", "--force", code=2).stderr
-    assert "own.csv is an input or another output of this command" in said
     assert kept.read_text() == "mine"
     run(*asked, kept, "--force")
     assert kept.read_text() != "mine"

@@ -103,18 +103,6 @@ def test_a_matrix_that_is_written_anyway_carries_the_verdict(folder, tmp_path):
     assert found["change"]["captions"] == 40
 
 
-def test_bad_input_is_one_line(folder, tmp_path):
-    for options, message in {
-        "--recipe papr": "no recipe 'papr'",
-        "--device gpu": "device 'gpu' can't be used",
-        "--keep 2": "'--keep': 2.0 is not in the range 0<x<=1",
-        "--plot fit.doc": "fit.doc does not end in .png or",
-        f"--validation {folder / 'features'}": "has images of the fit: its image 0",
-    }.items():
-        assert message in fails("fit", folder / "features", tmp_path / "a", "-q", *options.split())
-    assert not (tmp_path / "a").exists()
-
-
 MODEL = ("--model", "scenes", "--epochs", 5, "--anyway")
 
 

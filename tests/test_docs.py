@@ -124,16 +124,6 @@ def test_the_newest_change_is_this_version():
     assert newest[1] == labclip.__version__
 
 
-def test_public_names_are_those_that_load():
-    for name in labclip.__all__:
-        assert getattr(labclip, name) is not None
-    assert set(labclip.__all__) <= set(dir(labclip))
-    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; it has LABCLIP, Alignment"):
-        labclip.nonsense  # noqa: B018
-    with pytest.raises(AttributeError, match=r"'list_models' is OpenCLIP's.*import open_clip; open_clip.list_models"):
-        labclip.list_models  # noqa: B018
-
-
 def test_the_site_has_every_public_name_and_page():
     text = "".join(page.read_text() for page in sorted((ROOT / "docs").glob("api*.md")))
     documented = re.findall(r"^\.\. auto\w+:: (?:labclip\.)?(\S+)$", text, re.MULTILINE)

@@ -126,7 +126,7 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     assert texts(data / "features")[3]["negative_images"] == [None]
     assert features.manifest["columns"]["negative_images"] == ["shown"]
     assert len(Features.load(data / "features", base=model, verify=True)) == 9
-    with pytest.raises(ValueError, match="has features already, but its columns is"):
+    with pytest.raises(ValueError, match="has features already, but its negative_images is"):
         run(model, data)
     assert run(model, data, "without").negative_images is None
     assert (

@@ -7,11 +7,9 @@ from functools import partial
 
 import commands
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labclip.cli import main
 from labclip.negatives import Shuffler, add, read, swap
 
 COLOURS = ["red", "blue", "green"]
@@ -57,12 +55,11 @@ def said(item):
     return caption, negatives, item.image and item.image.name
 
 
-def run(*arguments):
-    return CliRunner().invoke(main, ["negatives", *map(str, arguments)])
+run = partial(commands.run, "negatives")
 
 
-def swaps(source, out, *more):
-    return run(source, out, "--method", "swap", "--attributes", ",".join(COLOURS), *more)
+def swaps(source, out, *more, code=0):
+    return run(source, out, "--method", "swap", "--attributes", ",".join(COLOURS), *more, code=code)
 
 
 fails = partial(commands.fails, "negatives")
@@ -73,7 +70,6 @@ fails = partial(commands.fails, "negatives")
 def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
     path = write(tmp_path / f"in{source}", ROWS)
     result = swaps(path, tmp_path / f"out{out}", "--image-column", "id")
-    assert result.exit_code == 0, result.stderr
     assert "5/5" in result.stderr
     assert result.stdout == f"{tmp_path / f'out{out}'}: 3 negatives for 3 captions, none for 2\n"
     empty = "" if out in (".csv", ".tsv") else None
@@ -84,9 +80,9 @@ def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
 def test_captions_of_one_image_are_no_negatives_of_one_another(tmp_path):
     rows = [{"image": "1", "title": "a red cup on a green tray"}, {"image": "1", "title": "A GREEN cup on a red tray!"}]
     path = write(tmp_path / "in.csv", rows)
-    assert swaps(path, tmp_path / "out.csv").exit_code == 0
+    swaps(path, tmp_path / "out.csv")
     assert [row["negative"] for row in rows_of(tmp_path / "out.csv")] == ["", ""]
-    assert swaps(path, tmp_path / "all.csv", "--image-column", "title").exit_code == 0
+    swaps(path, tmp_path / "all.csv", "--image-column", "title")
     assert "" not in [row["negative"] for row in rows_of(tmp_path / "all.csv")]
 
 
@@ -113,7 +109,7 @@ def test_shuffles_that_mean_the_same_are_counted_and_left_out(tmp_path):
 
 def test_lines_of_text_are_captions(tmp_path):
     (tmp_path / "in.txt").write_bytes("\ufeffa red cup on a blue tray\r\n\r\nA dog".encode())
-    assert swaps(tmp_path / "in.txt", tmp_path / "out.tsv").exit_code == 0
+    swaps(tmp_path / "in.txt", tmp_path / "out.tsv")
     assert rows_of(tmp_path / "out.tsv") == [
         {"caption": "a red cup on a blue tray", "negative": "a blue cup on a red tray"},
         {"caption": "", "negative": ""},
@@ -130,12 +126,11 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path):
     arguments = ("--method", "swap", "--attributes", "red,blue")
     assert "exists already. Name another file, or pass --force" in fails(path, out, *arguments)
     assert out.read_text() == "precious"
-    assert "exists already" in fails(path, path, *arguments)
     (tmp_path / "link.csv").symlink_to(path)
     assert "exists already" in fails(path, tmp_path / "link.csv", *arguments)
     assert rows_of(path) == ROWS
-    assert run(path, out, *arguments, "--force").exit_code == 0
-    assert run(path, tmp_path / "link.csv", *arguments, "--force").exit_code == 0
+    for target in (out, tmp_path / "link.csv"):
+        run(path, target, *arguments, "--force")
     assert (tmp_path / "link.csv").is_symlink()
     assert path.read_text() == out.read_text()
 
@@ -148,11 +143,10 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
     arguments = ("--method", "swap", "--attributes", "red,blue")
     assert "in.jsonl line 3001 is not JSON" in fails(path, tmp_path / "out.csv", *arguments)
     path.write_text("\n".join([*lines, '{"caption": "x", "new": 1}']))
-    result = run(path, tmp_path / "out.csv", *arguments)
-    assert result.exit_code == 2
+    result = run(path, tmp_path / "out.csv", *arguments, code=2)
     assert "line 3001 has a column 'new' that the first row lacks. Write OUT as .jsonl" in result.stderr
     path.write_text("\n".join([*lines, '{"caption": "x", "negative": "y"}']))
-    assert run(path, tmp_path / "out.jsonl", *arguments).exit_code == 2
+    run(path, tmp_path / "out.jsonl", *arguments, code=2)
     assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
@@ -180,7 +174,7 @@ def test_bad_arguments_are_one_line(tmp_path):
     assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
     assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
     assert not out.exists()
-    assert run(path, out, *swapping).exit_code == 0
+    run(path, out, *swapping)
 
 
 def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
@@ -196,16 +190,17 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
     ).replace_schema_metadata({"pandas": "kept"})
     pq.write_table(table, tmp_path / "in.parquet")
     before = pq.read_table(tmp_path / "in.parquet")
-    assert swaps(tmp_path / "in.parquet", tmp_path / "out.parquet").exit_code == 0
+    swaps(tmp_path / "in.parquet", tmp_path / "out.parquet")
     after = pq.read_table(tmp_path / "out.parquet")
     assert after.drop_columns("negative").equals(before, check_metadata=True)
     assert after["negative"].to_pylist() == ["a blue cup on a red tray", None] * 1500
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 1
     pq.write_table(table.select(["caption", "image"]), tmp_path / "image.parquet")
-    assert "holds bytes in 'image', as only Parquet can" in swaps(tmp_path / "image.parquet", tmp_path / "o.csv").stderr
+    said = swaps(tmp_path / "image.parquet", tmp_path / "o.csv", code=2).stderr
+    assert "holds bytes in 'image', as only Parquet can" in said
     # Images may be told apart by their bytes, where that is asked for; an empty caption stays as it is, cleaned or not.
     more = ("--image-column", "image", "--clean")
-    assert swaps(tmp_path / "in.parquet", tmp_path / "same.parquet", *more).exit_code == 0
+    swaps(tmp_path / "in.parquet", tmp_path / "same.parquet", *more)
     assert pq.read_table(tmp_path / "same.parquet").equals(after)
 
 
@@ -235,7 +230,7 @@ def test_read_of_ones_own_columns(tmp_path):
 def test_any_text_survives(tmp_path_factory, rows, ending):
     folder = tmp_path_factory.mktemp("any")
     path = write(folder / f"in{ending}", rows)
-    assert swaps(path, folder / f"out{ending}").exit_code == 0
+    swaps(path, folder / f"out{ending}")
     captions = [row["caption"] for row in rows if row["caption"].strip()]
     assert not captions or [said(item)[0] for item in read(folder / f"out{ending}")] == captions
     expected = swap([row["caption"] for row in rows], COLOURS)

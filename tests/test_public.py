@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 import labclip
@@ -34,12 +35,25 @@ def test_all_is_what_imports():
     for name in labclip.__all__:
         assert getattr(labclip, name).__name__.rpartition(".")[2] == name
     assert set(dir(labclip)) == PUBLIC | {"__version__"}
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; it has LABCLIP, Alignment"):
+        labclip.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'list_models' is OpenCLIP's.*import open_clip; open_clip.list_models"):
+        labclip.list_models  # noqa: B018
 
 
-def test_import_is_light():
-    code = "import sys, labclip; print([name for name in ('torch', 'numpy', 'open_clip') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+COMMAND = "from labclip.cli import main; main({}, standalone_mode=False)"
+LIGHT = {
+    "import labclip": {"torch", "numpy", "open_clip"},
+    "import labclip.scenes": {"torch", "open_clip", "PIL"},
+    "import labclip.report": {"torch", "jinja2", "matplotlib", "numpy"},
+    **{COMMAND.format(typed): {"torch", "open_clip"} for typed in (["--help"], ["list"], ["info", "ViT-B-32"])},
+}
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_what_needs_little_loads_little(code):
+    printed = commands.python(f"import sys; {code}; print('loaded', *{LIGHT[code]} & sys.modules.keys())")
+    assert printed.splitlines()[-1] == "loaded"
 
 
 @pytest.mark.slow

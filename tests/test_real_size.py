@@ -46,21 +46,19 @@ def served(hub, base, monkeypatch):
 
 
 @pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason="the published matrices are not on this machine")
-@pytest.mark.parametrize("alignment", ["coco", "cc3m"])
-def test_the_published_name_is_the_published_module(served, base, alignment):
+def test_the_published_names_are_the_published_modules(served, base):
     clip, _ = base
-    entry = next(entry for entry in PUBLISHED if (entry.name, entry.alignment) == ("ViT-B-32", alignment))
-    served.add_published(entry, (CHECKPOINTS / entry.file).read_bytes())
-    model = LABCLIP.from_pretrained("ViT-B-32", alignment=alignment).requires_grad_(False)
-
-    module = torch.nn.Linear(512, 512, bias=False)
-    state = torch.load(CHECKPOINTS / entry.file, map_location="cpu", weights_only=True)
-    module.weight.data = state["linear.weight"]
     tokens = open_clip.get_tokenizer("ViT-B-32")(CAPTIONS)
-    expected = torch.nn.functional.normalize(module(clip.encode_text(tokens, normalize=True)), dim=-1)
-    assert (model.encode_text(tokens, normalize=True) - expected).abs().max() < rounding(TERMS)
-    assert (model.fold().encode_text(tokens, normalize=True) - expected).abs().max() < rounding(TERMS)
-    assert model.logit_scale.exp().item() == pytest.approx(state["t"].exp().item())
     plain = open_clip.create_model("ViT-B-32", load_weights=False)
-    with pytest.raises(ValueError, match="Create it with force_quick_gelu=True"):
-        LABCLIP.from_pretrained("ViT-B-32", alignment=alignment, base=plain)
+    for entry in (entry for entry in PUBLISHED if entry.name == "ViT-B-32"):
+        served.add_published(entry, (CHECKPOINTS / entry.file).read_bytes())
+        model = LABCLIP.from_pretrained("ViT-B-32", alignment=entry.alignment).requires_grad_(False)
+        module = torch.nn.Linear(512, 512, bias=False)
+        state = torch.load(CHECKPOINTS / entry.file, map_location="cpu", weights_only=True)
+        module.weight.data = state["linear.weight"]
+        expected = torch.nn.functional.normalize(module(clip.encode_text(tokens, normalize=True)), dim=-1)
+        assert (model.encode_text(tokens, normalize=True) - expected).abs().max() < rounding(TERMS)
+        assert (model.fold().encode_text(tokens, normalize=True) - expected).abs().max() < rounding(TERMS)
+        assert model.logit_scale.exp().item() == pytest.approx(state["t"].exp().item())
+        with pytest.raises(ValueError, match="Create it with force_quick_gelu=True"):
+            LABCLIP.from_pretrained("ViT-B-32", alignment=entry.alignment, base=plain)

@@ -1,8 +1,6 @@
 """A report as HTML, text, Markdown and LaTeX: whatever is put in stays text, and an HTML file is whole or absent."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -164,11 +162,6 @@ def test_a_file_is_written_whole(tmp_path, monkeypatch):
         Shown(found).write_html(tmp_path / "nowhere" / "report.html")
 
 
-def test_importing_it_loads_nothing_large():
-    program = "import labclip.report, sys; print({'torch', 'jinja2', 'matplotlib', 'numpy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
-
-
 def test_a_terminal_and_markdown_show_all_of_it_in_order():
     found = Page("A title", "Type: `labclip fit`.", page(TABLE, notes=["a note"]).sections, [("Base", "B")])
     assert terminal(found) == (
@@ -228,9 +221,3 @@ def latex_cell(text):
 )  # fmt: skip
 def test_markdown_and_latex_stay_text_and_begin_nothing(show, text, escaped):
     assert show(text) == escaped
-
-
-def test_what_a_terminal_would_obey_is_shown():
-    found = terminal(page(Table("\x1b[2J", ["a"], [["\x1b]0;title\x07"]]), words="\x1b[31mred\x9b"))
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
-    assert r"\x1b[31mred\x9b" in found

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from evaluated import lay
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -36,9 +37,8 @@ def drawn():
 def coco(tmp_path, drawn):
     """COCO as of 2017: numbered JPEG files, two captions an image; SugarCrepe and ARO of the same images beside it."""
     root = tmp_path / "coco"
-    (root / "annotations").mkdir(parents=True)
     for side, numbers in (("train2017", range(TRAIN)), ("val2017", range(TRAIN, TRAIN + TEST))):
-        (root / side).mkdir()
+        (root / side).mkdir(parents=True)
         for number in numbers:
             Image.fromarray(drawn.images[number]).save(root / side / file(number), quality=95)
         captions = [
@@ -48,28 +48,19 @@ def coco(tmp_path, drawn):
         ]
         images = [{"id": number, "file_name": file(number), "license": 1} for number in numbers]
         written = {"info": {}, "images": images, "licenses": [], "annotations": captions}
-        (root / "annotations" / f"captions_{side}.json").write_text(json.dumps(written))
-    (tmp_path / "sugarcrepe").mkdir()
+        lay(root, {f"annotations/captions_{side}.json": written})
     for subset, number in zip(SUBSETS, range(TRAIN, TRAIN + len(SUBSETS)), strict=True):
         pair = {"caption": drawn.captions[number], "negative_caption": drawn.swapped_captions[number]}
-        entry = {"0": {"filename": file(number), **pair}}
-        (tmp_path / "sugarcrepe" / f"{subset}.json").write_text(json.dumps(entry))
+        lay(tmp_path, {f"sugarcrepe/{subset}.json": {"0": {"filename": file(number), **pair}}})
     shutil.copytree(root / "val2017", tmp_path / "aro" / "images")
+    box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 64, "bbox_h": 64}
     for name, kind in (("relation", {"relation_name": "left of"}), ("attribution", {"attributes": ["red", "blue"]})):
-        entries = [
-            {
-                "image_path": file(number),
-                "bbox_x": 0,
-                "bbox_y": 0,
-                "bbox_w": 64,
-                "bbox_h": 64,
-                "true_caption": drawn.captions[number],
-                "false_caption": drawn.swapped_captions[number],
-                **kind,
-            }
-            for number in range(TRAIN, TRAIN + TEST)
-        ] * 2  # VG-A's macro is over pairs of attributes that have at least 25 items
-        (tmp_path / "aro" / f"visual_genome_{name}.json").write_text(json.dumps(entries))
+        texts = [
+            {"true_caption": drawn.captions[n], "false_caption": drawn.swapped_captions[n]}
+            for n in range(TRAIN, TRAIN + TEST)
+        ]
+        items = [{"image_path": file(TRAIN + n), **box, **both, **kind} for n, both in enumerate(texts)]
+        lay(tmp_path, {f"aro/visual_genome_{name}.json": items * 2})  # VG-A's macro is over pairs with 25 items
     return tmp_path
 
 
