@@ -22,7 +22,7 @@ slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 	$(BIN)/python -m pytest -m slow -n auto
 
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
-	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
+	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained convert card folding folding_forms saving)
 	$(LOWEST)/bin/python -m pytest -m libraries tests/test_libraries.py
 
 floors: $(FLOORS)/.dev  ## the tests with the lowest versions that pyproject.toml names

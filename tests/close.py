@@ -20,7 +20,7 @@ def rounding(terms, size=1.0, dtype="float32"):
 
 
 MOST = 9_000
-"""Terms of all sums on the way through a model of the tests; test_suite.py counts them."""
+"""Terms of all sums on the way through a model of the tests; test_towers.py counts them."""
 
 UNIT = rounding(MOST)
 """The allowance of its unit-length embeddings."""

@@ -4,7 +4,9 @@ It also serves plain files, as the published matrices' authors do. Fixtures, for
 """
 
 import base64
+import dataclasses
 import hashlib
+import io
 import json
 import sys
 import threading
@@ -15,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import pytest_socket
+import torch
 
 
 class StandInHub:
@@ -74,6 +77,19 @@ class StandInHub:
     def asked(self, part):
         """How many requests had `part` in "METHOD path"."""
         return sum(part in request for request in self.requests)
+
+
+def published_entry(weight, log_scale, **changes):
+    """A row of the table of published matrices, and the checkpoint that the matrix's authors have."""
+    from labclip.io import published
+    from labclip.io.folder import matrix_sha256
+
+    file = io.BytesIO()
+    torch.save({"linear.weight": weight, "t": torch.tensor(log_scale)}, file)
+    data = file.getvalue()
+    facts = {"embed_dim": len(weight), "logit_scale": log_scale, "size": len(data)}
+    hashes = {"file_sha256": hashlib.sha256(data).hexdigest(), "matrix_sha256": matrix_sha256(weight)}
+    return dataclasses.replace(published.PUBLISHED[0], **facts, **hashes, **changes), data
 
 
 def content_of(data):

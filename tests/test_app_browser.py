@@ -253,7 +253,7 @@ def test_every_tab_is_readable(visit, width, scheme):
     assert overflow <= 0
 
 
-def test_the_first_view(visit):
+def test_compare(visit):
     someone = visit()
     someone.see("h1", "CLIP picks the wrong caption")
     someone.see("#heading", "knows only rendered scenes")
@@ -265,10 +265,6 @@ def test_the_first_view(visit):
     for number, words in (("3", "CLIP is right"), ("5", "LABCLIP is wrong: \u201ca yellow heart without a brown star")):
         someone.page.locator(f"#example-{number}").click()
         someone.see("#compared", words)
-
-
-def test_compare(visit):
-    someone = visit()
     captions = someone.page.get_by_label("Captions, one per line")
     captions.fill("a red heart with a white ring\na red heart with a white ring")
     someone.see("#compared", "2 captions tie")

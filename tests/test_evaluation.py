@@ -315,16 +315,10 @@ def test_a_search_is_an_item_with_its_query_and_its_margin_and_keeps_no_pixels(m
     assert pickle.loads(kept)[3] == result.items[3]
 
 
-@pytest.fixture(scope="module")
-def arrays():
-    model = LABCLIP.from_pretrained("scenes")
+def test_features_in_memory_are_measured(model):
     drawn = scenes.sample(30, seed=8)
-    asked = images_of(drawn), [*drawn.captions, *drawn.swapped_captions]
-    images, texts = encode(model, *asked, progress=False)
-    return {"images": images, "texts": texts[:30], "negatives": texts[30:]}
-
-
-def test_features_in_memory_are_measured(model, arrays):
+    images, texts = encode(model, images_of(drawn), [*drawn.captions, *drawn.swapped_captions], progress=False)
+    arrays = {"images": images, "texts": texts[:30], "negatives": texts[30:]}
     features = Features.from_arrays(**arrays, base=model.alignment.base)
     report = evaluate(model, "features", data=features)
     by_hand = (arrays["images"] * arrays["texts"]).sum(-1) > (arrays["images"] * arrays["negatives"]).sum(-1)

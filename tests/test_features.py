@@ -405,8 +405,6 @@ def test_wrong_arguments_say_what_is_right(model, data):
         ({"engine": "dask"}, "engine is 'dask'. Pass 'local' or 'ray'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": 0}, "workers 0"),
-        ({"column": "text"}, "has no column 'text'; it has 'image', 'caption', 'negative'. Pass column=NAME"),
-        ({"split": "val"}, "has no column 'split'"),
     ):
         with pytest.raises(ValueError, match=message):
             run(model, data, **options)

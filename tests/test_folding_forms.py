@@ -373,10 +373,10 @@ def test_the_command_folds_a_folder_of_transformers(tmp_path):
     result = run(out, *asked, "--strength", "0.5")
     assert result.stdout == f'{out}: transformers.AutoModel.from_pretrained("{out}")\n'
     assert json.loads((out / "config.json").read_text())["text_config"]["labclip_folded"]["strength"] == 0.5
+    assert "is not empty. Pass --force" in run(out, *asked, code=2).stderr
     run(out, *asked, "--force")
     (out / "model.safetensors").unlink()
     for arguments, said in (
-        ((out, *asked), "is not empty. Pass --force"),
         ((tmp_path / "plain", *asked, "--force"), "is an input or another output"),
         ((out, *asked, "--force"), "holds no model.safetensors, so this command did not write it"),
         ((tmp_path / "b", "--model", tmp_path / "plain"), "has no matrix to merge. Pass --alignment NAME"),

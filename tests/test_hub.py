@@ -1,19 +1,18 @@
 """The Hub over real HTTP, on loopback, with the real client: what comes, what is refused, and the cache after it."""
 
-import dataclasses
-import hashlib
 from pathlib import Path
 
 import models
 import pytest
 import torch
 from folders import contents
+from standin import published_entry
 
 from labclip import LABCLIP, Alignment
 from labclip.base import Base
 from labclip.io import hub as labhub
 from labclip.io import published
-from labclip.io.folder import load, matrix_sha256
+from labclip.io.folder import load
 from labclip.io.hub import Access, published_alignment
 
 ROOT = Path(__file__).parents[1]
@@ -47,22 +46,21 @@ def alignment_folder(folder, **changes):
 
 
 @pytest.fixture
-def entry(monkeypatch, tmp_path):
-    """A published matrix of dim 16, in the table in place of the real ones; its checkpoint is `published.pt`."""
-    path = tmp_path / "published.pt"
-    torch.save({"linear.weight": matrix(), "t": torch.tensor(2.5)}, path)
-    data = path.read_bytes()
-    row = dataclasses.replace(
-        published.PUBLISHED[0], embed_dim=16, logit_scale=2.5, size=len(data),
-        file_sha256=hashlib.sha256(data).hexdigest(), matrix_sha256=matrix_sha256(matrix()),
-    )  # fmt: skip
-    monkeypatch.setattr(published, "PUBLISHED", (row,))
-    return row
+def published_one(monkeypatch):
+    """A published matrix of dim 16, in the table in place of the real ones, and its checkpoint."""
+    entry, data = published_entry(matrix(), 2.5)
+    monkeypatch.setattr(published, "PUBLISHED", (entry,))
+    return entry, data
 
 
 @pytest.fixture
-def entry_file(entry, tmp_path):
-    return (tmp_path / "published.pt").read_bytes()
+def entry(published_one):
+    return published_one[0]
+
+
+@pytest.fixture
+def entry_file(published_one):
+    return published_one[1]
 
 
 # Snapshots
@@ -122,19 +120,13 @@ def test_a_failing_hub_is_one_clear_error_and_the_next_try_fetches_again(hub, wh
     assert contents(snapshot("org/name", Access(force_download=fault == "html"))) == FILES
 
 
-@pytest.fixture
-def nobody(monkeypatch):
-    """Lets the client ask where nobody answers."""
-    return lambda: monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-
-
-def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, nobody):
+def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, monkeypatch):
     hub.repos["org/name"] = FILES
     with pytest.raises(FileNotFoundError, match=r"org/name of revision v9 is not on the Hub"):
         snapshot("org/name", Access(revision="v9"))
     with pytest.raises(PermissionError, match=r"refuses org/name \(no token is stored\).* type: hf auth login"):
         snapshot("org/name", Access(token=True))
-    nobody()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
     with pytest.raises(ConnectionError, match=r"org/name failed at the Hub .*refused"):
         snapshot("org/name")
 

@@ -46,7 +46,7 @@ def run(arguments, moment=None):
     if moment is not None:
         time.sleep(moment)
         os.kill(child, signal.SIGINT)
-    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() - began < 120:
+    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() - began < 600:
         time.sleep(0.001)
     if not ended[0]:
         os.kill(child, signal.SIGKILL)

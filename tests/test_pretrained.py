@@ -1,8 +1,6 @@
 """Names, folders and repositories to models: the right base with the right matrix, or one clear error."""
 
 import dataclasses
-import hashlib
-import io
 import json
 import sys
 from pathlib import Path
@@ -14,12 +12,12 @@ import pytest
 import torch
 from close import assert_close
 from safetensors.torch import save_file
+from standin import published_entry
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.files import OPENCLIP_WEIGHTS
 from labclip.io import published
-from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
 from labclip.towers.openclip import fingerprint_of
 
@@ -43,18 +41,12 @@ def world(hub, tmp_path, monkeypatch):
 
     entries = []
     for alignment, seed in (("coco", 0), ("cc3m", 1)):
-        weight, file = models.matrix(seed), io.BytesIO()
-        torch.save({"linear.weight": weight, "t": torch.tensor(2.0 + seed)}, file)
-        data = file.getvalue()
-        entries.append(
-            dataclasses.replace(
-                published.PUBLISHED[0], name="Tiny", alignment=alignment, model=BASE.model, embed_dim=models.DIM,
-                file=f"{alignment}.pt", size=len(data), file_sha256=hashlib.sha256(data).hexdigest(),
-                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}",
-                logit_scale=2.0 + seed,
-            )
-        )  # fmt: skip
-        hub.add_published(entries[-1], data)
+        names = {"file": f"{alignment}.pt", "hub_repo": f"labclip/tiny-{alignment}"}
+        entry, data = published_entry(
+            models.matrix(seed), 2.0 + seed, name="Tiny", alignment=alignment, model=BASE.model, **names
+        )
+        entries.append(entry)
+        hub.add_published(entry, data)
     monkeypatch.setattr(published, "PUBLISHED", tuple(entries))
     hub.clip, hub.weights = clip, tmp_path / "weights.safetensors"
     return hub

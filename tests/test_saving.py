@@ -241,12 +241,19 @@ def by_hand(kind, **options):
     return LABCLIP(models.make(kind), Alignment(models.matrix(), **options))
 
 
+NOT_KNOWN = r"configuration of this \w+ is not known, as labclip did not load it. Pass config=, the name"
+ANOTHER = r"configuration of this CLIP is another than config="
+OTHER_CONFIGS = ("ViT-B-32", "nonsense", "hf-hub:org/name", {}, models.CONFIGS["resnet"])
+
+
 @pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
-@pytest.mark.parametrize("kind", ["clip", "hf"])
-def test_an_architecture_that_is_not_known_is_asked_for(tmp_path, kind, save):
-    message = r"configuration of this \w+ is not known, as labclip did not load it. Pass config=, the name"
-    with pytest.raises(ValueError, match=message):
-        save(by_hand(kind), tmp_path / "a")
+@pytest.mark.parametrize(
+    ("kind", "config", "said"),
+    [("clip", None, NOT_KNOWN), ("hf", None, NOT_KNOWN), *(("clip", config, ANOTHER) for config in OTHER_CONFIGS)],
+)
+def test_without_the_models_own_configuration_nothing_is_saved(tmp_path, kind, config, said, save):
+    with pytest.raises(ValueError, match=said):
+        save(by_hand(kind), tmp_path / "a", config=config)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -263,13 +270,6 @@ def test_a_model_wrapped_by_hand_is_saved_with_its_configuration(tmp_path, monke
     with pytest.warns(UserWarning, match="Nothing shows"):
         recorded.save_pretrained(tmp_path / "c")
     assert "labclip" not in json.dumps(models.CONFIGS[kind])
-
-
-@pytest.mark.parametrize("config", ["ViT-B-32", "nonsense", "hf-hub:org/name", {}, models.CONFIGS["resnet"]])
-def test_a_configuration_of_another_model_is_refused(tmp_path, config):
-    with pytest.raises(ValueError, match=r"configuration of this CLIP is another than config="):
-        by_hand("clip").save_pretrained(tmp_path / "a", config=config)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("to", ["openclip", "transformers", "openai", "onnx"])

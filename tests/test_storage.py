@@ -123,13 +123,6 @@ def test_the_files_are_what_the_format_says(tmp_path):
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
 
 
-def test_a_loaded_matrix_does_not_hang_on_its_file(tmp_path):
-    alignment = load(saved(tmp_path))
-    with (tmp_path / WEIGHTS).open("r+b") as file:
-        file.write(b"\0" * (tmp_path / WEIGHTS).stat().st_size)
-    assert torch.equal(alignment.fitted, MATRIX)
-
-
 def test_keys_may_be_added_by_a_future_labclip_and_missing_where_they_have_a_default(tmp_path):
     rewrite(saved(tmp_path), strength=..., metadata=..., versions=..., library_name=..., fingerprint_caption=...)
     alignment = load(tmp_path)

@@ -88,16 +88,13 @@ def test_same_seed_same_matrix_and_another_seed_another():
     assert not torch.equal(first, other)
 
 
-def test_arrays_maps_and_scale_make_no_difference(tmp_path):
+def test_maps_and_scale_make_no_difference(tmp_path):
     images, texts, negatives = planted.world(200, k=2)
     expected = fit(images, texts, negatives).alignment.fitted
-    for name, array in (("i", images), ("t", texts), ("n", negatives), ("half", images.repeat_interleave(2, 0).half())):
-        np.save(tmp_path / f"{name}.npy", array.numpy())
-    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("i", "t", "n", "half")}
-    assert torch.equal(fit(mapped["i"], mapped["t"], mapped["n"]).alignment.fitted, expected)
-    assert torch.equal(fit(*(array.numpy() for array in (images, texts, negatives))).alignment.fitted, expected)
-    every_second = fit(mapped["half"][::2], texts, negatives).alignment.fitted
-    assert torch.equal(every_second, fit(images.half().float(), texts, negatives).alignment.fitted)
+    np.save(tmp_path / "half.npy", images.repeat_interleave(2, 0).half().numpy())
+    every_second = np.load(tmp_path / "half.npy", mmap_mode="r")[::2]
+    mapped = fit(every_second, texts.numpy(), negatives.numpy()).alignment.fitted
+    assert torch.equal(mapped, fit(images.half().float(), texts, negatives).alignment.fitted)
     longer = fit(images * 3, texts * 7, negatives * 0.5).alignment.fitted
     torch.testing.assert_close(longer, expected, rtol=1e-2, atol=1e-3)
 
