@@ -297,10 +297,6 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
             good, bad = (model.encode_text(list(first.captions), normalize=True, aligned=aligned) @ image).tolist()
             assert first.margin[name] == pytest.approx(good - bad, abs=UNIT)
             assert first.right[name] == (good > bad)
-    assert items[-1] == items[len(items) - 1]
-    assert items[2:4] == [items[2], items[3]]
-    with pytest.raises(IndexError):
-        items[len(items)]
 
 
 def test_a_search_is_an_item_with_its_query_and_its_margin_and_keeps_no_pixels(model):
@@ -310,9 +306,9 @@ def test_a_search_is_an_item_with_its_query_and_its_margin_and_keeps_no_pixels(m
     assert all(len(one.captions) == 1 and len(one.images) == 1 for one in by_text)
     assert all(one.captions == () and len(one.images) == 1 for one in by_image)
     assert all(one.right[name] == (one.margin[name] > 1e-6) for one in [*by_text, *by_image] for name in one.right)
-    kept = pickle.dumps(result.items)
+    kept = pickle.dumps(result)
     assert len(kept) < 25 * 64 * 64 * 3 / 4
-    assert pickle.loads(kept)[3] == result.items[3]
+    assert pickle.loads(kept).items[3] == result.items[3]
 
 
 def test_features_in_memory_are_measured(model):

@@ -114,7 +114,6 @@ class Diagnosis(Reported):
         return Page(f"Where binding is lost: {self.model}", self._lead(), sections, facts)
 
     def _lead(self) -> str:
-        """What was found in a sentence for everybody."""
         if self.repair is None:
             assert self.evaluated is not None  # captions
             return self.evaluated.page().lead

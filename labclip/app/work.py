@@ -47,11 +47,7 @@ class Upload(NamedTuple):
 
 
 def unpack(uploads: Sequence[Upload], folder: Path) -> list[str]:
-    """Write uploaded images, those in zips among them, into an empty folder; sentences on what there was.
-
-    ValueError if a zip is broken or encrypted, a name leads out of its folder or is there twice, there is no image, or
-    too much.
-    """
+    """Write uploaded images, those in zips among them, into an empty folder; sentences on what there was."""
     passed_over, broken, count, total = 0, list[str](), 0, 0
     for name, data in _files(uploads):
         check_inside(name, "The upload")
@@ -150,8 +146,7 @@ def read_table(path: Path, *, clean: bool = False) -> CaptionsFile:
 def lay_out(table: CaptionsFile, images: Path, folder: Path) -> list[str]:
     """Copy images into a folder by the names that a table has for them; sentences on how many there are.
 
-    An image is meant if one of the two paths ends with the other: 0.png, photos/0.png; ValueError if several are, or
-    none is there.
+    An image is meant if one of the two paths ends with the other: 0.png, photos/0.png.
     """
     by_name: dict[str, list[str]] = {}
     for path in images.rglob("*.*"):

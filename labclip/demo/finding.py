@@ -22,7 +22,7 @@ from labclip.features.cache import encode
 from labclip.model import LABCLIP
 from labclip.report import Page, Section, Table, terminal
 from labclip.report.values import Value
-from labclip.scenes import render, sample
+from labclip.scenes import render
 from labclip.scenes.world import draw_scenes
 
 EXAMPLES = 3  # scenes of each kind
@@ -148,17 +148,15 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
 
 def _three(sources: Sources, n: int, seed: int) -> Items:
     """`binding_three`: scenes of three objects, two of whose colours are swapped."""
-    scenes, items = sample(n, seed=seed, **_KINDS["binding_three"]), Items(sources)
-    for number, captions in enumerate(zip(scenes.captions, scenes.swapped_captions, strict=True)):
-        name = f"scene {number} of three objects, seed {seed}"
-        items.add(sources.image_in_memory(scenes.images[number], name), captions, name)
+    scenes, items = labelled_scenes(n, seed=seed, **_KINDS["binding_three"]), Items(sources)
+    for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
+        items.add(sources.add(image), captions, image.name)
     return items
 
 
 def _examples(
     model: LABCLIP, task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int
 ) -> list[Example]:
-    """The first items of each kind."""
     scales = {"base": model.clip.logit_scale.exp().item(), "labclip": model.logit_scale.exp().item()}
     asked = {name: one for one in task.questions if isinstance(one, Choice) for name in one.metrics}
     examples = []

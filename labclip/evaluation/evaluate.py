@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from labclip.alignment import Alignment
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report
-from labclip.evaluation.results import AnsweredItems, Result
+from labclip.evaluation.results import Result, answers
 from labclip.evaluation.scores import ScoredItems, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, score
@@ -138,7 +139,8 @@ def evaluate(
                     len(text_rows),
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
-                    items=AnsweredItems(task, models, scores),
+                    # Names alone: the task holds images, whose pixels must not live as long as a report does.
+                    answered=partial(answers, task.names(), models, scores),
                 )
             )
     facts = [

@@ -120,7 +120,6 @@ class Report(Reported):
         return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}"
 
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
-        """One a side, controls behind their metric."""
         tables = []
         for side in dict.fromkeys(one.side for one in chosen):
             caption = SIDES[side][0] if side in SIDES else side

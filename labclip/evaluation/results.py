@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TextIO, overload
-
-import numpy as np
+from functools import cached_property
+from typing import Any, TextIO
 
 from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems
 from labclip.evaluation.sources import Benchmark
-from labclip.evaluation.tasks import Task
+
+Names = tuple[Callable[[int], str], Callable[[int], str]]
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,26 @@ class Answer:
     margin: Mapping[str, float]
 
 
-class AnsweredItems(Sequence[Answer]):
-    """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
-
-    `scores` has one for each set of items and each model.
-    """
-
-    def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> None:
-        # Names alone: the task holds images, whose pixels must not live as long as a report does.
-        self._image_name, self._caption = task.names()
-        self._models = models
-        self._scores = [by_model for by_model in scores if by_model[0].asked is not None]
-        self._ends = np.cumsum([0, *(len(by_model[0].correct) for by_model in self._scores)])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __repr__(self) -> str:
-        return f"AnsweredItems({len(self):,} items, models {', '.join(self._models)})"
-
-    @overload
-    def __getitem__(self, index: int) -> Answer: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Answer]: ...
-    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(len(self))[index]]
-        at = range(len(self))[index]
-        part = int(np.searchsorted(self._ends, at, side="right")) - 1
-        scores, row = self._scores[part], at - self._ends[part]
-        asked, by_model = scores[0].asked, dict(zip(self._models, scores, strict=True))
-        assert asked is not None  # others were left out
-        return Answer(
-            location=asked.locations[row] if asked.locations else "",
-            metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
-            images=tuple(self._image_name(int(image)) for image in asked.images[row] if image >= 0),
-            captions=tuple(self._caption(int(caption)) for caption in asked.captions[row] if caption >= 0),
-            right={model: bool(one.correct[row] == 1) for model, one in by_model.items()},
-            margin={
-                model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model.items()
-            },
-        )
+def answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> list[Answer]:
+    """The items of a task by the names of its images and captions; `scores` has one for each set and each model."""
+    image_name, caption = names
+    found = []
+    for by_model in scores:
+        first, of = by_model[0], dict(zip(models, by_model, strict=True))
+        for row in range(len(first.correct) if first.asked is not None else 0):
+            assert first.asked is not None
+            margins = {model: math.nan if one.margin is None else float(one.margin[row]) for model, one in of.items()}
+            found.append(
+                Answer(
+                    location=first.asked.locations[row] if first.asked.locations else "",
+                    metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
+                    images=tuple(image_name(int(image)) for image in first.asked.images[row] if image >= 0),
+                    captions=tuple(caption(int(text)) for text in first.asked.captions[row] if text >= 0),
+                    right={model: bool(one.correct[row] == 1) for model, one in of.items()},
+                    margin=margins,
+                )
+            )
+    return found
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
@@ -112,7 +91,7 @@ class Result:
         captions: Number of distinct captions.
         data: Where its files are, as the user said; "" where it needs none.
         options: Its options, as the user said.
-        items: Every item with each model's answer; empty in a report that was read from a file.
+        answered: What makes its items, when they are asked for.
     """
 
     benchmark: Benchmark
@@ -122,7 +101,12 @@ class Result:
     captions: int
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    items: Sequence[Answer] = field(default=(), repr=False, compare=False)
+    answered: Callable[[], list[Answer]] = field(default=list, repr=False, compare=False)
+
+    @cached_property
+    def items(self) -> list[Answer]:
+        """Every item with each model's answer; empty in a report that was read from a file."""
+        return self.answered()
 
     def metric(self, name: str) -> Compared:
         """One metric by name, or KeyError with the names that there are."""

@@ -28,15 +28,13 @@ _COMPARED = 4096  # rows at a time
 class Rows:
     """Embeddings, [n, dim], read as unit-length float32 when they are taken.
 
-    They are of one array or of several, one below the other, so that a row number tells a row of any of them.
+    They are of one array or of several, one below the other, so that a row number tells a row of any of them. A row
+    that counts, bool [n * k], and is not finite or all zeros, is an error.
 
     Args:
         name: How messages call the array.
         values: [n, dim], or [n, k, dim] whose rows are [n * k, dim]; any scale.
-        there: Which rows count, bool [n * k]; by default all.
-
-    Raises:
-        ValueError: If a row that counts is not finite or all zeros.
+        there: Which rows count; by default all.
     """
 
     def __init__(self, name: str, values: Any, there: torch.Tensor | None = None) -> None:
@@ -187,23 +185,16 @@ def read_data(features: Features, name: str = "features") -> Data:
 
 
 def same_images(images: torch.Tensor) -> torch.Tensor:
-    """For each image the first row that is the same one, by its embedding: int64 [n].
-
-    Args:
-        images: Embeddings, float32 [n, dim], any scale.
-    """
+    """For each image the first row that is the same one, by its embedding, float32 [n, dim] of any scale: int64 [n]."""
     return _first_same(lambda rows: F.normalize(images[rows], dim=-1), len(images))
 
 
 def _first_same(take: Callable[[torch.Tensor], torch.Tensor], n: int) -> torch.Tensor:
     """For each of n rows the first row that is the same, its own where there is none before it: int64 [n].
 
-    Rows are compared where they share a hash. A hash is of the row's places along random directions, rounded to cells:
-    a copy in float16 falls into another cell for one hash in ten, so for all three in one row of a thousand.
-
-    Args:
-        take: Unit-length rows of given numbers, float32 [m, dim]; all are asked for once, then those to compare.
-        n: How many there are.
+    `take` gives unit-length rows of some numbers, float32 [m, dim]. They are compared where they share a hash, of the
+    row's places along random directions, rounded to cells: a copy in float16 falls into another cell for one hash in
+    ten, so for all three in one row of a thousand.
     """
     draw = torch.Generator().manual_seed(0)
     directions = torch.randn(take(torch.arange(1)).shape[1], _HASHES * _DIRECTIONS, generator=draw)

@@ -122,7 +122,6 @@ def captioned(form: Form, sources: Sources, split: str = "", captions: int = 0) 
 
 
 def _entries(path: Path, split: str) -> Iterator[tuple[str, Sequence[str], str]]:
-    """Each row's image, captions and location."""
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
     splits = (split,) if "split" in column_names(path) else None
     for item in read_items(path, negative_columns=(), split=splits, clean=False):

@@ -86,7 +86,6 @@ def read_kinds(form: Form, sources: Sources) -> Task:
 
 
 def _words(name: Any) -> str:
-    """What a field says as the name of a metric."""
     return re.sub(r"\W+", "_", str(name).lower()).strip("_")
 
 

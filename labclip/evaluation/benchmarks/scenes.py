@@ -73,7 +73,6 @@ def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int | None], see
 
 
 def _search(sources: Sources, scenes: Sequence[tuple[tuple[str, str], ...]], rows: list[int]) -> Search:
-    """A query for each colour-shape pair that a scene shows."""
     shown = [set(objects) for objects in scenes]
     words = [({colour for colour, _ in objects}, {shape for _, shape in objects}) for objects in scenes]
     pairs = [pair for pair in itertools.product(COLOURS, SHAPES) if any(pair in one for one in shown)]

@@ -169,7 +169,6 @@ def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) ->
 
 
 def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) -> list[list[str]]:
-    """The prompts of each class."""
     known = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES}
     if file == "imagenet":
         known[file] = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
@@ -183,7 +182,6 @@ def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) ->
 
 
 def _of_class(value: dict[str, Any], name: str, kind: type, file: str) -> Any:
-    """What an object holds for a class."""
     if not isinstance(value.get(name), kind) or not value[name]:
         raise ValueError(
             f"{file} has nothing for the class {name!r}, but {', '.join(list(value)[:5])} and so on. If these are data "
