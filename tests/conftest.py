@@ -1,5 +1,6 @@
 """What every test stands on: no network but loopback, a cache of its own, one thread, the same examples, no traces."""
 
+import copy
 import os
 import signal
 
@@ -63,7 +64,13 @@ def own_cache(no_traces, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture
-def model():
-    """The embedded model, for this test alone."""
+@pytest.fixture(scope="session")
+def embedded():
+    """The embedded model, which no test changes."""
     return LABCLIP.from_pretrained("scenes")
+
+
+@pytest.fixture
+def model(embedded):
+    """A copy of it, for this test alone."""
+    return copy.deepcopy(embedded)

@@ -145,3 +145,26 @@ def wrap(kind, alignment=None, *, trim=True, **options):
     model = LABCLIP(make(kind), alignment or Alignment(matrix(), **options), tokenizer=tokenizer())
     model.trim = trim
     return model
+
+
+# Changes that leave every weight's name and shape as it is, so that loading would not notice a wrong config.
+SILENT = {
+    "heads of the images": {"vision": {"head_width": 8}},
+    "heads of the text": {"text": {"heads": 3}},
+    "pooling of the images": {"vision": {"pool_type": "tok"}},
+    "norm after pooling": {"vision": {"final_ln_after_pool": True}},
+    "pooling of the text": {"text": {"pool_type": "last"}},
+    "end token": {"text": {"eos_id": 320}},
+    "no mask": {"text": {"no_causal_mask": True}},
+    "epsilon of the images": {"vision": {"norm_kwargs": {"eps": 0.1}}},
+    "epsilon of the text": {"text": {"norm_kwargs": {"eps": 0.1}}},
+    "GELU of the images": {"vision": {"act_kwargs": {"approximate": "tanh"}}},
+    "GELU of the text": {"text": {"act_kwargs": {"approximate": "tanh"}}},
+    "QuickGELU": {"quick_gelu": True},
+}
+
+
+def variant(custom=False, vision=(), text=(), **options):
+    """The tiny model with some of its configuration changed."""
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    return kind(DIM, VISION | dict(vision), TEXT | dict(text), **options).eval()

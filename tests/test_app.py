@@ -1,13 +1,11 @@
 """What the page of `labclip app` computes, without the page; the page itself is in test_app_browser."""
 
-import io
 import json
 import math
 import socket
 import subprocess
 import sys
 import time
-import zipfile
 from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from close import UNIT
+from packed import png, zipped
 from PIL import Image
 
 from labclip import LABCLIP, scenes
@@ -48,20 +47,6 @@ def uploaded(folder, name, data):
     path.parent.mkdir()
     path.write_bytes(data)
     return Upload(name, path)
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def zipped(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
 
 
 # Compare

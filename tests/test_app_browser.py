@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from packed import png, zipped
 
 from labclip import scenes
 
@@ -143,20 +143,6 @@ def visit(chromium, address):
     for visitor in visitors:
         visitor.check()
         visitor.context.close()  # nothing, where it is closed
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def zipped(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def left_in(folder, place="*"):

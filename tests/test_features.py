@@ -28,11 +28,6 @@ N = 12
 
 
 @pytest.fixture(scope="module")
-def model():
-    return LABCLIP.from_pretrained("scenes")
-
-
-@pytest.fixture(scope="module")
 def scenes():
     return labclip.scenes.sample(N, seed=3)
 

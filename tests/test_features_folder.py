@@ -12,7 +12,7 @@ from close import UNIT
 from folders import contents, draw, run, write
 
 import labclip
-from labclip import LABCLIP, Base
+from labclip import Base
 from labclip.features import Features, folder
 
 N = 6
@@ -21,17 +21,12 @@ BASE = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=DIM)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return LABCLIP.from_pretrained("scenes")
-
-
-@pytest.fixture(scope="module")
-def finished(model, tmp_path_factory):
+def finished(embedded, tmp_path_factory):
     """Six images, two captions each, the first with a negative."""
     place, scenes = tmp_path_factory.mktemp("finished"), labclip.scenes.sample(N, seed=3)
     draw(place, scenes)
     rows = [[f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]] for number in range(N)]
-    run(model, write(place, rows + [[f"{number}.png", scenes.tags[number], ""] for number in range(N)]))
+    run(embedded, write(place, rows + [[f"{number}.png", scenes.tags[number], ""] for number in range(N)]))
     return place
 
 

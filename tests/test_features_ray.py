@@ -13,16 +13,10 @@ from bucket import bucket
 from folders import contents, draw, write
 
 import labclip
-from labclip import LABCLIP
 from labclip.features import Features, embedding, folder, over_ray
 
 N = 40
 run = partial(folders.run, batch_size=2)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return LABCLIP.from_pretrained("scenes")
 
 
 @pytest.fixture

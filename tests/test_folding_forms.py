@@ -17,7 +17,6 @@ from close import UNIT, assert_close
 from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from test_architecture import SILENT, tiny
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
@@ -50,10 +49,10 @@ def test_an_openclip_model_becomes_one_of_transformers(kind):
     assert not folded.training
 
 
-@pytest.mark.parametrize("change", SILENT)
+@pytest.mark.parametrize("change", models.SILENT)
 def test_what_no_weight_shows_is_taken_over_or_refused(change):
     pytest.importorskip("transformers")
-    clip = tiny(**SILENT[change])
+    clip = models.variant(**models.SILENT[change])
     if change in ("pooling of the text", "no mask"):
         with pytest.raises(ValueError, match="transformers gives other text features"):
             fold(clip, Alignment.identity(models.DIM), to="transformers")

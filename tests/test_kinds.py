@@ -25,11 +25,6 @@ from labclip.training.splits import split
 N = 6
 
 
-@pytest.fixture(scope="module")
-def model():
-    return labclip.LABCLIP.from_pretrained("scenes")
-
-
 def parts_of(scene):
     """Each object of a scene of two, and the same with the colour of the other."""
     (one, shape), (other, other_shape) = scene

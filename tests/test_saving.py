@@ -12,12 +12,14 @@ from folders import contents
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.alignment import with_record
 from labclip.io import saving
 from labclip.io.folder import load
+from labclip.io.saving import config_of, matches
 from labclip.towers.openclip import fingerprint_of
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
@@ -296,3 +298,70 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, sa
             save(wrap("siglip"), folder)
     assert contents(tmp_path / "there") == before
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+# Whether a configuration is that of a model, also where no weight shows the difference
+
+
+def on_meta(name, **changes):
+    """A model of a registered name without memory for its weights."""
+    config = open_clip.get_model_config(name) | changes
+    custom = config.pop("custom_text", False)
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    with torch.device("meta"):
+        return kind(**config)
+
+
+def variant_config(custom=False, vision=(), text=(), **options):
+    """The `model_cfg` that `models.variant` takes as arguments."""
+    config = {"embed_dim": models.DIM, "vision_cfg": models.VISION | dict(vision), "text_cfg": models.TEXT | dict(text)}
+    return config | options | ({"custom_text": True} if custom else {})
+
+
+@pytest.mark.parametrize("custom", [False, True])
+@pytest.mark.parametrize("change", models.SILENT)
+def test_what_no_weight_shows_is_told_apart(change, custom):
+    if change == "end token":
+        models.make("eos")  # skips where OpenCLIP has no such pooling
+    common = {"vision": {"pool_type": "avg"}, "text": {"pool_type": "eos"} if change == "end token" else {}}
+    changed = common | {
+        key: common.get(key, {}) | value if isinstance(value, dict) else value
+        for key, value in models.SILENT[change].items()
+    }
+    plain, clip = models.variant(custom, **common), models.variant(custom, **changed)
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+        key: value.shape for key, value in clip.state_dict().items()
+    }
+    assert matches(clip, variant_config(custom, **changed)) is True
+    assert matches(clip, variant_config(custom, **common)) is False
+    assert matches(plain, variant_config(custom, **changed)) is False
+
+
+def test_a_class_or_a_tower_of_somebodys_own_matches_nothing():
+    class Own(open_clip.CLIP):
+        def encode_text(self, text, normalize=False):
+            return -super().encode_text(text, normalize)
+
+    assert matches(Own(models.DIM, models.VISION, models.TEXT), variant_config()) is False
+    clip = models.variant()
+    clip.visual = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, models.DIM))
+    assert matches(clip, variant_config()) is False
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu", "RN50", "coca_ViT-B-32", "ViT-L-14-CLIPA"])
+def test_registered_models_have_the_configuration_of_their_name(name):
+    assert config_of(on_meta(name), name) == open_clip.get_model_config(name)
+    for other in ("ViT-B-16", "nonsense", "hf-hub:org/name", "local-dir:nowhere"):
+        assert config_of(on_meta(name), other) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "matched"),
+    [
+        ({"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"nonsense": 1}}, False),
+        # Towers of other libraries are not built.
+        ({"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"hf_model_name": "bert-base-uncased"}}, None),
+    ],
+)
+def test_a_config_that_openclip_cannot_build_matches_nothing(config, matched):
+    assert matches(models.make("clip"), config) is matched

@@ -5,11 +5,6 @@ import labclip
 from labclip import metrics
 
 
-@pytest.fixture(scope="module")
-def model():
-    return labclip.LABCLIP.from_pretrained("scenes")
-
-
 def prepared(model, scenes):
     settings = model.clip.visual.preprocess_cfg
     mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
