@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
 from labclip.evaluation.scores import BREAKDOWN, BY_INDEX, Asked, Groups, ScoredItems, connected, everything
-from labclip.features.features import block_of
 from labclip.metrics import unit_length
 
 Rows = NDArray[np.int64]
@@ -82,8 +81,6 @@ class Choice:
 
 def first_equal(images: Tensor) -> Rows:
     """For each image the first with the same embedding: a copy of an image in another row or file is that image."""
-    if isinstance(images, Stored):
-        return np.arange(len(images))
     first: dict[int, int] = {}
     return np.array([first.setdefault(hash(row.tobytes()), at) for at, row in enumerate(images.numpy())])
 
@@ -114,7 +111,8 @@ class Retrieval:
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on."""
         n, m = len(self.images), len(self.texts)
-        embedded = _taken(images, self.images), _taken(texts, self.texts), torch.from_numpy(self.image_index)
+        gallery, queries, index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
+        embedded = images[gallery], texts[queries], index
         text_rank, image_rank, text_margin, image_margin = metrics.ranks_and_margins(*embedded, by_index=by_index)
         own = np.bincount(self.image_index, minlength=n)
         # An image without a caption can be found, but no search starts from it.
@@ -140,13 +138,6 @@ def at_each(
     ]
     scores[0] = replace(scores[0], margin=margin, asked=asked)
     return scores
-
-
-def _taken(features: Tensor, rows: Rows) -> Tensor:
-    """Some rows; stored ones stay where they are."""
-    if isinstance(features, Stored):
-        return cast(Tensor, Stored(features.parts, features.alignment, features.rows[rows]))
-    return features[torch.from_numpy(rows)]
 
 
 def _chance(right: Rows, among: int, k: int) -> float:
@@ -240,41 +231,12 @@ class Classification:
         return [replace(first, metrics=groups), *others]
 
 
-class Stored:
-    """Rows of arrays that may be larger than memory; those asked for are float32 of unit length, aligned.
-
-    It stands for a tensor [n, dim] where `Choice` and `Retrieval` take rows of one.
-
-    Args:
-        parts: Arrays or tensors [n, dim] of any floating dtype and scale, one after the other.
-        alignment: What aligns the rows, or None.
-        rows: Which rows of the parts these are; by default all.
-    """
-
-    def __init__(self, parts: Sequence[Any], alignment: Alignment | None = None, rows: Rows | None = None) -> None:
-        self.parts, self.alignment = parts, alignment
-        self.rows = np.arange(sum(map(len, parts))) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        rows, start = self.rows[index if isinstance(index, slice) else index.numpy()], 0
-        found = torch.empty(len(rows), self.parts[0].shape[1])
-        for part in self.parts:
-            inside = (rows >= start) & (rows < start + len(part))
-            found[torch.from_numpy(inside)] = block_of(part, rows[inside] - start).cpu()
-            start += len(part)
-        found = unit_length(found, f"Stored features {rows.min(initial=0)} to {rows.max(initial=0)}")
-        return found if self.alignment is None else unit_length(self.alignment(found), "Aligned text features")
-
-
 @dataclass(frozen=True)
 class Embedded:
     """Embeddings that the user made before, of any scale; how rows are called; `check` raises for another model."""
 
-    images: Any  # `Stored`, which stands for a tensor
-    texts: Any
+    images: Tensor
+    texts: Tensor
     image_names: Callable[[int], str]
     text_names: Callable[[int], str]
     check: Callable[[Any], object]
@@ -309,9 +271,6 @@ class Task:
 
     def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
         """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
-        if isinstance(texts, Stored):
-            yield from (cast(Tensor, Stored(texts.parts, one, texts.rows)) for one in (None, *alignments))
-            return
         base = unit_length(texts, "Text features")
         yield texts.float() if self.own_length else base
         for alignment in alignments:
@@ -325,7 +284,7 @@ def score(
 
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own.
     """
-    images = images if isinstance(images, Stored) else unit_length(images, "Image features")
+    images = unit_length(images, "Image features")
 
     def answers(features: Tensor) -> Iterator[ScoredItems]:
         for question in task.questions:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from labclip.data.items import Kind
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task
-from labclip.features.features import Features
+from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
+from labclip.features.features import Features, block_of
 
 
 def read(sources: Sources) -> Task:
@@ -19,19 +17,18 @@ def read(sources: Sources) -> Task:
     found = Features.load(sources.data or sources.folder) if sources.features is None else sources.features
     index = np.array(found.image_index, dtype=np.int64)
     is_caption = found.kinds == Kind.CAPTION
-    rows = captions = np.flatnonzero(is_caption)
+    captions, negatives = np.flatnonzero(is_caption), np.empty(0, dtype=np.int64)
     numbers = np.arange(len(captions))
+    texts = [block_of(found.texts, captions)]
     questions: list[Question] = []
-    texts = [found.texts]
     if found.negatives is not None and found.has_negative is not None:
         has = np.array(found.has_negative) & is_caption[:, None]
-        # Where there is no negative anything may stand, nan too.
-        texts.append(found.negatives.reshape(-1, found.negatives.shape[-1]))
-        rows = np.concatenate([captions, len(index) + np.flatnonzero(has)])
-        negatives = np.full(has.shape, NONE)
-        negatives[has] = np.arange(len(captions), len(rows))
+        negatives = np.flatnonzero(has)
+        texts.append(block_of(found.negatives.reshape(-1, found.negatives.shape[-1]), negatives))
+        wrong = np.full(has.shape, NONE)
+        wrong[has] = len(captions) + np.arange(len(negatives))
         some = np.asarray(has[captions].any(axis=1))
-        options = np.concatenate([numbers[:, None], negatives[captions]], axis=1)[some]
+        options = np.concatenate([numbers[:, None], wrong[captions]], axis=1)[some]
         folder = "" if found.folder is None else f"{found.folder.name} "
         locations = [f"{folder}caption {row}" for row in captions[some]]
         questions.append(
@@ -43,11 +40,7 @@ def read(sources: Sources) -> Task:
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
     if more := len(index) - len(captions):
         notes.append(f"Its {more:,} parts and keywords are not measured here; the benchmark `parts` does that.")
-    text_name = partial(_text_name, len(captions), len(index), rows)
-    stored = Stored([found.images]), Stored(texts, rows=rows)
-    embedded = Embedded(*stored, "image {}".format, text_name, found.check_model)
+    names = [*map("caption {}".format, captions), *map("negative {}".format, negatives)]
+    images = block_of(found.images, slice(None)).cpu()
+    embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, found.check_model)
     return Task((), (), questions, notes, embedded)
-
-
-def _text_name(captions: int, texts: int, rows: NDArray[np.int64], row: int) -> str:
-    return f"caption {rows[row]}" if row < captions else f"negative {rows[row] - texts}"
