@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from labclip import metrics
 from labclip.evaluation.scores import ScoredItems, compare, everything
-from labclip.evaluation.search import Search
-from labclip.evaluation.tasks import Choice, Pairs, Retrieval
+from labclip.evaluation.tasks import Choice, Pairs, Retrieval, Search
 
 few = settings(max_examples=60, deadline=None)
 

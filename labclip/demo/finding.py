@@ -15,9 +15,8 @@ from labclip.analysis.scenes import labels_of
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation.benchmarks.scenes import read
 from labclip.evaluation.scores import compare
-from labclip.evaluation.search import TOP, Search
 from labclip.evaluation.sources import Items, Sources
-from labclip.evaluation.tasks import Choice, Task, score
+from labclip.evaluation.tasks import TOP, Choice, Search, Task, score
 from labclip.features.cache import encode
 from labclip.model import LABCLIP
 from labclip.report import Page, Section, Table, terminal

@@ -9,9 +9,8 @@ from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import Answer, Result
 from labclip.evaluation.scores import ScoredItems
-from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Benchmark, Items, Sources
-from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Search, Task, TwoPositives
 
 __all__ = [
     "BENCHMARKS", "Answer", "Benchmark", "Choice", "Classification", "Items", "Pairs", "Question", "Report", "Result",

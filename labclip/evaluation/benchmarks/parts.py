@@ -12,9 +12,8 @@ import numpy as np
 from labclip.data.cleaning import clean
 from labclip.evaluation.benchmarks.captions import own_rows
 from labclip.evaluation.scores import everything
-from labclip.evaluation.search import Search
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import Choice, Task
+from labclip.evaluation.tasks import Choice, Search, Task
 from labclip.negatives import Part, parts
 
 LEAST = 3

@@ -9,9 +9,8 @@ import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
-from labclip.evaluation.search import Search
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Task
+from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Search, Task
 from labclip.scenes import COLOURS, SHAPES, Scenes, sample
 from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
