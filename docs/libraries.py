@@ -65,7 +65,7 @@ def library(title, package, *, installed=False):
 
 @library("OpenCLIP", "open_clip_torch", installed=True)
 def openclip(captions):
-    """Whatever calls `create_model_and_transforms(name)` takes the folder by this name. OpenCLIP itself never calls
+    """Code that calls `create_model_and_transforms(name)` takes the folder by this name. OpenCLIP itself never calls
     `eval()`.
     """
     import open_clip
@@ -87,7 +87,8 @@ def clip_benchmark(pairs):
 
     model, _, tokenizer = load_clip("open_clip", "local-dir:folded", "", cache_dir=None, device="cpu")
     batches = DataLoader(pairs, len(pairs), collate_fn=image_captions_collate_fn)
-    found = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", amp=False, recall_k_list=[1])
+    options = {"amp": False, "recall_k_list": [1]}
+    found = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", **options)
     return found["image_retrieval_recall@1"]
 
 
@@ -98,15 +99,16 @@ def transformers(captions):
     """
     from transformers import AutoModel, AutoProcessor
 
-    model, processor = AutoModel.from_pretrained("folded-hf"), AutoProcessor.from_pretrained("folded-hf")
+    model = AutoModel.from_pretrained("folded-hf")
+    processor = AutoProcessor.from_pretrained("folded-hf")
     found = model.get_text_features(**processor(text=captions, padding=True, return_tensors="pt"))
     return getattr(found, "pooler_output", found)
 
 
 @library("sentence-transformers", "sentence-transformers", installed=True)
 def sentence_transformers(captions):
-    """No custom code, so no `trust_remote_code`. `encode` takes images as well. A model that is loaded already:
-    `labclip.fold(model, "ViT-B-32")`.
+    """It needs no custom code, so no `trust_remote_code`. `encode` takes images as well. A model that is loaded already
+    is folded by `labclip.fold(model, "ViT-B-32")`.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -116,8 +118,8 @@ def sentence_transformers(captions):
 
 @library("Chroma, a new collection", "chromadb", installed=True)
 def chroma_new(captions, images, client):
-    """Chroma stores the function with its arguments. Give the folder's full path: whoever opens the collection needs it
-    there.
+    """Chroma stores the function with its arguments, so give the folder's full path: it is needed there whenever the
+    collection is opened.
     """
     from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
 
@@ -129,8 +131,9 @@ def chroma_new(captions, images, client):
 
 @library("Chroma, an existing collection", "chromadb", installed=True)
 def chroma_existing(captions, client):
-    """Its images stay. Opened by its name alone, it embeds queries with the base: give it the folded function. One
-    that was made with another kind of function, or with none, refuses that: `query(query_embeddings=embed(captions))`.
+    """Its images stay. Opened by its name alone, it embeds queries with the base, so give it the folded function. A
+    collection that was made with another kind of function, or with none, refuses that; query it by vectors:
+    `query(query_embeddings=embed(captions))`.
     """
     from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
 
@@ -141,7 +144,7 @@ def chroma_existing(captions, client):
 
 @library("LangChain", "langchain-experimental", installed=True)
 def langchain(captions):
-    """Any of its vector stores takes these embeddings; one that holds images already, embedded by the base, too."""
+    """Any of its vector stores takes these embeddings, also one that holds images embedded by the base."""
     from langchain_experimental.open_clip import OpenCLIPEmbeddings
 
     embeddings = OpenCLIPEmbeddings(model_name="local-dir:folded", checkpoint="")
@@ -150,9 +153,9 @@ def langchain(captions):
 
 @library("LanceDB, a new table", "lancedb", installed=True)
 def lancedb_new(captions, images):
-    """The table stores the function's *name*, `open-clip`, and its arguments, not a model. Opening the table builds the
-    function again from them, so the same folder has to be at that path: give its full path. Register a function of your
-    own under its name before you open a table that uses it.
+    """The table stores the function's *name*, `open-clip`, and its arguments, not a model. So give the folder's full
+    path: it is needed there whenever the table is opened. Register a function of your own before you open a table that
+    uses it.
     """
     import lancedb
     from lancedb.embeddings import get_registry
@@ -195,9 +198,11 @@ def haystack(captions):
     """
     from pathlib import Path
 
-    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+    from haystack_integrations.components.embedders import sentence_transformers
 
-    embedder = SentenceTransformersTextEmbedder(model=str(Path("folded-hf").resolve()), progress_bar=False)
+    embedder = sentence_transformers.SentenceTransformersTextEmbedder(
+        model=str(Path("folded-hf").resolve()), progress_bar=False
+    )
     embedder.warm_up()
     return [embedder.run(caption)["embedding"] for caption in captions]
 
@@ -213,8 +218,8 @@ def txtai(captions):
 
 @library("fastembed", "fastembed")
 def fastembed(captions):
-    """It runs ONNX. Take its own text tower and fold into that: `labclip fold --model clip-text/model.onnx --alignment
-    ViT-B-32 folded-onnx`; put `text.onnx` in the place of `model.onnx`, beside the tokenizer's files.
+    """It runs ONNX. Fold the matrix into its own text tower: `labclip fold --model clip-text/model.onnx --alignment
+    ViT-B-32 folded-onnx`. Put `text.onnx` in the place of `model.onnx`, beside the tokenizer's files.
     """
     from fastembed import TextEmbedding
 
@@ -224,7 +229,7 @@ def fastembed(captions):
 
 @library("faiss", "faiss-cpu", installed=True)
 def faiss(texts, images):
-    """The index stays as it is; only what is searched for is aligned. The same holds for usearch, hnswlib, ScaNN."""
+    """The index stays as it is; only queries are aligned. The same holds for usearch, hnswlib and ScaNN."""
     import faiss
 
     index = faiss.IndexFlatIP(images.shape[1])
@@ -242,13 +247,14 @@ def qdrant(texts, images):
 
     client = QdrantClient(":memory:")
     client.create_collection("photos", VectorParams(size=images.shape[1], distance=Distance.COSINE))
-    client.upsert("photos", [PointStruct(id=number, vector=image.tolist()) for number, image in enumerate(images)])
+    points = [PointStruct(id=number, vector=image.tolist()) for number, image in enumerate(images)]
+    client.upsert("photos", points)
     return [client.query_points("photos", text.tolist(), limit=1).points[0].id for text in texts]
 
 
 @library("pgvector", "pgvector")
 def pgvector(texts, images, connection):
-    """Rows that are stored already stay; `connection` is psycopg's."""
+    """Stored rows stay as they are; `connection` is psycopg's."""
     from pgvector.psycopg import register_vector
 
     connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -267,39 +273,41 @@ def duckdb(texts, images):
     photos = duckdb.connect()
     photos.execute(f"CREATE TABLE photos (number INTEGER, embedding FLOAT[{images.shape[1]}])")
     photos.executemany("INSERT INTO photos VALUES (?, ?)", list(enumerate(images.tolist())))
-    nearest = (
-        f"SELECT number FROM photos ORDER BY array_cosine_distance(embedding, ?::FLOAT[{images.shape[1]}]) LIMIT 1"
-    )
+    distance = f"array_cosine_distance(embedding, ?::FLOAT[{images.shape[1]}])"
+    nearest = f"SELECT number FROM photos ORDER BY {distance} LIMIT 1"
     return [photos.execute(nearest, [text]).fetchone()[0] for text in texts.tolist()]
 
 
 @library("torchmetrics", "torchmetrics")
 def torchmetrics(captions, pixels):
-    """By name `CLIPScore` takes a few models of the Hub only, but any by a function. What it gives is a score, not R@1;
-    it compares with scores of the same model only.
+    """By name `CLIPScore` takes only a few models of the Hub; by a function it takes any. Compare its scores only with
+    scores of the same model.
     """
     from torchmetrics.multimodal.clip_score import CLIPScore
     from transformers import CLIPModel, CLIPProcessor
 
-    folder = "folded-hf"
-    score = CLIPScore(lambda: (CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)))
+    model = CLIPModel.from_pretrained("folded-hf")
+    processor = CLIPProcessor.from_pretrained("folded-hf")
+    score = CLIPScore(lambda: (model, processor))
     return {"CLIPScore": score(pixels, captions).item()}
 
 
 @library("MTEB", "mteb", installed=True)
 def mteb(model, task):
-    """MTEB and MIEB take a model as an object of a few methods; here `model = LABCLIP.from_pretrained("ViT-B-32")` and
-    `task = mteb.get_task("SugarCrepe")`. In `SugarCrepe`, `Winoground` and the ARO tasks a tie
-    counts as right, since the right caption comes first; `labclip.evaluate` has it wrong. A `SentenceTransformer` of
-    the folded folder is taken for text only, unless it is wrapped with both modalities in its meta. Switch the cache
-    off, or name each strength differently: MTEB keeps results by the model's name.
+    """MTEB and MIEB take an object with a few methods; here `model` is `LABCLIP.from_pretrained("ViT-B-32")` and `task`
+    is `mteb.get_task("SugarCrepe")`. In `SugarCrepe`, `Winoground` and the ARO tasks a tie counts as right, since the
+    right caption comes first; for `labclip.evaluate` it is wrong. A `SentenceTransformer` of the folded folder counts
+    as a text model unless its meta names both modalities. MTEB keeps results by the model's name, so switch the cache
+    off or name each strength differently.
     """
     import mteb
     import torch
     from mteb.models.model_meta import ModelMeta
 
+    meta = {"name": "me/labclip", "modalities": ["text", "image"]}
+
     class Encoder:
-        mteb_model_meta = ModelMeta.create_empty({"name": "me/labclip", "modalities": ["text", "image"]})
+        mteb_model_meta = ModelMeta.create_empty(meta)
 
         def encode(self, inputs, **_):
             with torch.no_grad():
@@ -334,10 +342,10 @@ def onnx(captions):
 
 @library("Triton", "nvidia-pytriton")
 def triton(captions):
-    """PyTriton brings a Triton server with its Python backend, and batches what arrives. A Triton with the ONNX backend
+    """PyTriton brings a Triton server with its Python backend, and batches requests. A Triton with the ONNX backend
     takes the file itself: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not tried). The
-    backend loads the machine's own `libpython3.11.so.1.0`: where your Python is another one, set `LD_LIBRARY_PATH` to
-    the folder of its own.
+    Python backend loads the machine's own `libpython3.11.so.1.0`; for another Python set `LD_LIBRARY_PATH` to the
+    folder of its library.
     """
     import numpy as np
     import onnxruntime
@@ -360,7 +368,8 @@ def triton(captions):
         server.bind("text", encode, inputs=[takes], outputs=[gives])
         server.run()
         with ModelClient("localhost", "text") as client:
-            parts = [client.infer_batch(tokens[start : start + 4]) for start in range(0, len(tokens), 4)]
+            batches = (tokens[start : start + 4] for start in range(0, len(tokens), 4))
+            parts = [client.infer_batch(one) for one in batches]
     return np.concatenate([part["text_features"] for part in parts])
 
 
@@ -388,8 +397,8 @@ def fastapi(captions, images):
 
 @library("Ray Serve", "ray")
 def ray_serve(captions, images):
-    """Each replica opens the folder: give a path that all machines see. Start Ray in a folder that stays: where it is
-    removed, torch ends each replica with "oneMKL FATAL ERROR: Cannot load libtorch_cpu.so".
+    """Each replica opens the folder, so give a path that all machines see. Do not start Ray in a temporary folder: when
+    it is removed, torch ends each replica with "oneMKL FATAL ERROR: Cannot load libtorch_cpu.so".
     """
     from pathlib import Path
 
@@ -400,11 +409,12 @@ def ray_serve(captions, images):
         def __init__(self, folder, images):
             import open_clip
 
-            self.model, self.images = open_clip.create_model(folder).eval().requires_grad_(False), images
-            self.tokenizer = open_clip.get_tokenizer(folder)
+            self.model = open_clip.create_model(folder).eval().requires_grad_(False)
+            self.tokenizer, self.images = open_clip.get_tokenizer(folder), images
 
         def __call__(self, text):
-            return int((self.images @ self.model.encode_text(self.tokenizer([text]))[0].numpy()).argmax())
+            query = self.model.encode_text(self.tokenizer([text]))[0].numpy()
+            return int((self.images @ query).argmax())
 
     search = serve.run(Search.bind(f"local-dir:{Path('folded').resolve()}", images))
     return [search.remote(caption).result() for caption in captions]
@@ -412,10 +422,9 @@ def ray_serve(captions, images):
 
 @library("all_clip, clip-retrieval", "all_clip")
 def all_clip(captions, architecture):
-    """all_clip 1.3 needs an OpenCLIP before 3, so it lives in an environment without labclip, and opens no folder; its
-    CLIP package needs `pip install "setuptools<80"`. It splits names at "/" into architecture and checkpoint: give the
-    name of the base's architecture, `ViT-B-32-quickgelu`, and the path of the folded *file*. Whatever has a "/" before
-    the architecture ends, such as `local-dir:/data/folded`, fails. The image transform is then OpenCLIP's default.
+    """all_clip 1.3 needs an OpenCLIP before 3, so use an environment without labclip; its CLIP package needs `pip
+    install "setuptools<80"`. It opens no folder: give the name of the base's architecture, such as
+    `ViT-B-32-quickgelu`, then "/" and the path of the folded *file*. The image transform is then OpenCLIP's default.
     clip-retrieval takes the same name (not tried): `clip-retrieval inference --clip_model NAME`.
     """
     from all_clip import load_clip
@@ -427,17 +436,16 @@ def all_clip(captions, architecture):
 
 @library("peft", "peft")
 def peft(captions):
-    """Fold first, then add adapters: untrained they change nothing. Merge trained ones first (`merge_and_unload()`). A
-    base with trained adapters is another base, which `fold` refuses: fit a matrix for it.
+    """Fold first, then add untrained adapters, which change nothing. A base with trained adapters is another base,
+    which `fold` refuses: merge them (`merge_and_unload()`) and fit a matrix for it.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel, AutoTokenizer
 
     lora = LoraConfig(target_modules=["q_proj", "v_proj"])
     model = get_peft_model(AutoModel.from_pretrained("folded-hf"), lora).eval()
-    found = model.get_text_features(
-        **AutoTokenizer.from_pretrained("folded-hf")(captions, padding=True, return_tensors="pt")
-    )
+    tokenizer = AutoTokenizer.from_pretrained("folded-hf")
+    found = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
     return getattr(found, "pooler_output", found)
 
 
@@ -448,7 +456,6 @@ def accelerate(captions):
     from transformers import AutoModel, AutoTokenizer
 
     model = Accelerator().prepare(AutoModel.from_pretrained("folded-hf", device_map="auto"))
-    found = model.get_text_features(
-        **AutoTokenizer.from_pretrained("folded-hf")(captions, padding=True, return_tensors="pt")
-    )
+    tokenizer = AutoTokenizer.from_pretrained("folded-hf")
+    found = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
     return getattr(found, "pooler_output", found)
