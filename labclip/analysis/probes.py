@@ -21,7 +21,7 @@ class Probed:
     Attributes:
         accuracy: Fraction of objects whose attribute is read right; its `chance` is 1 / number of attributes.
         bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
-        by_object: The same for each object name (or position of mention, "1" the first).
+        by_object: The same for each object name.
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         learnt: Scenes that an object's probe was trained on, the median over objects and folds.
         dim: Embedding dimension.
@@ -42,19 +42,15 @@ class Probed:
         return (value - self.bag_chance) / (1 - self.bag_chance)
 
 
-def probe(
-    features: Any, labels: SceneLabels, *, ask: str = "object", folds: int = 3, seed: int = 0, fraction: float = 1.0
-) -> Probed:
+def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, fraction: float = 1.0) -> Probed:
     """Read each object's attribute from the embedding of its whole scene, cross-validated by combination.
 
-    For each object name a logistic regression over the attributes, on the scenes that hold it. A combination is in one
-    fold, whichever attribute goes with which object, so that the probe cannot have memorised the answer.
+    For each object name a logistic regression over the attributes, on the scenes that hold it once. A combination is in
+    one fold, whichever attribute goes with which object, so that the probe cannot have memorised the answer.
 
     Args:
         features: Embeddings of one side, [n, dim], any scale.
         labels: Labels of the scenes, as for `folds_of`.
-        ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
-            question would have two answers. "position": what attribute has the first mentioned object, the second ...?
         folds: Folds of the cross-validation.
         seed: Seed of the split.
         fraction: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
@@ -77,18 +73,14 @@ def probe(
         1.0
     """
     rows, answers = features_of(features, "Features", labels.n), torch.from_numpy(labels.attribute)
-    if ask not in ("object", "position"):
-        raise ValueError(f"ask is {ask!r}. Pass 'object' or 'position'.")
     fold = folds_of(labels, folds, seed)[labels.scene]
     learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
-    question = labels.object if ask == "object" else labels.position
-    names = labels.objects if ask == "object" else [str(number + 1) for number in range(int(question.max()) + 1)]
-    cell = labels.scene * len(names) + question
-    alone = np.bincount(cell)[cell] == 1  # by position all are
-    correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
+    cell = labels.scene * len(labels.objects) + labels.object
+    alone = np.bincount(cell)[cell] == 1
+    correct, asked = np.zeros((2, len(cell)), dtype=np.bool_)
     sizes = []
-    for name in range(len(names)):
-        mine = alone & (question == name)
+    for name in range(len(labels.objects)):
+        mine = alone & (labels.object == name)
         for number in range(folds):
             train = np.flatnonzero(mine & (fold != number) & learnt[labels.scene])
             test = np.flatnonzero(mine & (fold == number))
@@ -104,7 +96,7 @@ def probe(
             f"Pass more scenes, or fewer folds than {folds}."
         )
     groups = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
-    groups |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
+    groups |= {name: np.where(labels.object[asked] == number, 0, -1) for number, name in enumerate(labels.objects)}
     scores = ScoredItems(correct[asked], labels.combination[labels.scene[asked]], groups, 1 / len(labels.attributes))
     whole, *parts = compare([scores])
     return Probed(

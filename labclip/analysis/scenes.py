@@ -30,7 +30,6 @@ class SceneLabels:
         n: Scenes.
         attributes: Their names, sorted; so are `objects`.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
-        position: Its position among the objects of its scene, from 0.
         attribute: Index into `attributes`, and `object` of its name into `objects`.
         combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
             goes with which, int64 [n]: a scene and the same with attributes swapped share it.
@@ -40,7 +39,6 @@ class SceneLabels:
     attributes: tuple[str, ...]
     objects: tuple[str, ...]
     scene: Index
-    position: Index
     attribute: Index
     object: Index
     combination: Index
@@ -84,13 +82,13 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
         if len(known) < 2:
             raise ValueError(f"All scenes hold the same {what}, {known[0]!r}. Pass scenes with at least two {what}s.")
     rows = [
-        (scene, position, attributes.index(attribute), objects.index(name))
+        (scene, attributes.index(attribute), objects.index(name))
         for scene, pairs in enumerate(scenes)
-        for position, (attribute, name) in enumerate(pairs)
+        for attribute, name in pairs
     ]
-    scene, position, attribute, name = np.array(rows, dtype=np.int64).T
+    scene, attribute, name = np.array(rows, dtype=np.int64).T
     together = numbered([combination(pairs) for pairs in scenes])
-    return SceneLabels(len(scenes), attributes, objects, scene, position, attribute, name, together)
+    return SceneLabels(len(scenes), attributes, objects, scene, attribute, name, together)
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:

@@ -105,14 +105,12 @@ class Retrieval:
         texts: The captions, int64 [m].
         image_index: For each caption the index of its image in `images`, int64 [m].
         prefix: Before the metrics' names.
-        at: The k of recall@k.
     """
 
     images: Rows
     texts: Rows
     image_index: Rows
     prefix: str = ""
-    at: tuple[int, ...] = (1, 5, 10)
 
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on."""
@@ -125,8 +123,8 @@ class Retrieval:
         said = np.flatnonzero(own)
         by_text = Asked(self.images[self.image_index, None], self.texts[:, None])
         by_image = Asked(self.images[said, None], np.empty((len(said), 0), dtype=np.int64))
-        of_text = {k: _chance(np.ones(m, dtype=np.int64), n, k) for k in self.at}
-        of_image = {k: _chance(own[said], m, k) for k in self.at}
+        of_text = {k: _chance(np.ones(m, dtype=np.int64), n, k) for k in (1, 5, 10)}
+        of_image = {k: _chance(own[said], m, k) for k in of_text}
         return [
             *at_each((text_rank, text_margin), self.image_index, by_text, f"{self.prefix}t2i_r", of_text),
             *at_each((image_rank[said], image_margin[said]), said, by_image, f"{self.prefix}i2t_r", of_image),
