@@ -64,8 +64,7 @@ def diagnose(
     captions has no labels to probe: it gets `evaluate`'s benchmarks `parts` and `csv`.
 
     Args:
-        model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
-            `LABCLIP.from_pretrained` takes it.
+        model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as in `from_pretrained`.
         data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; or the path of a
             table of images and captions; None draws scenes of the embedded model.
         images: Folder that a file's names of images are relative to; None is the file's own.
@@ -79,8 +78,8 @@ def diagnose(
 
     Raises:
         FileNotFoundError: If the file or images are missing.
-        ValueError: If the model is none, the data is malformed or empty, has a single attribute or object, too few
-            combinations for the folds, no caption whose attributes can be swapped, or an image that can't be read.
+        ValueError: If the data is malformed, or has a single attribute or object, too few combinations for the folds,
+            or no caption whose attributes can be swapped.
 
     Example:
         >>> from labclip import LABCLIP

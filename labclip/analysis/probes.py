@@ -59,7 +59,7 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
         Accuracy with a 95% interval whose units are combinations; a tie between attributes is wrong.
 
     Raises:
-        ValueError: If features and labels do not fit, there are too few combinations, or nothing can be asked.
+        ValueError: If there are too few combinations, or nothing can be asked.
 
     Source: arXiv:2502.03566, section 4.
 

@@ -105,17 +105,7 @@ class Sources(DataFiles):
 
 @dataclass
 class Items:
-    """Images with the captions to choose from, the true ones first.
-
-    Attributes:
-        sources: Where images and captions are kept.
-        true: How many of an item's captions, from the first on, are true.
-        image: Image of each item, or of each its images.
-        options: Captions of each item.
-        locations: File and position of each item.
-        groups: The metrics that each item counts in, with its group in each: a metric is the mean over groups of the
-            mean in each group.
-    """
+    """Images with the captions to choose from, the first `true` of which are true; `add` appends an item."""
 
     sources: Sources
     true: int = 1
@@ -133,8 +123,8 @@ class Items:
             row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
             captions: The true ones, then the wrong ones; of several images that of each.
             location: File and position, for messages and for the report.
-            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att"; and
-                `meaning`, which true captions that say the same have in common.
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att": a
+                metric is the mean over groups of the mean in each. True captions that say the same share a `meaning`.
         """
         if row is None:
             return

@@ -79,9 +79,8 @@ def fit(
         The alignment, the epochs and the frontier.
 
     Raises:
-        ValueError: If the embeddings are not finite, all zeros, do not fit together, or lack what the recipe needs; if
-            `validation` shares images with the fit, or captions with its negatives; if features are of different
-            models; if a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
+        ValueError: If the embeddings are unusable, of different models, or lack what the recipe needs; if `validation`
+            leaks; if a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
 
     Example:
         >>> import torch, labclip

@@ -64,12 +64,7 @@ def read_negatives(form: Form, sources: Sources, *, split: str = "test", seed: i
 def read_own(sources: Sources, *, column: str = "", image_column: str = "", negative_column: str = "") -> Task:
     """`binding`: a caption beats all its negatives; `pairwise`: each of them, where some have several; and retrieval.
 
-    Args:
-        sources: The files.
-        column: The captions'; "" takes `caption`, `title`, `captions`, `sentences` or `text`.
-        image_column: The images'; "" takes `image`, `filename`, `filepath`, `image_path` or `file_name`.
-        negative_column: The negatives', several with commas; "" takes `negative`, `negative_2` ..., `negatives`,
-            `neg_caption` and `negative_caption`, where they are.
+    Columns are as in `labclip embed`, of negatives several with commas; "" takes the usual names.
     """
     negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
     rows, left_out = own_rows(sources, column, image_column, negatives), 0

@@ -53,8 +53,8 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
 
     Args:
         sources: The files: a table of images and captions as in `csv`; its negatives are not read.
-        column: The captions'; "" takes the usual names.
-        image_column: The images'; "" takes the usual names.
+        column: The captions'; this and `image_column` as in `csv`.
+        image_column: The images'.
         seed: Seed of which wrong modifier is taken where there are several.
         tagger: "hanta" or "spacy", which find the parts.
     """
