@@ -96,8 +96,10 @@ class Report(Reported):
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
             tables = self._tables(summary.metrics(result))
             sections.append(Section(result.benchmark.title, tables=tables, notes=notes))
-        if lacking := summary.unmeasured(self.results):
-            sections.append(Section("Not measured", notes=lacking))
+        measured = {one.side for result in self.results for one in summary.metrics(result)}
+        if lacking := [words for side, words in SIDES.items() if side not in measured]:
+            note = f"Not measured: {' and '.join(lacking)}. Type `labclip evaluate --list` for benchmarks of it."
+            sections.append(Section("Not measured", notes=[note]))
         title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
         lead = self._lead([one for one in chosen if one.side in SIDES])
         return Page(f"{title}: {self.base}", lead, sections, self._facts())
@@ -122,7 +124,7 @@ class Report(Reported):
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
         tables = []
         for side in dict.fromkeys(one.side for one in chosen):
-            caption = SIDES[side][0] if side in SIDES else side
+            caption = SIDES.get(side, side)
             if len(self.models) > 1 and side in SIDES:
                 caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
             shown = [(one.title, compared) for one in chosen if one.side == side
@@ -164,7 +166,7 @@ class Report(Reported):
         figure, _ = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
         for axes, (side, group) in zip(figure.axes, groups.items(), strict=True):
             _panel(axes, group, models)
-            axes.set_title(SIDES[side][0], loc="left", fontsize=10)
+            axes.set_title(SIDES[side], loc="left", fontsize=10)
         figure.axes[-1].set_xlabel("difference to the base; hollow: not measurable", fontsize=9)
         if len(models) > 1:
             legend_below(figure, figure.axes[0])

@@ -10,14 +10,8 @@ from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.report.values import percent, signed, worded
 
-SIDES: dict[str, tuple[str, str]] = {
-    "binding": ("binding", "labclip evaluate sugarcrepe --model MODEL --data PATH --images DIR"),
-    "retrieval": ("retrieval", "labclip evaluate coco --model MODEL --data PATH --images DIR"),
-    "classification": ("zero-shot classification", "labclip evaluate zero-shot --model MODEL --data PATH"),
-}
-"""What a `Benchmark.measures` is called, and what measures it, by a benchmark that everybody can get.
-
-The first is what a matrix is for, the others what it may cost."""
+SIDES = {"binding": "binding", "retrieval": "retrieval", "classification": "zero-shot classification"}
+"""What a `Benchmark.measures` is called: the first is what a matrix is for, the others what it may cost."""
 
 KNOWN = 0.9
 """Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
@@ -117,18 +111,6 @@ def cost_sentence(others: Mapping[str, Difference]) -> str:
 
 def _count(count: int | str, noun: str) -> str:
     return f"{count} {noun if str(count) == '1' else noun + 's'}"
-
-
-def unmeasured(results: Sequence[Result]) -> list[str]:
-    """For each side that nothing was measured of: that it was not, and what to type."""
-    measured = {one.side for result in results for one in metrics(result)}
-    own = {result.benchmark.name for result in results} <= {"csv", "features"}
-    return [
-        f"{words[0].upper()}{words[1:]} was not measured. Type: "
-        f"`{'labclip negatives IN OUT' if own and side == 'binding' else command}`"
-        for side, (words, command) in SIDES.items()
-        if side not in measured
-    ]
 
 
 def interval(difference: Difference) -> str:
