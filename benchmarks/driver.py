@@ -10,7 +10,6 @@ import argparse
 import json
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from labclip.data import find_inputs, read_items
 from labclip.features.corpus import Corpus
 from labclip.features.embedding import write_images, write_rest, write_texts
 from labclip.features.encoder import Encoded, Encoder
-from labclip.features.folder import Files, Progress
+from labclip.features.folder import Writer
 
 DIM = 512
 
@@ -58,20 +57,20 @@ def main():
             print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
             return made
 
-        with Progress(folder / "features", force=False) as state, closing(Files(folder / "features", {})) as files:
+        with Writer(folder / "features") as state:
             items = read_items(find_inputs(folder / "captions.csv"))
             table = measure("planned", lambda: Corpus(items, skip=False))
             state.values = {
                 "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "counts": {}, "cut": {}
             }  # fmt: skip
-            measure("images", lambda: write_images(table, state, files, encoder, skip=False))
+            measure("images", lambda: write_images(table, state, encoder, skip=False))
 
             def texts():
-                write_texts(table, state, files, encoder)
-                return write_rest(table, files, [], images=options.rows, texts_cut=0)
+                write_texts(table, state, encoder)
+                return write_rest(table, state, images=options.rows, texts_cut=0)
 
             counts = measure("captions", texts)
-            measure("checked", lambda: files.finish({"dim": DIM, "counts": counts}, {}))
+            measure("checked", lambda: state.finish({"dim": DIM, "counts": counts}, {}))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from labclip.data import read_items
 from labclip.data.images import ImageSource
 from labclip.features import Features, embed, embedding, folder
 from labclip.features.encoder import Encoder
-from labclip.features.folder import Progress
+from labclip.features.folder import Writer
 
 N = 12
 
@@ -170,8 +170,8 @@ from labclip.features.corpus import Corpus
 folder.KEEP_SECONDS = 0.0
 embedding.BLOCK = 7
 data, model = sys.argv[1], LABCLIP.from_pretrained("scenes")
-for owner, names in ((os, ("fsync", "replace")), (folder.Files, ("__init__", "append", "cut", "finish")),
-                     (Corpus, ("__init__",)), (folder.Progress, ("note", "keep", "__exit__"))):
+for owner, names in ((os, ("fsync", "replace")), (Corpus, ("__init__",)),
+                     (folder.Writer, ("begin", "append", "cut", "note", "keep", "finish", "__exit__"))):
     kills.fatal(owner, *names)
 for step in (1, 6):
     print(*kills.until_done(lambda: embed(
@@ -195,7 +195,8 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     run(model, data, "unbroken", on_error="skip", negative_images="shown")
     killed = commands.python(KILLED, data).split()
     assert len(killed) >= 20
-    assert set(killed) == {"__init__", "append", "cut", "finish", "note", "keep", "__exit__", "fsync", "replace"}
+    writing = {"begin", "append", "cut", "note", "keep", "finish", "__exit__"}
+    assert set(killed) == writing | {"__init__", "fsync", "replace"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
     features = Features.load(data / "killed6")
@@ -223,7 +224,7 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeyp
     (entry,) = skipped.manifest["skipped"]
     assert (entry["where"], entry["image"], entry["captions"]) == ("captions.csv line 9", "7.png", 2)
     with monkeypatch.context() as patch:  # what a batch that was broken off left out is looked at again
-        patch.setattr(Progress, "note", lambda state, files, **values: 1 / 0)
+        patch.setattr(Writer, "note", lambda state, **values: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(model, data, on_error="skip")
     repaired.write_bytes(whole)
@@ -293,7 +294,7 @@ def test_features_of_something_else_are_never_mixed(model, data, monkeypatch, ot
         run(asked, data, **options)
     assert contents(data / "features") == before
     with monkeypatch.context() as patch:  # the earlier run is forgotten before its files are touched
-        patch.setattr(Progress, "keep", lambda state, files: 1 / 0)
+        patch.setattr(Writer, "keep", lambda state: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(asked, data, force=True, **options)
     assert contents(run(asked, data, **options).folder) == contents(run(asked, data, "alone", **options).folder)
@@ -439,7 +440,7 @@ def test_cut_captions_and_too_few_of_them_warn_once(data, monkeypatch):
         features = run(tiny(), data)
     cut, few = (str(one.message) for one in caught)
     assert cut.startswith("2 of 3 captions and negatives are longer than the 16 tokens of the context")
-    assert re.search(r"has 0 captions with a negative and 3 images: with fewer than 1,000 and 500, .* embed more", few)
+    assert re.search(r"has 0 captions with a negative and 3 images: with fewer than 1,000 and 500, .* Embed more", few)
     assert features.manifest["counts"]["texts_cut"] == 2
 
 

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from labclip.data import find_inputs, read_items
 from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
-from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
+from labclip.features.folder import HEADER, Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embeds_into, check_folder, make_folder, path_of, sha256_of
@@ -146,7 +146,7 @@ def embed(
     if not force:
         check_embeds_into(folder)
     make_folder(folder)
-    with Progress(folder, force=force) as state:
+    with Writer(folder, force=force) as state:
         finished = not force and (folder / MANIFEST).exists()
         if old := read_manifest(folder) if finished else state.values:
             has = "features already" if finished else "an unfinished run"
@@ -177,8 +177,7 @@ def embed(
         warnings.warn(
             f"{folder} has {texts:,} captions{' and parts' if counts.get('parts') else ''} with a negative and "
             f"{counts['images']:,} images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, what a fit gains "
-            f"can hardly be told from chance, so embed more images with captions, and make negatives with "
-            f"labclip.negatives.",
+            f"can hardly be told from chance. Embed more images, and make negatives with labclip.negatives.",
             stacklevel=2,
         )
     return features
@@ -206,33 +205,32 @@ def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, ski
 
 
 def _write(
-    corpus: Corpus, state: Progress, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
+    corpus: Corpus, state: Writer, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
 ) -> None:
     """Encode what is left, and write the manifest."""
     values, dim = state.values, record["dim"]
     needs = 4 * dim * (len(corpus.images) + len(corpus.texts) + corpus.has_negative.size)
     check_folder(folder, needs=needs - sum(values["sizes"].values()))
     _logger.info("%s: %d images and %d texts to embed", folder, len(corpus.images), len(corpus.texts))
-    with closing(Files(folder, values["sizes"])) as files:
-        write_images(corpus, state, files, encoder, skip=skip)
-        images = corpus.captioned - sum(number < corpus.captioned for number in values["left_out"])
-        if not images:
-            names = ", ".join(one["name"] for one in record["inputs"])
-            why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
-            raise ValueError(f"{names} has no caption with an image that can be used{why}.")
-        write_texts(corpus, state, files, encoder)
-        if "counts" not in values:
-            counts = write_rest(corpus, files, values["left_out"], images=images, texts_cut=encoder.cut.count)
-            state.note(files, counts=counts)
-            state.keep(files)
-        # Behind the images that captions describe are those that only negatives do, which are not needed any more.
-        files.cut("images", HEADER + 4 * dim * images)
-        made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
-        versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
-        files.finish({**record, **made}, versions)
+    state.begin()
+    write_images(corpus, state, encoder, skip=skip)
+    images = corpus.captioned - sum(number < corpus.captioned for number in values["left_out"])
+    if not images:
+        names = ", ".join(one["name"] for one in record["inputs"])
+        why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
+        raise ValueError(f"{names} has no caption with an image that can be used{why}.")
+    write_texts(corpus, state, encoder)
+    if "counts" not in values:
+        state.note(counts=write_rest(corpus, state, images=images, texts_cut=encoder.cut.count))
+        state.keep()
+    # Behind the images that captions describe are those that only negatives do, which are not needed any more.
+    state.cut("images", HEADER + 4 * dim * images)
+    made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
+    versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
+    state.finish({**record, **made}, versions)
 
 
-def write_images(corpus: Corpus, state: Progress, files: Files, encoder: Encoder, *, skip: bool) -> None:
+def write_images(corpus: Corpus, state: Writer, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left of the images.
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
@@ -246,48 +244,43 @@ def write_images(corpus: Corpus, state: Progress, files: Files, encoder: Encoder
                 for number, one in enumerate(batch, start=done):
                     if one.row is not None:
                         digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-                        files.append("images", one.row)
+                        state.append("images", one.row)
                     elif skip:
                         left_out.append(number)
                         skipped.append(corpus.skip(number, one.problem))
                     else:
                         raise ValueError(f"{one.source} {one.problem}. {REPAIR}")
                 done += len(batch)
-                state.note(files, images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
+                state.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
     finally:
-        state.keep(files)  # what came before an error counts
+        state.keep()  # what came before an error counts
 
 
-def write_texts(corpus: Corpus, state: Progress, files: Files, encoder: Encoder) -> None:
+def write_texts(corpus: Corpus, state: Writer, encoder: Encoder) -> None:
     """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
     done, k = state.values["texts"], corpus.has_negative.shape[1]
     encoder.cut = TruncationCount(**state.values["cut"])
     with encoder.bar("captions", len(corpus.texts), done) as bar:
-        for block, features in encoder.blocks(_blocks(corpus, done, {*state.values["left_out"]})):
-            own = np.array([block.row_of[corpus.texts[index].text] for index in block.texts])
+        for (stop, texts, row_of), features in encoder.blocks(_blocks(corpus, done, {*state.values["left_out"]})):
+            own = np.array([row_of[corpus.texts[index].text] for index in texts])
             negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
-            for row, index in enumerate(block.texts):
+            for row, index in enumerate(texts):
                 for column in np.flatnonzero(corpus.has_negative[index]):
-                    negatives[row, column] = block.row_of[corpus.texts[index].negatives[column]]
-            files.append("texts", features[own])
+                    negatives[row, column] = row_of[corpus.texts[index].negatives[column]]
+            state.append("texts", features[own])
             if k:
-                files.append("negatives", features[negatives])
-            bar.update(block.stop - state.values["texts"])
-            state.note(files, texts=block.stop, cut=vars(encoder.cut))
-    state.keep(files)
+                state.append("negatives", features[negatives])
+            bar.update(stop - state.values["texts"])
+            state.note(texts=stop, cut=vars(encoder.cut))
+    state.keep()
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-class _Block(NamedTuple):
-    """The indices of some texts, the index behind them, and the row of each distinct text among their features."""
+def _blocks(corpus: Corpus, done: int, left_out: Container[int]) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Blocks of the texts behind those done, as `Encoder.blocks` takes them.
 
-    texts: list[int]
-    stop: int
-    row_of: dict[str, int]
-
-
-def _blocks(corpus: Corpus, done: int, left_out: Container[int]) -> Iterator[tuple[_Block, dict[str, str]]]:
-    """Blocks of the texts behind those done, each with its distinct texts and where they occur first."""
+    Beside the distinct texts of a block stand the index behind it, its texts by index, and each text's row.
+    """
     for start in range(done, len(corpus.texts), BLOCK):
         stop = min(start + BLOCK, len(corpus.texts))
         block = [index for index in range(start, stop) if corpus.texts[index].image not in left_out]
@@ -297,13 +290,13 @@ def _blocks(corpus: Corpus, done: int, left_out: Container[int]) -> Iterator[tup
             for one in (text.text, *compress(text.negatives, corpus.has_negative[index])):
                 locations.setdefault(one, text.location)
         if block:
-            yield _Block(block, stop, {one: row for row, one in enumerate(locations)}), locations
+            yield (stop, block, {one: row for row, one in enumerate(locations)}), locations
 
 
-def write_rest(corpus: Corpus, files: Files, left_out: Sequence[int], *, images: int, texts_cut: int) -> dict[str, int]:
+def write_rest(corpus: Corpus, state: Writer, *, images: int, texts_cut: int) -> dict[str, int]:
     """What the corpus says of the rows: all files but those of embedded images and texts; the manifest's counts."""
     kept = np.ones(len(corpus.images), dtype=bool)
-    kept[left_out] = False
+    kept[state.values["left_out"]] = False
     rows = np.where(kept, kept.cumsum() - 1, -1)
     image = np.array([text.image for text in corpus.texts])
     used = kept[image]
@@ -320,19 +313,19 @@ def write_rest(corpus: Corpus, files: Files, left_out: Sequence[int], *, images:
             line["negative_images"] = [None if number is None else corpus.images[number].name for number in numbers]
         if text.kind:
             line["kind"] = text.kind.name.lower()
-        files.append("captions.jsonl", _line(line))
+        state.append("captions.jsonl", _line(line))
     for source in compress(corpus.images[: corpus.captioned], kept):
-        files.append("images.jsonl", _line({"image": source.name}))
-    files.append("image_index", index.astype("<i8"))
+        state.append("images.jsonl", _line({"image": source.name}))
+    state.append("image_index", index.astype("<i8"))
     if corpus.has_kinds:
-        files.append("kind", kinds)
+        state.append("kind", kinds)
     if has.size:
-        files.append("has_negative", has)
+        state.append("has_negative", has)
     if has.size and corpus.shows_negatives:
-        encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
+        encoded = np.memmap(state.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
         for start in range(0, len(texts), BLOCK):
-            files.append("negative_images", encoded[shown[start : start + BLOCK]])
-        files.append("has_negative_image", shown != index[:, None])
+            state.append("negative_images", encoded[shown[start : start + BLOCK]])
+        state.append("has_negative_image", shown != index[:, None])
     true = sum(len(text.negatives) for text in texts) - int(has.sum())
     return counts_of(images, kinds, has, has_kinds=corpus.has_kinds, true_negatives=true, texts_cut=texts_cut)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from labclip.alignment import is_floating
 from labclip.base import Base
 from labclip.checks import described
 from labclip.data.items import Kind
-from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, counts_of, read_folder
+from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Writer, counts_of, read_folder
 from labclip.features.origin import Origin
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
@@ -183,20 +182,16 @@ class Features:
             **{key: self.manifest.get(key, value) for key, value in _UNKNOWN.items()},
             "counts": counts,
         }
-        try:
-            with closing(Files(folder, {})) as files:
-                for name in FIELDS:
-                    for block in self._blocks(name):
-                        files.append(name, block)
-                if self.folder is not None and all(counts.get(key) == known.get(key) for key in ("images", *COUNTED)):
-                    for path in filter(Path.is_file, (self.folder / name for name in LINES)):
-                        with path.open("rb") as lines:
-                            for line in lines:
-                                files.append(path.name, line)
-                files.finish(record, versions_of("torch", "numpy"))
-        except BaseException:
-            Files(folder, {}).close()  # which leaves none
-            raise
+        with Writer(folder) as files:
+            for name in FIELDS:
+                for block in self._blocks(name):
+                    files.append(name, block)
+            if self.folder is not None and all(counts.get(key) == known.get(key) for key in ("images", *COUNTED)):
+                for path in filter(Path.is_file, (self.folder / name for name in LINES)):
+                    with path.open("rb") as lines:
+                        for line in lines:
+                            files.append(path.name, line)
+            files.finish(record, versions_of("torch", "numpy"))
         return self.load(folder)
 
     def _blocks(self, name: str) -> Iterator[NDArray[Any]]:

@@ -46,15 +46,17 @@ _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 
 
-class Progress:
-    """How far a run is, in an SQLite file of the feature folder: whole after a kill at any moment, and a lock.
+class Writer:
+    """The files of a feature folder while they grow, and how far the run is; a context manager.
 
-    The lock is taken before anything else in the folder is touched; the system frees it after a kill. `force` forgets
-    an earlier run. `values` are plain JSON values, empty where nothing is begun.
+    How far it is stands in an SQLite file of the folder: whole after a kill at any moment, and a lock, taken before
+    anything else in the folder is touched, which the system frees after a kill. `force` forgets an earlier run.
+    `values` are plain JSON values, empty where nothing is begun: then the files of this run are removed where it fails.
     """
 
-    def __init__(self, folder: Path, *, force: bool) -> None:
+    def __init__(self, folder: Path, *, force: bool = False) -> None:
         self._folder, self._path = folder, folder / UNFINISHED
+        self._open: dict[str, BinaryIO] = {}
         self.values: dict[str, Any] = {}
         self._kept = time.monotonic()
         self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
@@ -83,44 +85,31 @@ class Progress:
                 f"delete the file and pass force=True to start from scratch."
             ) from error
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.close()
         if os.name == "nt":  # which removes no open file
             self._db.close()
-        if not self.values or (self._folder / MANIFEST).exists():  # nothing is begun, or all is done
+        finished = (self._folder / MANIFEST).exists()
+        if finished or not self.values:
+            for name in () if finished else self._open:
+                self.path(name).unlink()
             self._path.unlink()
             self._path.with_name(f"{UNFINISHED}-journal").unlink(missing_ok=True)
             with suppress(OSError):
                 self._folder.rmdir()  # where it is empty
         self._db.close()
 
-    def note(self, files: Files, **values: Any) -> None:
-        """What is done now counts, with what the files hold now. Every few seconds it is kept."""
-        self.values |= {**values, "sizes": files.sizes()}
-        if time.monotonic() - self._kept >= KEEP_SECONDS:
-            self.keep(files)
+    def begin(self) -> None:
+        """Open the files as an earlier run has kept them; what is behind that is cut off, other features are removed.
 
-    def keep(self, files: Files) -> None:
-        """Keep what counts: after a kill, the run goes on from here."""
-        files.flush()
-        with self._named():
-            self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
-        self._kept = time.monotonic()
-
-
-class Files:
-    """The files of a feature folder while they grow: arrays by their field, lines of JSON by their file.
-
-    The folder's manifest is removed: without one it counts as unfinished. `sizes` are the bytes of each file that an
-    earlier run has kept; what is behind them is cut off, and other files of features are removed.
-    """
-
-    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
-        self._folder = folder
-        self._open: dict[str, BinaryIO] = {}
-        (folder / MANIFEST).unlink(missing_ok=True)
+        So is the manifest: a folder without one counts as unfinished.
+        """
+        sizes = self.values["sizes"]
+        (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in (*FIELDS, *LINES):
             if name not in sizes:
                 self.path(name).unlink(missing_ok=True)
@@ -129,7 +118,7 @@ class Files:
             self.cut(name, size)
 
     def path(self, name: str) -> Path:
-        """The path of a file."""
+        """The path of a file: of an array by its field, of lines of JSON by their file's name."""
         return self._folder / FIELDS.get(name, name)
 
     def append(self, name: str, data: bytes | NDArray[Any]) -> None:
@@ -144,12 +133,20 @@ class Files:
         self._open[name].truncate(size)
         self._open[name].seek(size)
 
-    def sizes(self) -> dict[str, int]:
-        """The bytes of each file."""
-        return {name: file.tell() for name, file in self._open.items()}
+    def note(self, **values: Any) -> None:
+        """What is done now counts, with what the files hold now. Every few seconds it is kept."""
+        self.values |= {**values, "sizes": {name: file.tell() for name, file in self._open.items()}}
+        if time.monotonic() - self._kept >= KEEP_SECONDS:
+            self.keep()
 
-    def flush(self) -> None:
-        """Wait until all is on the disk."""
+    def keep(self) -> None:
+        """Keep what counts: after a kill, the run goes on from here."""
+        self._flush()
+        with self._named():
+            self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
+        self._kept = time.monotonic()
+
+    def _flush(self) -> None:
         for file in self._open.values():
             file.flush()
             os.fsync(file.fileno())
@@ -163,7 +160,7 @@ class Files:
         for name in shapes.keys() & self._open.keys():
             self._open[name].seek(0)
             self._open[name].write(_header(*shapes[name]))
-        self.flush()
+        self._flush()
         files: dict[str, Any] = {}
         for name in (name for name in (*FIELDS, *LINES) if name in self._open):
             path = self.path(name)
@@ -174,11 +171,6 @@ class Files:
         text = json.dumps({**head, **record, "files": files, "versions": versions}, indent=1, ensure_ascii=False)
         with whole_file(self._folder / MANIFEST) as path:
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._open.values():
-            file.close()
 
 
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
