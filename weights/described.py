@@ -120,14 +120,14 @@ def to_fit(*scenes: tuple[Embedded, Tensor]) -> Features:
     """What a matrix is fitted on, of scenes of any numbers of objects together: sentences, parts, tags.
 
     A sentence and a part have the swapped one as their negative, and an image of the swapped scene. Tags are right for
-    both images, so they have no negative.
+    both images, so they have no negative; they stand twice, as there are two of each of the others.
 
     Args:
         scenes: Embeddings, and an image of each scene with the colours swapped, [n, dim].
     """
     texts, negatives, others, index, count = [], [], [], [], 0
     for part, swapped_images in scenes:
-        tags = part.tags[:, None]
+        tags = part.tags[:, None].expand(-1, 2, -1)
         for right, wrong, images in (
             (part.captions, part.swapped, swapped_images),
             (part.parts, part.swapped_parts, swapped_images),

@@ -48,7 +48,6 @@ WEAK_BASE = 0.65  # with a base that binds better there is no finding to show
 FITTING: dict[str, Any] = {
     "rank": 96,
     "batch_size": 512,
-    "learning_rate": 3e-2,
     "epochs": 5,
     "logit_scale": 150.0,
     "negative_weight": 12.0,
