@@ -203,6 +203,15 @@ def grounded():
     return table(("photos", "recipe", *found), rows)
 
 
+def kinds():
+    """The tables of `benchmarks/kinds.py`, from the file it writes."""
+    tables = []
+    for name, mixtures in read("benchmarks/kinds.json")["tables"].items():
+        rows = [(mixture, *numbers(found, *found)) for mixture, found in mixtures.items()]
+        tables.append(table((f"`{name}`", *mixtures["base"]), rows))
+    return "\n\n".join(tables)
+
+
 def amount():
     """The table of `benchmarks/amount.py`, from the file it writes."""
     rows, keys = read("benchmarks/amount.json")["rows"], ("grounded", "grounded, unseen pairs", "search mAP", "R@1 t2i")
@@ -469,6 +478,7 @@ PARTS = {
     "seeds": seeds,
     "allowance": allowance,
     "grounded": grounded,
+    "kinds": kinds,
     "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,
