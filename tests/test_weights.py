@@ -48,8 +48,8 @@ def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(sc
     scenes = made.embed(LABCLIP.from_pretrained("scenes"))
     others = scenes.images.roll(1, dims=0)
     features = described.to_fit((scenes, others))
-    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 24 + [[False]] * 6
-    assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5] * 2 + [*range(6)]
+    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 24 + [[False]] * 12
+    assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5] * 3
     assert torch.equal(features.texts[3], scenes.captions[1, 1])
     assert torch.equal(features.negatives[3, 0], scenes.swapped[1, 1])
     assert torch.equal(features.negative_images[3, 0], others[1])
