@@ -3,7 +3,7 @@
     python benchmarks/kinds.py [--parts FOLDER] [--scenes 4000] [--seeds 0 1 2] [--json FILE]
 
 The scenes are those of `labclip sample`, with the parts and keywords that `labclip embed --parts` makes of their
-captions; what is measured is `labclip evaluate scenes`. FOLDER holds embeddings of real photos, their captions and parts
+captions; what is measured is `labclip evaluate scenes`. FOLDER holds embeddings of photos, their captions and parts
 (fit.safetensors: images, texts, negatives, has_negative, image_index, parts, part_negatives, part_image_index); 600
 photos are held out of each fit to measure on and 200 to select on. It is left out if it is not there.
 
@@ -29,8 +29,8 @@ from labclip.training.rows import read_data
 
 MIXTURES = ((1, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 4, 0), (1, 1, 1), (1, 1, 2))
 METRICS = {
-    "captions": "binding", "unseen pairs": "binding_heldout", "parts": "part_swap", "parts, unseen": "part_swap_heldout",
-    "search": "search_map", "R@1": "t2i_r1", "R@1 of keywords": "tags_t2i_r1",
+    "captions": "binding", "unseen pairs": "binding_heldout", "parts": "part_swap",
+    "parts, unseen": "part_swap_heldout", "search": "search_map", "R@1": "t2i_r1", "R@1 of keywords": "tags_t2i_r1",
 }  # fmt: skip
 
 

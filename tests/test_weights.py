@@ -54,7 +54,7 @@ def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(sc
     assert torch.equal(features.negatives[3, 0], scenes.swapped[1, 1])
     assert torch.equal(features.negative_images[3, 0], others[1])
     assert torch.equal(features.texts[12:24].view_as(scenes.parts), scenes.parts)
-    assert torch.equal(features.texts[24:], scenes.tags)
+    assert torch.equal(features.texts[24:], scenes.tags.repeat_interleave(2, dim=0))
     colours, shapes = made.layout.colours[0], made.layout.shapes[0]
     wrong = noun_phrase(COLOURS[colours[1]], SHAPES[shapes[0]])  # its colour is the other object's
     embedded = LABCLIP.from_pretrained("scenes").encode_text(wrong, normalize=True, aligned=False)
