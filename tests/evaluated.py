@@ -1,12 +1,11 @@
 """Small benchmarks on disk, and answers to them from cosines that a test writes down."""
 
-import json
 import math
 import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
+import rows
 import torch
 from PIL import Image
 
@@ -14,6 +13,9 @@ from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Pairs, Retrieval
+
+SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+"""The files of SugarCrepe."""
 
 
 def image_file(path, size=(8, 8)):
@@ -34,11 +36,8 @@ def lay(folder, files):
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         elif isinstance(content, np.ndarray):
             np.save(path, content)
-        elif path.suffix == ".parquet":
-            arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-            parquet.write_table(arrow.Table.from_pylist(content), path)
         else:
-            path.write_text("\n".join(map(json.dumps, content)) if path.suffix == ".jsonl" else json.dumps(content))
+            rows.write(path, content)
 
 
 def images_of(drawn):

@@ -1,5 +1,7 @@
 """Images and a table of captions on disk, and what `embed` makes of them."""
 
+from pathlib import Path
+
 import models
 import numpy as np
 import torch
@@ -29,8 +31,9 @@ def run(model, data, out="features", **options):
 
 
 def contents(folder):
-    """The bytes of every file."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """The bytes of every file, at any depth."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def tiny(kind="clip", base=None):

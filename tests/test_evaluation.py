@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from close import UNIT
-from evaluated import images_of, rounding
+from evaluated import SUBSETS, images_of, lay, rounding
 from PIL import Image
 from torch.nn import functional as F
 
@@ -22,7 +22,6 @@ from labclip.features.cache import encode
 from labclip.features.features import Features
 
 evaluate = partial(labclip.evaluate)
-SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 @pytest.fixture
@@ -32,15 +31,11 @@ def sugarcrepe(tmp_path):
     for row in range(7):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
     for number, name in enumerate(SUBSETS):
-        items = {
-            str(3 * place): {
-                "filename": f"{number}.png",
-                "caption": drawn.captions[number] + " ." * place,
-                "negative_caption": drawn.swapped_captions[number] + " ." * place,
-            }
-            for place in (0, 1)
-        }
-        (tmp_path / f"{name}.json").write_text(json.dumps(items))
+        own, wrong = drawn.captions[number], drawn.swapped_captions[number]
+        items = [
+            {"filename": f"{number}.png", "caption": own + end, "negative_caption": wrong + end} for end in ("", " .")
+        ]
+        lay(tmp_path, {f"{name}.json": {"0": items[0], "3": items[1]}})
     return tmp_path
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from evaluated import asked, counts, lay, read
+from evaluated import SUBSETS, asked, counts, lay, read
 
 import labclip
 from labclip.data.cleaning import comparable
@@ -22,7 +22,6 @@ from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of
 from labclip.negatives.taggers import spacy_model
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 AUTHORS = "/data/healthy-ml/scratch/kumail/coco/images/val2017"
 MCQ = "COCO_val_mcq_llama3.1_rephrased.csv"
 NEGATION = "image_path,caption_0,caption_1,caption_2,caption_3,correct_answer,correct_answer_template"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluated import lay
+from evaluated import SUBSETS, lay
 
 from labclip import Alignment, Features, negatives
 from labclip.data.scene_files import labelled_scenes
@@ -180,9 +180,6 @@ def pixels(image):
 
 def dump(path, value):
     path.write_text(json.dumps(value))
-
-
-SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 def subset_means(hits, kinds, ending=""):

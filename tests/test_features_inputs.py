@@ -5,6 +5,7 @@ import io
 import models
 import numpy as np
 import pytest
+import rows
 import torch
 from close import UNIT
 from folders import tiny
@@ -37,23 +38,20 @@ def test_embedding_from_several_tars(tmp_path):
 
 
 def test_embedding_from_parquet(tmp_path):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    def table(name, content):
+        return rows.write(tmp_path / name, content, row_group_size=60)
 
-    def table(name, rows):
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name, row_group_size=60)
-        return tmp_path / name
-
-    rows = [{"caption": f"cube {row}", "image": {"bytes": picture(row % 5), "path": None}} for row in range(150)]
-    features = run(tmp_path, table("equal.parquet", rows), "out", batch_size=2)
+    content = [{"caption": f"cube {row}", "image": {"bytes": picture(row % 5), "path": None}} for row in range(150)]
+    features = run(tmp_path, table("equal.parquet", content), "out", batch_size=2)
     assert np.abs(features.images - of_images(range(5))).max() < UNIT  # equal bytes are one picture
     assert features.image_index.tolist() == [row % 5 for row in range(150)]
-    rows = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
-    whole = run(tmp_path, table("c.parquet", rows), "whole")
+    content = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
+    whole = run(tmp_path, table("c.parquet", content), "whole")
     assert np.abs(whole.images - of_images(range(150))).max() < UNIT
     assert whole.negatives.shape == (150, 1, models.DIM)
-    rows[70]["image"] = b"no picture"
+    content[70]["image"] = b"no picture"
     with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is not a whole image"):
-        run(tmp_path, table("broken.parquet", rows), "some")
+        run(tmp_path, table("broken.parquet", content), "some")
     # What is done is kept, so this reads on from the middle of the file.
     some = run(tmp_path, tmp_path / "broken.parquet", "some", on_error="skip")
     assert np.abs(some.images - np.delete(whole.images, 70, axis=0)).max() < UNIT

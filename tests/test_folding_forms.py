@@ -27,6 +27,11 @@ from labclip.io.to_onnx import _TextTower
 run = partial(commands.run, "fold")
 
 
+def assert_same_direction(got, exact):
+    got, exact = (F.normalize(torch.as_tensor(one).detach().float(), dim=-1) for one in (got, exact))
+    assert float((got - exact).abs().max()) < UNIT
+
+
 # Into transformers
 
 
@@ -36,14 +41,9 @@ def test_an_openclip_model_becomes_one_of_transformers(kind):
     clip, alignment = models.make(kind), skewed(logit_scale=1.5, strength=0.5)
     folded = fold(clip, alignment, to="transformers")
     wrapped = LABCLIP(clip, alignment)
-    with torch.no_grad():
-        got = folded.get_image_features(pixel_values=models.images())
-        pairs = [
-            (text_features(folded, models.tokens()), wrapped.encode_text(models.tokens(), normalize=False)),
-            (getattr(got, "pooler_output", got), clip.encode_image(models.images(), normalize=False)),
-        ]
-    for ours, theirs in pairs:
-        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).abs().max()) < UNIT
+    got = folded.get_image_features(pixel_values=models.images())
+    assert_same_direction(text_features(folded, models.tokens()), wrapped.encode_text(models.tokens()))
+    assert_same_direction(getattr(got, "pooler_output", got), clip.encode_image(models.images()))
     assert folded.logit_scale.item() == pytest.approx(float(wrapped.logit_scale.detach()))
     assert mark_of(folded)["strength"] == 0.5
     assert not folded.training
@@ -59,11 +59,8 @@ def test_what_no_weight_shows_is_taken_over_or_refused(change):
         return
     folded = fold(clip, Alignment.identity(models.DIM), to="transformers")
     got = folded.get_image_features(pixel_values=models.images())
-    for ours, theirs in (
-        (text_features(folded, models.tokens()), clip.encode_text(models.tokens())),
-        (getattr(got, "pooler_output", got), clip.encode_image(models.images())),
-    ):
-        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).detach().abs().max()) < UNIT
+    assert_same_direction(text_features(folded, models.tokens()), clip.encode_text(models.tokens()))
+    assert_same_direction(getattr(got, "pooler_output", got), clip.encode_image(models.images()))
 
 
 @pytest.fixture
@@ -85,8 +82,7 @@ def test_a_transformers_folder_opens_in_every_way(hf_folder):
     for kind in ("AutoModel", "CLIPTextModelWithProjection"):
         model = getattr(transformers, kind).from_pretrained(hf_folder).eval()
         features = text_features if kind == "AutoModel" else text_features_of
-        got = F.normalize(features(model, inputs["input_ids"]), dim=-1)
-        assert float((got - expected).abs().max()) < UNIT
+        assert_same_direction(features(model, inputs["input_ids"]), expected)
         with pytest.raises(ValueError, match="has a matrix merged into it already"):
             fold(model, skewed())
     long = processor.tokenizer(["a red cube " * 20], truncation=True)["input_ids"][0]
@@ -127,8 +123,7 @@ def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, tmp_path
     base = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
     opened = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
     for one in (opened, fold(base, skewed(logit_scale=1.5))):
-        got = F.normalize(torch.from_numpy(one.encode(models.CAPTIONS)), dim=-1)
-        assert float((got - expected).abs().max()) < UNIT
+        assert_same_direction(one.encode(models.CAPTIONS), expected)
 
 
 def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
@@ -241,11 +236,6 @@ def run_onnx(model, **inputs):
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {name: value.numpy() for name, value in inputs.items()})[-1]
-
-
-def assert_same_direction(got, exact):
-    got, exact = (F.normalize(torch.as_tensor(one).detach().float(), dim=-1) for one in (got, exact))
-    assert float((got - exact).abs().max()) < UNIT
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -1,12 +1,12 @@
 """Captions and negatives from and to files: nothing lost, nothing half written, bad input named with its line."""
 
-import csv
 import json
 import os
 from functools import partial
 
 import commands
 import pytest
+import rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,31 +22,6 @@ ROWS = [
 ]
 NEGATIVES = ['A blue cube, "near" a red ball.', None, None, "a red cup\non a green tray", "a green cup on a red tray"]
 FORMATS = [".csv", ".tsv", ".jsonl", ".parquet"]
-
-
-def write(path, rows):
-    """Rows in a file whose ending tells the format."""
-    if path.suffix == ".parquet":
-        pa = pytest.importorskip("pyarrow")
-        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
-
-
-def rows_of(path):
-    """What a file holds, by other means than labclip's."""
-    if path.suffix == ".parquet":
-        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))
 
 
 def said(item):
@@ -68,31 +43,34 @@ fails = partial(commands.fails, "negatives")
 @pytest.mark.parametrize("out", FORMATS)
 @pytest.mark.parametrize("source", FORMATS)
 def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
-    path = write(tmp_path / f"in{source}", ROWS)
+    path = rows.write(tmp_path / f"in{source}", ROWS)
     result = swaps(path, tmp_path / f"out{out}", "--image-column", "id")
     assert "5/5" in result.stderr
     assert result.stdout == f"{tmp_path / f'out{out}'}: 3 negatives for 3 captions, none for 2\n"
     empty = "" if out in (".csv", ".tsv") else None
     expected = [{**row, "negative": negative or empty} for row, negative in zip(ROWS, NEGATIVES, strict=True)]
-    assert rows_of(tmp_path / f"out{out}") == expected
+    assert rows.read(tmp_path / f"out{out}") == expected
 
 
 def test_captions_of_one_image_are_no_negatives_of_one_another(tmp_path):
-    rows = [{"image": "1", "title": "a red cup on a green tray"}, {"image": "1", "title": "A GREEN cup on a red tray!"}]
-    path = write(tmp_path / "in.csv", rows)
+    table = [
+        {"image": "1", "title": "a red cup on a green tray"},
+        {"image": "1", "title": "A GREEN cup on a red tray!"},
+    ]
+    path = rows.write(tmp_path / "in.csv", table)
     swaps(path, tmp_path / "out.csv")
-    assert [row["negative"] for row in rows_of(tmp_path / "out.csv")] == ["", ""]
+    assert [row["negative"] for row in rows.read(tmp_path / "out.csv")] == ["", ""]
     swaps(path, tmp_path / "all.csv", "--image-column", "title")
-    assert "" not in [row["negative"] for row in rows_of(tmp_path / "all.csv")]
+    assert "" not in [row["negative"] for row in rows.read(tmp_path / "all.csv")]
 
 
 def test_more_negatives_are_more_columns_and_odd_rows_of_jsonl_stay(tmp_path):
     row = {"caption": "a red cup on a blue and a green tray", "image_id": 7, "x": [1, {"y": None}]}
-    path = write(tmp_path / "in.jsonl", [row, {"caption": None, "z": 0.1}])
+    path = rows.write(tmp_path / "in.jsonl", [row, {"caption": None, "z": 0.1}])
     result = swaps(path, tmp_path / "out.jsonl", "--k", 3, "--json")
     counts = {"captions": 2, "with_negative": 1, "negatives": 2, "same_meaning": 0}
     assert json.loads(result.stdout) == {"out": str(tmp_path / "out.jsonl"), **counts}
-    first, second = rows_of(tmp_path / "out.jsonl")
+    first, second = rows.read(tmp_path / "out.jsonl")
     trays = {"a blue cup on a red and a green tray", "a green cup on a blue and a red tray"}
     assert {first.pop("negative"), first.pop("negative_2")} == trays
     assert (first, second["z"]) == ({**row, "negative_3": None}, 0.1)
@@ -104,13 +82,13 @@ def test_shuffles_that_mean_the_same_are_counted_and_left_out(tmp_path):
     kinds = {"dog": "NN", "cat": "NN", "left": "NN"}
     counts = add(tmp_path / "in.txt", tmp_path / "out.csv", Shuffler(lambda words: [kinds.get(w, "X") for w in words]))
     assert (counts.with_negative, counts.same_meaning) == (1, 1)
-    assert rows_of(tmp_path / "out.csv")[1]["negative"] == "a cat on the left of a dog"  # words of position stay
+    assert rows.read(tmp_path / "out.csv")[1]["negative"] == "a cat on the left of a dog"  # words of position stay
 
 
 def test_lines_of_text_are_captions(tmp_path):
     (tmp_path / "in.txt").write_bytes("\ufeffa red cup on a blue tray\r\n\r\nA dog".encode())
     swaps(tmp_path / "in.txt", tmp_path / "out.tsv")
-    assert rows_of(tmp_path / "out.tsv") == [
+    assert rows.read(tmp_path / "out.tsv") == [
         {"caption": "a red cup on a blue tray", "negative": "a blue cup on a red tray"},
         {"caption": "", "negative": ""},
         {"caption": "A dog", "negative": ""},
@@ -121,14 +99,14 @@ def test_lines_of_text_are_captions(tmp_path):
 
 
 def test_an_existing_file_is_kept_unless_forced(tmp_path):
-    path, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    path, out = rows.write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
     out.write_text("precious")
     arguments = ("--method", "swap", "--attributes", "red,blue")
     assert "exists already. Name another file, or pass --force" in fails(path, out, *arguments)
     assert out.read_text() == "precious"
     (tmp_path / "link.csv").symlink_to(path)
     assert "exists already" in fails(path, tmp_path / "link.csv", *arguments)
-    assert rows_of(path) == ROWS
+    assert rows.read(path) == ROWS
     for target in (out, tmp_path / "link.csv"):
         run(path, target, *arguments, "--force")
     assert (tmp_path / "link.csv").is_symlink()
@@ -166,7 +144,7 @@ def test_bad_input_is_one_line(tmp_path, name, content, message):
 
 
 def test_bad_arguments_are_one_line(tmp_path):
-    path, out, words = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", tmp_path / "words.txt"
+    path, out, words = rows.write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", tmp_path / "words.txt"
     words.write_text("red\nlight blue\n\nleft/right\n")
     swapping = ("--method", "swap", "--attributes", words)
     assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
@@ -205,8 +183,8 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
 
 
 def test_read_of_ones_own_columns(tmp_path):
-    rows = [{"text": "A dog on a bed.", "hard": ["A bed on a dog.", "a dog on a bed"], "negative": "[sic] a dog"}]
-    path = write(tmp_path / "in.jsonl", rows)
+    table = [{"text": "A dog on a bed.", "hard": ["A bed on a dog.", "a dog on a bed"], "negative": "[sic] a dog"}]
+    path = rows.write(tmp_path / "in.jsonl", table)
     (found,) = read(path, column="text", negative_column="hard")
     assert said(found) == ("A dog on a bed.", ("A bed on a dog.",), None)
     (found,) = read(path, column="text")
@@ -227,11 +205,11 @@ def test_read_of_ones_own_columns(tmp_path):
     ),
     st.sampled_from([".csv", ".tsv", ".jsonl"]),
 )
-def test_any_text_survives(tmp_path_factory, rows, ending):
+def test_any_text_survives(tmp_path_factory, table, ending):
     folder = tmp_path_factory.mktemp("any")
-    path = write(folder / f"in{ending}", rows)
+    path = rows.write(folder / f"in{ending}", table)
     swaps(path, folder / f"out{ending}")
-    captions = [row["caption"] for row in rows if row["caption"].strip()]
+    captions = [row["caption"] for row in table if row["caption"].strip()]
     assert not captions or [said(item)[0] for item in read(folder / f"out{ending}")] == captions
-    expected = swap([row["caption"] for row in rows], COLOURS)
-    assert [row["negative"] or None for row in rows_of(folder / f"out{ending}")] == expected
+    expected = swap([row["caption"] for row in table], COLOURS)
+    assert [row["negative"] or None for row in rows.read(folder / f"out{ending}")] == expected

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import rows
 from commands import fails, run
 
 from labclip.data import read_items
@@ -106,25 +107,22 @@ NONE = {name: [] for name in PARTS}
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_file_gets_parts_and_keywords_as_lists(tmp_path, ending):
     pytest.importorskip("HanTa")
-    rows = ["A man in a red shirt and blue jeans.", "A dog.", "", "blue jeans"]
-    (tmp_path / "in.csv").write_text("id,image,title\n" + "".join(f"{n},{n % 3}.jpg,{t}\n" for n, t in enumerate(rows)))
+    texts = ["A man in a red shirt and blue jeans.", "A dog.", "", "blue jeans"]
+    (tmp_path / "in.csv").write_text(
+        "id,image,title\n" + "".join(f"{n},{n % 3}.jpg,{t}\n" for n, t in enumerate(texts))
+    )
     out = tmp_path / f"out.{ending}"
     counts = json.loads(run("negatives", tmp_path / "in.csv", out, "--method", "parts", "--json").stdout)
     assert (counts["captions"], counts["with_negative"], counts["negatives"]) == (4, 2, 3)
-    if ending == "parquet":
-        made = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
-    elif ending == "jsonl":
-        made = [json.loads(line) for line in out.read_text().splitlines()]
-    else:
-        with out.open(newline="") as file:
-            made = list(csv.DictReader(file, delimiter="\t" if ending == "tsv" else ","))
+    made = rows.read(out)
+    if ending in ("csv", "tsv"):
         made = [row | {name: json.loads(row[name]) for name in PARTS} for row in made]
-    assert made[0] == {"id": "0", "image": "0.jpg", "title": rows[0], **PARTS}
+    assert made[0] == {"id": "0", "image": "0.jpg", "title": texts[0], **PARTS}
     assert made[1] == {"id": "1", "image": "1.jpg", "title": "A dog.", **NONE, "keywords": ["dog"]}
     assert made[2] == {"id": "2", "image": "2.jpg", "title": "", **NONE}
     assert made[3]["part_kinds"] == ["foil"]
     assert made[3]["part_negatives"][0] not in ("red jeans", "blue jeans")  # the first row is of the same image
-    assert [one["keywords"] for one in made] == keywords(rows)
+    assert [one["keywords"] for one in made] == keywords(texts)
     items = list(read(out))
     assert items[0].parts == (Part("a red shirt", "a blue shirt", "swap"), Part("blue jeans", "red jeans", "swap"))
     assert [list(item.keywords) for item in items] == [one["keywords"] for one in made if one["title"]]

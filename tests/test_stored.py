@@ -12,6 +12,7 @@ import pytest
 import torch
 from bucket import bucket
 from close import UNIT, rounding
+from folders import contents
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -41,10 +42,6 @@ def drawn(rows=10, dtype=np.float16, seed=0):
 
 def transform(source, target, alignment=MATRIX, **options):
     return labclip.transform(source, target, alignment, progress=False, **options)
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def embeddings(folder):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from evaluated import lay
+from evaluated import SUBSETS, lay
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -17,7 +17,6 @@ from labclip.io.published import REPORTED
 pytest.importorskip("HanTa")
 SCRIPT = Path(__file__).parents[1] / "weights" / "coco.py"
 TRAIN, TEST = 80, 20
-SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 @pytest.fixture(scope="module")
