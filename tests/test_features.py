@@ -103,7 +103,8 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
     rows = [[f"{i}.png", scenes.captions[i], scenes.swapped_captions[i], shown[i]] for i in range(8)]
     rows[6][2] = ""  # no negative, so its image is of no use
-    write(data, [*rows, ["1.png", scenes.tags[1], "", ""]], "image,caption,negative,shown")
+    true = ["1.png", scenes.tags[1], scenes.captions[1], "9.png"]  # a caption of its image, so no negative
+    write(data, [*rows, true], "image,caption,negative,shown")
     encoded, own = [], LABCLIP.encode_image
     with monkeypatch.context() as patch:
         patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
@@ -124,12 +125,8 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     with pytest.raises(ValueError, match="has features already, but its negative_images is"):
         run(model, data)
     assert run(model, data, "without").negative_images is None
-    assert (
-        run(
-            model, write(data, [rows[3]], "image,caption,negative,shown"), "none", negative_images="shown"
-        ).negative_images
-        is None
-    )
+    write(data, [rows[3]], "image,caption,negative,shown")
+    assert run(model, data, "none", negative_images="shown").negative_images is None
 
 
 RAW, CLEANED = "A red cube on a blue ball.", "a blue cube on a red ball"
