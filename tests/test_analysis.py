@@ -138,18 +138,14 @@ def test_the_gap_of_one_cloud_and_of_two_and_a_matrix_moves_the_captions_alone()
 
 def test_the_spectrum_of_known_matrices():
     identity = analysis.spectrum(Alignment.identity(5))
-    assert (identity.distance, identity.change_rank, identity.rotation, identity.symmetric) == (0, 0, 0, 1)
+    assert (identity.distance, identity.change_rank, identity.rotation) == (0, 0, 0)
     assert identity.rank == pytest.approx(5)
     stretched = analysis.spectrum(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
     assert stretched.singular_values.tolist() == [4, 2, 1]
-    assert (stretched.condition, stretched.rotation) == (4, 0)
+    assert stretched.rotation == 0
     assert stretched.distance == pytest.approx(math.sqrt(10))
-    scales = np.linspace(0, 1, 10_001)
-    slow = min(np.sqrt(sum((scale * value - 1) ** 2 for value in (4, 2, 1))) for scale in scales)
-    assert stretched.scaled_distance == pytest.approx(slow, abs=1e-6)
     skew = analysis.spectrum(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.eye(2))
-    assert (skew.symmetric, skew.text_angle) == (0, pytest.approx(90))
-    assert analysis.spectrum(np.diag([1.0, 0.0])).condition == math.inf
+    assert skew.text_angle == pytest.approx(90)
 
 
 def test_confusions_against_a_loop():

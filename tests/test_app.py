@@ -20,7 +20,7 @@ from PIL import Image
 from labclip import LABCLIP, scenes
 from labclip.app import work
 from labclip.app.answers import EXAMPLES, Answers, duration, part, sample
-from labclip.app.pair import ModelPair, Scores, judge, with_swapped
+from labclip.app.pair import ModelPair, Scores, judge
 from labclip.app.work import Job, Upload
 from labclip.cli import main
 from labclip.data.images import ImageSource
@@ -74,19 +74,6 @@ def test_a_tie_is_a_tie():
     assert Scores.of(torch.tensor([0.5, 0.1]), 0.0).best == [0]
     shown = part("compared", ["a", "b", "c"], scores, scores, {"a": True, "b": False}, "")
     assert shown.count("2 captions tie") == shown.count("is wrong:") == 2
-
-
-@pytest.mark.parametrize(
-    ("captions", "expected"),
-    [
-        (RIGHT, f"{RIGHT}\n{WRONG}"),
-        (f"{RIGHT}\n{WRONG}", f"{RIGHT}\n{WRONG}"),
-        ("A big dog and a small cat.\na dog", "A big dog and a small cat.\nA small dog and a big cat.\na dog"),
-        ("a cup left of a plate", "a cup left of a plate\na cup right of a plate"),
-    ],
-)
-def test_swapped_captions_are_added_once(captions, expected):
-    assert with_swapped(captions) == expected
 
 
 def test_the_examples_are_what_their_titles_say(answers):

@@ -40,7 +40,7 @@ def test_folders_that_are_numbers_stand_by_size(tmp_path):
 
 NAMES = {
     "names.txt": "ant\nbee\n", "names.json": {"n2": "bee", "n1": "ant"}, "tabs.txt": "n2\tbee\nn1\tant\n",
-    "one.json": {"mine": ["ant", "bee"]}, "several.json": {"mine": ["ant", "bee"], "other": ["a", "b"]},
+    "one.json": ["ant", "bee"],
 }  # fmt: skip
 PROMPTS = {
     "": (["a photo of a ant.", "a photo of a bee."], [[0], [1]]),
@@ -51,8 +51,8 @@ PROMPTS = {
 FILES = {
     **NAMES,
     "prompts.txt": "a photo of a {}.\nthe {c}.\n",
-    "prompts.json": {"mine": ["a {c}.", "the {c}."], "other": ["{c}"]},
-    "own.json": {"mine": {"ant": ["an ant"], "bee": ["a bee", "a buzzing bee"]}, "other": {"ant": ["x"]}},
+    "prompts.json": ["a {c}.", "the {c}."],
+    "own.json": {"ant": ["an ant"], "bee": ["a bee", "a buzzing bee"]},
 }
 
 
@@ -61,11 +61,10 @@ FILES = {
 def test_names_and_prompts(tmp_path, classes, templates):
     root = folders(tmp_path / "in", n1=1, n2=1)
     lay(root, FILES)
-    dataset = "" if classes.startswith(("names", "tabs", "one")) and not templates.endswith(".json") else "mine"
-    task = read("zero-shot", root, classes=classes, templates=templates and str(root / templates), dataset=dataset)
+    task = read("zero-shot", root, classes=classes, templates=templates and str(root / templates))
     captions, prompts = PROMPTS[templates]
     assert (task.captions, task.questions[0].prompts.tolist()) == (captions, prompts)
-    by_order = ("names" in classes and classes.endswith("txt")) or classes in ("one.json", "several.json")
+    by_order = ("names" in classes and classes.endswith("txt")) or classes == "one.json"
     assert (f"Names of {classes} by the order of folders, for example n1: ant." in task.notes) == by_order
     # The mean of a class's own prompts.
     assert values(task, lambda name, text: float({"n10": "ant", "n20": "bee"}[Path(name).stem] in text))["acc1"] == 1.0
@@ -78,8 +77,6 @@ def test_names_and_prompts(tmp_path, classes, templates):
         ({"classes": "x.txt"}, "b\na\n", "in another order: line 1 would rename a class"),
         ({"classes": "x.txt"}, "a\tant\nc\tbee\n", "x.txt has nothing for the class 'b', but a, c and so on"),
         ({"classes": "x.json"}, {"a": ["x"], "b": "y"}, "x.json has nothing for the class 'a'"),
-        ({"classes": "x.json"}, {"mine": ["cat", "dog"], "other": ["a", "b"]},
-         r"nothing for the class 'a', but mine, other .*If these are data sets, pass options=..dataset.: NAME}"),
         ({"classes": "imagenet"}, None, "imagenet has 1000 names for 2 classes"),
         ({"templates": "x.txt"}, "a photo\n", "'a photo' has no {} where"),
         ({"split": "train"}, None, "is no CIFAR and no WebDataset; which alone have splits"),

@@ -14,11 +14,10 @@ from labclip.analysis.probes import Probed
 from labclip.analysis.space import Distribution
 from labclip.analysis.verdict import MODELS, SIDES
 from labclip.evaluation.scores import Estimate
-from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SOFT, empty, legend_below, literal
+from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SOFT, empty, legend_below
 
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 _COLOURS = {"image": BLUE, "text": ORANGE, "base": SOFT, "own": GREEN, "fitted": PINK}
-_NAME = 24  # characters of a label
 
 
 def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any:
@@ -53,28 +52,4 @@ def permutations(measured: Mapping[str, Mapping[str, Distribution]]) -> Any:
         axes.legend(frameon=False, fontsize=9, loc="upper left", title="the matrix", title_fontsize=9)
     panels[-1, 0].set_xlabel("cosine with the caption")
     figure.suptitle("Captions and their permutations (dotted: medians)", x=0.01, ha="left", fontsize=11)
-    return figure
-
-
-def confusion(pairs: Mapping[tuple[str, str], Estimate], what: str) -> Any:
-    """Accuracy of binding by pair of "attribute" or "object", as `confusions` gives them, as a square."""
-    names = sorted({name for pair in pairs for name in pair})
-    square = np.full((len(names), len(names)), np.nan)
-    for (one, other), estimate in pairs.items():
-        row, column = names.index(one), names.index(other)
-        square[row, column] = square[column, row] = estimate.value
-    size = min(4.8, 2.4 + 0.24 * len(names))
-    figure, axes = empty(size + 0.8, size, grid=False)
-    axes.set_facecolor(GRID)  # two that never met
-    image = axes.imshow(square, vmin=0, vmax=1, cmap="PuOr")
-    ticks = [literal(name, _NAME) for name in names]
-    axes.set_xticks(range(len(names)), ticks, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(len(names)), ticks, fontsize=8)
-    for (row, column), value in np.ndenumerate(square) if len(names) <= 16 else ():
-        if np.isfinite(value):
-            shade, text = "white" if abs(value - 0.5) > 0.35 else INK, f"{value:.2f}"[-3:] if value < 1 else "1"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8)
-    bar.set_label("accuracy of binding (chance .5)", fontsize=9)
-    axes.set_title(f"Binding by pair of {what}s, base", loc="left", fontsize=11)
     return figure

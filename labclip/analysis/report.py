@@ -24,9 +24,6 @@ from labclip.report.values import Value, gain_sentence, measured_by, percent, wo
 _SHOWN = 5  # most confused pairs in a table
 _SPECTRUM = {
     "distance": "distance from the identity",
-    "scaled_distance": "the same at the best scale",
-    "symmetric": "symmetric fraction",
-    "condition": "condition",
     "rank": "effective rank",
     "change_rank": "effective rank of the change",
     "rotation": "rotation of a random direction, degrees",
@@ -100,7 +97,7 @@ class Diagnosis(Reported):
         sections.append(Section("Why", notes=[*notes, _RULES] if self.repair else notes))
         if self.repair is not None and len(self.repair.models) > 1:
             sections.append(_costs(self.repair))
-        sections += [_confusions(self, plots)] if self.confused else []
+        sections += [_confusions(self)] if self.confused else []
         sections += [_space(self, plots)] if self.gap or self.spectrum else []
         measured = f"{self.data}: {self.scenes:,} {'scenes' if self.repair else 'images'}"
         measured += f", {self.combinations:,} combinations" if self.repair else ""
@@ -221,12 +218,9 @@ def _costs(repaired: Repair) -> Section:
     return Section("What it costs", [text], tables=[table])
 
 
-def _confusions(diagnosis: Diagnosis, plots: bool) -> Section:
-    figures, tables = [], []
+def _confusions(diagnosis: Diagnosis) -> Section:
+    tables = []
     for by, pairs in diagnosis.confused.items():
-        if plots:
-            alt = f"A square of the accuracy of binding for each pair of {by}s."
-            figures.append(drawn(drawing.confusion(pairs, by), alt))
         worst = list(pairs.items())[:_SHOWN]
         rows: list[list[Value]] = [[" and ".join(pair), one.value, one.low, one.high, one.n] for pair, one in worst]
         title = f"The most confused {by}s, of {len(pairs)} pairs"
@@ -235,7 +229,7 @@ def _confusions(diagnosis: Diagnosis, plots: bool) -> Section:
         "Cosine of the base, own caption against the swapped one, by what is in the scene. Of many pairs one in twenty "
         "lies outside its interval by chance."
     )
-    return Section("What is confused", [text], figures, tables)
+    return Section("What is confused", [text], tables=tables)
 
 
 def _space(diagnosis: Diagnosis, plots: bool) -> Section:
@@ -255,9 +249,8 @@ def _space(diagnosis: Diagnosis, plots: bool) -> Section:
         rows = [[when, gap.distance, gap.separability] for when, gap in diagnosis.gap.items()]
         tables.append(Table("Modality gap, images against captions", columns, rows))
     if measured is not None:
-        values = {words: getattr(measured, name) for name, words in _SPECTRUM.items()}
-        large = {words: f"{value:.1e}" for words, value in values.items() if value is not None and value >= 1e6}
-        tables.append(Table("The matrix", ["", "value"], [[words, value] for words, value in (values | large).items()]))
+        rows = [[words, getattr(measured, name)] for name, words in _SPECTRUM.items()]
+        tables.append(Table("The matrix", ["", "value"], rows))
     matrix = MODELS.get(diagnosis.after, "nothing")
     text = f"Before and after {matrix}. A bag of words would have all cosines of permutations at 1."
     return Section("The space", [text], figures, tables)

@@ -142,9 +142,6 @@ class Spectrum:
         singular_values: Descending, [dim].
         distance: ||A - I||_F. It predicts what large galleries lose (a third party's 21 matrices: r = -.989), where
             the scale of A is fixed; under a cosine that scale is free.
-        scaled_distance: The least ||cA - I||_F over scales c: what of the distance a cosine can see.
-        symmetric: Fraction of ||A||_F^2 in the symmetric part, (A + A') / 2: 1 if symmetric, .5 if random.
-        condition: Largest singular value over the smallest; infinite for a singular matrix.
         rank: Effective rank of A: exp of the entropy of its normalised singular values; dim for the identity.
         change_rank: The same of A - I; 0 for the identity.
         rotation: Angle in degrees by which A turns a direction drawn at random: the cosine is trace(Q) / dim for the
@@ -154,9 +151,6 @@ class Spectrum:
 
     singular_values: NDArray[np.float64]
     distance: float
-    scaled_distance: float
-    symmetric: float
-    condition: float
     rank: float
     change_rank: float
     rotation: float
@@ -180,20 +174,15 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
     """
     a = _matrix_of(matrix).numpy()
     left, values, right = np.linalg.svd(a)
-    square, change, angle = float((a**2).sum()), a - np.eye(len(a)), None
+    change, angle = a - np.eye(len(a)), None
     if texts is not None:
         rows = features_of(texts, "Text features").double().numpy()
         moved = rows @ a.T
         cosine = (rows * moved).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(moved, axis=1))
         angle = float(_degrees(cosine).mean())
-    # ||cA - I||^2 = c^2 ||A||^2 - 2c tr A + dim is least at c = tr A / ||A||^2
-    gained = max(0.0, float(np.trace(a))) ** 2 / square if square else 0.0
     return Spectrum(
         singular_values=values,
         distance=float(np.linalg.norm(change)),
-        scaled_distance=max(0.0, len(a) - gained) ** 0.5,
-        symmetric=float((((a + a.T) / 2) ** 2).sum() / square) if square else 1.0,
-        condition=float(values[0] / values[-1]) if values[-1] > 0 else float("inf"),
         rank=_effective_rank(values),
         change_rank=_effective_rank(np.linalg.svd(change, compute_uv=False)),
         rotation=float(_degrees(np.trace(left @ right) / len(a))),

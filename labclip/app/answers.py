@@ -24,7 +24,7 @@ from torch import Tensor
 from labclip import scenes
 from labclip.alignment import Alignment
 from labclip.app import work
-from labclip.app.pair import Gallery, ModelPair, captions_in, judge, parts_in, thumbnail, uri, with_swapped
+from labclip.app.pair import Gallery, ModelPair, captions_in, judge, parts_in, thumbnail, uri
 from labclip.app.work import CaptionsFile, Job, Upload
 from labclip.checks import printable
 from labclip.data.images import ImageSource
@@ -140,11 +140,6 @@ class Session:
         source = ImageSource(files[0].name, data=files[0].path.read_bytes())
         self._image, self._truth = self._pair.image(source), {}
         return part("scene", thumbnail(source, _SHOWN), source.name), self.compared(captions, strength)
-
-    def swapped(self, captions: str, strength: float) -> tuple[str, str]:
-        """The captions with their swapped ones, and what both models say."""
-        text = with_swapped(captions)
-        return text, self.compared(text, strength)
 
     def compared(self, captions: str, strength: float) -> str:
         """What both models say of the image."""

@@ -129,7 +129,6 @@ def _compare(page: Any, answers: Answers) -> tuple[Any, Any, Any]:
     with gr.Row(elem_id="controls"):
         with gr.Column(scale=3, min_width=300):
             captions = gr.Textbox(label="Captions, one per line", lines=2, max_lines=8)
-            swap = gr.Button("Add the swapped captions", size="sm")
             fitted, label = answers.pair.alignment.strength, "Strength: 0 is CLIP, 1 the matrix as fitted"
             strength = gr.Slider(0, STRONGEST, fitted, step=0.01, label=label)
         with gr.Column(scale=2, min_width=260):
@@ -149,7 +148,6 @@ def _compare(page: Any, answers: Answers) -> tuple[Any, Any, Any]:
     page.load(_ask(answers, partial(Session.scene, example=next(iter(EXAMPLES)))), **drawing)
     another.click(_ask(answers, Session.scene), **drawing)
     _take(answers, image, Session.photo, [captions, strength], [shown, found])
-    swap.click(_ask(answers, Session.swapped, [gr.skip()]), [captions, strength], [captions, found], **_PRIVATE)
     live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
     for changed in (captions.change, strength.change):
         changed(_ask(answers, Session.compared), [captions, strength], found, **live)

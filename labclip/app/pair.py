@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import random
 import re
 import time
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from labclip.data.images import ImageSource
 from labclip.features.encoder import Encoder
 from labclip.metrics import TIE
 from labclip.model import LABCLIP
-from labclip.negatives import FAMILIES, RELATIONS, Swapper
 from labclip.towers.pixels import upright
 from labclip.towers.text import TruncationCount, counting_truncation
 
@@ -38,11 +36,6 @@ STRONGEST = 1.5
 
 _SEED = 2024  # no training used any below a million
 _SIDE = 160  # pixels of a thumbnail
-# Words of a kind alone are swapped with one another: a colour and a size swapped make no sentence.
-_SWAPPERS = [
-    *(Swapper(list(itertools.chain(*groups))) for groups in FAMILIES.values()),
-    Swapper([*RELATIONS.items(), ("over", "under"), ("inside", "outside"), ("open", "closed"), ("full", "empty")]),
-]
 
 
 class Scores(NamedTuple):
@@ -187,19 +180,6 @@ def captions_in(text: str) -> list[str]:
 def parts_in(text: str) -> list[str]:
     """The parts of a query: one a line, or with commas between."""
     return [part.strip() for part in re.split(r"[\n,]", text) if part.strip()][:CAPTIONS]
-
-
-def with_swapped(text: str) -> str:
-    """Captions, one a line, each followed by the one with two words of a kind swapped, or a relation reversed."""
-    captions = captions_in(text)
-    made = (itertools.chain(*(swap(caption, random.Random(0)) for swap in _SWAPPERS)) for caption in captions)
-    swapped = [next(others, None) for others in made]
-    if not any(swapped):
-        raise ValueError(
-            f"No two colours, sizes or materials, and no relation such as left of, are in {captions[0]!r}. Type the "
-            f"other caption yourself."
-        )
-    return "\n".join(dict.fromkeys(filter(None, itertools.chain(*zip(captions, swapped, strict=True)))))
 
 
 def thumbnail(source: ImageSource, side: int = _SIDE) -> str:

@@ -13,7 +13,7 @@ from labclip.files import whole_file
 from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.report import Page, Reported, Section, Table, drawn
-from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
+from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
@@ -65,13 +65,10 @@ class FitResult(Reported):
         return dict(self.alignment.metadata.get("results", {}))
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw binding against retrieval over strength, and the epochs. Needs the extra `eval`.
+        """Draw binding against retrieval over strength: a matplotlib figure. Needs the extra `eval`.
 
         Args:
             path: Where to save the figure; its ending says the format.
-
-        Returns:
-            The matplotlib figure.
 
         Raises:
             MissingPackageError: If matplotlib is missing.
@@ -79,11 +76,9 @@ class FitResult(Reported):
         """
         if not self.frontier:
             raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
-        figure, (left, right) = empty(10, 4.8, columns=2)
-        self._draw_frontier(left)
-        right.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history], color=INK)
-        right.set(xlabel="epoch", ylabel="loss")
-        legend_below(figure, left)
+        figure, axes = empty(5, 3.9)  # small enough to be read on a phone
+        self._draw_frontier(axes)
+        legend_below(figure, axes, columns=2)
         if path is not None:
             with whole_file(Path(path)) as part:
                 figure.savefig(part, dpi=150)
@@ -161,12 +156,7 @@ class FitResult(Reported):
 
     def _trade(self, plots: bool) -> Section:
         caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
-        drawings = []
-        if plots:
-            figure, axes = empty(5, 3.9)  # small enough to be read on a phone
-            self._draw_frontier(axes)
-            legend_below(figure, axes, columns=2)
-            drawings = [drawn(figure, "Binding and R@1 over strength.")]
+        drawings = [drawn(self.plot(), "Binding and R@1 over strength.")] if plots else []
         table = figures_table(figures({"results": self.results}), caption)
         return Section("What it gains and costs", (), drawings, [table])
 

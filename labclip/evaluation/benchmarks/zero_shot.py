@@ -40,19 +40,18 @@ class _Labelled(NamedTuple):
     templates: str = ""
 
 
-def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "", dataset: str = "") -> Task:
+def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "") -> Task:
     """`acc1`, `acc5` where there are more than five classes, and `mean_per_class`.
 
     Args:
         sources: The files: a folder with one folder a class, a CIFAR, or a WebDataset as CLIP_benchmark has them.
         split: "test" or "train" of a CIFAR or a WebDataset.
         classes: A file of class names, in the order of the sorted folders (numbers by size) or labels: one a line, or
-            "folder<TAB>name" lines, or JSON, a list, an object of folder: name, or CLIP_benchmark's of data set: list.
-            "imagenet" is OpenAI's names of the 1,000 classes. "" takes the folders' names.
-        templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list, or CLIP_benchmark's
-            object of data set: list, or of data set: {class: its prompts}. "imagenet" and "cifar" are OpenAI's. ""
-            takes those that come with a WebDataset, else "a photo of a {}."
-        dataset: Which data set of a JSON file of data sets.
+            "folder<TAB>name" lines, or JSON, a list or an object of folder: name. "imagenet" is OpenAI's names of the
+            1,000 classes. "" takes the folders' names.
+        templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list or an object of
+            class: its prompts. "imagenet" and "cifar" are OpenAI's. "" takes those that come with a WebDataset, else
+            "a photo of a {}."
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
@@ -71,13 +70,13 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         return sources.task()
     names = found.classes if shards else [name.replace("_", " ") for name in found.classes]
     if classes:
-        names = _names(classes, found.classes, sources, dataset)
+        names = _names(classes, found.classes, sources)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         sources.notes.append(
             f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. "
             f"Code that takes the first of them has higher figures."
         )
-    prompts = _prompts(templates or found.templates, names, sources, dataset)
+    prompts = _prompts(templates or found.templates, names, sources)
     width = max(map(len, prompts))
     rows = np.full((len(names), width), NONE)
     for row, name, several in zip(rows, names, prompts, strict=True):
@@ -147,8 +146,8 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
     return _Labelled(list(zip(rows, found.targets, strict=True)), found.classes)
 
 
-def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:
-    names = list(open_clip.IMAGENET_CLASSNAMES) if file == "imagenet" else _listed(file, sources, dataset)
+def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
+    names = list(open_clip.IMAGENET_CLASSNAMES) if file == "imagenet" else _listed(file, sources)
     if isinstance(names, list) and all("\t" in line for line in names):
         names = dict(line.split("\t", 1) for line in names)
     if isinstance(names, dict):
@@ -168,11 +167,11 @@ def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) ->
     return list(names)
 
 
-def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) -> list[list[str]]:
+def _prompts(file: str, names: Sequence[str], sources: Sources) -> list[list[str]]:
     known = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES}
     if file == "imagenet":
         known[file] = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    lines = known.get(file) or _listed(file, sources, dataset)
+    lines = known.get(file) or _listed(file, sources)
     if isinstance(lines, dict):
         return [_of_class(lines, name, list, file) for name in names]
     lines = [line.strip().replace("{c}", "{}") for line in lines]
@@ -183,23 +182,16 @@ def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) ->
 
 def _of_class(value: dict[str, Any], name: str, kind: type, file: str) -> Any:
     if not isinstance(value.get(name), kind) or not value[name]:
-        raise ValueError(
-            f"{file} has nothing for the class {name!r}, but {', '.join(list(value)[:5])} and so on. If these are data "
-            f'sets, pass options={{"dataset": NAME}}.'
-        )
+        raise ValueError(f"{file} has nothing for the class {name!r}, but {', '.join(list(value)[:5])} and so on.")
     return value[name]
 
 
-def _listed(file: str, sources: Sources, dataset: str) -> Any:
-    """What a file lists, as it is named or in the folder of data: its lines, or JSON, of data sets that of one."""
+def _listed(file: str, sources: Sources) -> Any:
+    """What a file lists, as it is named or in the folder of data: its lines, or JSON."""
     path = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
-    value = read_json(path) if path.suffix.lower() == ".json" else _lines(path)
-    if not isinstance(value, dict):
-        return value
-    only = next(iter(value.values())) if len(value) == 1 else ""
-    return value.get(dataset, only if isinstance(only, dict | list) else value)
+    return read_json(path) if path.suffix.lower() == ".json" else _lines(path)
 
 
 def _lines(path: Path) -> list[str]:
