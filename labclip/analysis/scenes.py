@@ -28,9 +28,11 @@ class SceneLabels:
 
     Attributes:
         n: Scenes.
-        attributes: Their names, sorted; so are `objects`.
+        attributes: Their names, sorted.
+        objects: Names of objects, sorted.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
-        attribute: Index into `attributes`, and `object` of its name into `objects`.
+        attribute: Index into `attributes`.
+        object: Index of its name into `objects`.
         combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
             goes with which, int64 [n]: a scene and the same with attributes swapped share it.
     """
@@ -63,7 +65,10 @@ class SceneLabels:
 
 
 def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
-    """The labels of scenes: of each its objects as (attribute, object name), in the order in which they are mentioned.
+    """Read labels.
+
+    Args:
+        scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
 
     Raises:
         ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
@@ -92,10 +97,18 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
-    """The fold of each scene, int64 [n]: all scenes of a combination are in one, and folds hold nearly as many each.
+    """Deal scenes into folds so that all scenes of a combination are in one fold.
+
+    Args:
+        labels: Labels of the scenes.
+        folds: At least 2.
+        seed: Seed of the draw.
+
+    Returns:
+        The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
 
     Raises:
-        ValueError: If there are fewer than 2 folds, or fewer combinations than folds.
+        ValueError: If there are fewer combinations than folds.
 
     Source: arXiv:2502.03566, which splits by unordered combination.
     """
@@ -180,7 +193,11 @@ def embed_scenes(
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
-    """The words of each caption, which white space parts, in another order; None where there is no other one.
+    """The words of each caption in another order; None where there is no other one.
+
+    Args:
+        captions: Any text; words are what white space parts.
+        seed: Seed of the draws.
 
     Example:
         >>> shuffled_words(["a red cube", "cube"], seed=0)

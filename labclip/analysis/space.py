@@ -1,9 +1,4 @@
-"""What a matrix does to the space: similarity of permuted captions, modality gap, spectrum.
-
-Embeddings are tensors or arrays [n, dim] of any scale, those of texts the base's own. A matrix is an `Alignment`, as it
-is applied, strength included, or [dim, dim]. ValueError where features do not fit together or a matrix is not square
-and finite, RuntimeError where their dims differ.
-"""
+"""What a matrix does to the space: similarity of permuted captions, modality gap, spectrum."""
 
 from __future__ import annotations
 
@@ -49,12 +44,16 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
     A bag of words would have them all at 1. Images play no part.
 
     Args:
-        captions: Text embeddings, [n, dim].
-        permuted: Those of the same words in another order, [n, dim].
-        matrix: None measures the base alone.
+        captions: The base's own text embeddings, [n, dim], any scale.
+        permuted: Embeddings of the same words in another order, [n, dim].
+        matrix: An `Alignment` or [dim, dim]; None measures the base alone.
 
     Returns:
         "before", and "after" where there is a matrix.
+
+    Raises:
+        ValueError: If the features do not fit together, or the matrix is not square and finite.
+        RuntimeError: If the embeddings and the matrix have different dims.
 
     Source: arXiv:2502.03566, the figure of caption and permutation similarity.
 
@@ -97,16 +96,17 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
     An image and its caption are in one fold, so that no pair is in both training and test.
 
     Args:
-        images: Image embeddings, [n, dim].
-        captions: Text embeddings of the same scenes, [n, dim].
-        matrix: None measures the base alone.
+        images: Image embeddings, [n, dim], any scale.
+        captions: The base's own text embeddings of the same scenes, [n, dim].
+        matrix: An `Alignment` or [dim, dim]; None measures the base alone.
         seed: Seed of the folds.
 
     Returns:
         "before", and "after" where there is a matrix.
 
     Raises:
-        ValueError: If there are fewer than 10 images.
+        ValueError: If the features do not fit together, or there are too few of them.
+        RuntimeError: If the embeddings and the matrix have different dims.
 
     Source: distance: arXiv:2203.02053; separability: arXiv:2502.03566 and its reviews, which ask whether a matrix
     widens the gap.
@@ -161,8 +161,11 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
     """What a matrix does to the space: its distance from the identity, its spectrum, the angles it rotates by.
 
     Args:
-        matrix: The matrix.
-        texts: Text embeddings, [n, dim], to measure the angle on.
+        matrix: An `Alignment` (as it is applied, strength included) or [dim, dim].
+        texts: The base's own text embeddings, [n, dim], any scale, to measure the angle on.
+
+    Raises:
+        ValueError: If the matrix is not square and finite, or the texts have another dim.
 
     Source: effective rank: Roy and Vetterli, EUSIPCO 2007.
 

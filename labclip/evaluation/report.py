@@ -177,11 +177,14 @@ class Report(Reported):
         """The report's tables as LaTeX with booktabs, or one table for a paper.
 
         Args:
-            others: Reports of other bases on the same items, which the table for a paper has below one another.
+            others: Reports of other bases on the same files, which the table for a paper has below one another.
             rows: "metrics" is every table of the report; "models", which is also taken where there are others or
                 percent, is one table with the models in rows, the headline metrics of the benchmarks in columns, and a
                 dagger for a measurable difference.
             percent: Whether the table for a paper has percent with one decimal, not fractions with three.
+
+        Raises:
+            ValueError: If `rows` is neither, or bases were measured on different items.
         """
         if rows not in ("metrics", "models"):
             raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
@@ -190,7 +193,11 @@ class Report(Reported):
         return latex(Page("", "", [_models_in_rows([self, *others], percent=percent)]))
 
     def write_items(self, path: str | Path) -> None:
-        """Write every item of every benchmark with each model's answer as a csv file, whole or not at all."""
+        """Write every item of every benchmark with each model's answer as a csv file, whole or not at all.
+
+        Raises:
+            OSError: If it can't be written; what was there is then still whole.
+        """
         with (
             whole_file(Path(path)) as part,
             part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -208,7 +215,11 @@ class Report(Reported):
 
     @classmethod
     def from_json(cls, value: Any) -> Report:
-        """A report from what `to_json` made of it, with benchmarks of `BENCHMARKS`: JSON values, or a file's path."""
+        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
+
+        Raises:
+            ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.
+        """
         location = f"{value}" if isinstance(value, str | Path) else "The value"
         value = read_json(value) if isinstance(value, str | Path) else value
         try:

@@ -109,7 +109,11 @@ class Result:
         return self.answered()
 
     def metric(self, name: str) -> Compared:
-        """One metric by name, or KeyError with the names that there are."""
+        """One metric by name.
+
+        Raises:
+            KeyError: If it has none of that name; those that it has are named.
+        """
         found = {compared.metric: compared for compared in self.compared}
         if name not in found:
             raise KeyError(f"{self.benchmark.name} has no metric {name!r}; it has {', '.join(found)}.")

@@ -110,7 +110,15 @@ def connected(images: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric as measured, a fraction of 1, with its 95% interval, its number of items, and the value by chance."""
+    """A metric with the values that it may have on all items of this kind.
+
+    Attributes:
+        value: As measured, a fraction of 1.
+        low: Lower end of the 95% interval.
+        high: Upper end.
+        n: Items.
+        chance: Value without knowledge, or None.
+    """
 
     value: float
     low: float
@@ -124,7 +132,9 @@ class Difference:
     """A metric of one model minus the same metric of another on the same items.
 
     Attributes:
-        value: As measured; `low` and `high` are the ends of the 95% interval of paired items.
+        value: As measured.
+        low: Lower end of the 95% interval of paired items.
+        high: Upper end.
         measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
         lower_is_better: As in `ScoredItems`.
     """

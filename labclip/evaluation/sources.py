@@ -31,10 +31,10 @@ class Benchmark:
     """One benchmark: ours are in `BENCHMARKS`, and one of your own is a value of this class.
 
     Attributes:
-        name: As `evaluate` calls it.
+        name: As `evaluate` and the command line call it.
         title: For tables.
-        measures: One of `MEASURES`: which side of the trade its metrics are on. Of `Retrieval` and `Classification` the
-            question itself says it.
+        measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on. Of
+            `Retrieval` and `Classification` the question itself says it.
         read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
             first paragraph of its docstring says which metrics there are.
         wants: The files, in words: which as `data`, and which as `images`.
@@ -42,6 +42,9 @@ class Benchmark:
         licence: Under which terms.
         paper: Where it is defined.
         headline: The metrics that stand for it in a short table; all of them where it names none.
+
+    Raises:
+        ValueError: If `measures` is none of the three.
 
     Example:
         >>> from labclip.evaluation import Benchmark, Items, Sources, Task, evaluate
@@ -83,15 +86,21 @@ class Benchmark:
 class Sources(DataFiles):
     """What a benchmark's reader gets: its files, and the collection of images and captions that it asks about.
 
-    `features` stand for the data where the user passed them instead of a path; `repeated` counts items so far with a
-    wrong caption that is the right one.
+    Args:
+        features: Embeddings that stand for the data, where the user passed them instead of a path.
+        repeated: Items so far with a wrong caption that is the right one.
     """
 
     features: Features | None = None
     repeated: int = 0
 
     def task(self, *questions: Question) -> Task:
-        """The task, once everything is read; an error if there is no item, or images are missing and may not be."""
+        """The task, once everything is read.
+
+        Raises:
+            FileNotFoundError: If images are missing and `on_missing` is "raise".
+            ValueError: If there is no item.
+        """
         self.settle()
         if not self.image_sources or not questions:
             lacks = "has no item"
@@ -105,7 +114,17 @@ class Sources(DataFiles):
 
 @dataclass
 class Items:
-    """Images with the captions to choose from, the first `true` of which are true; `add` appends an item."""
+    """Images with the captions to choose from, the true ones first.
+
+    Attributes:
+        sources: Where images and captions are kept.
+        true: How many of an item's captions, from the first on, are true.
+        image: Image of each item, or of each its images.
+        options: Captions of each item.
+        locations: File and position of each item.
+        groups: The metrics that each item counts in, with its group in each: a metric is the mean over groups of the
+            mean in each group.
+    """
 
     sources: Sources
     true: int = 1
@@ -123,8 +142,11 @@ class Items:
             row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
             captions: The true ones, then the wrong ones; of several images that of each.
             location: File and position, for messages and for the report.
-            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att": a
-                metric is the mean over groups of the mean in each. True captions that say the same share a `meaning`.
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att"; and
+                `meaning`, which true captions that say the same have in common.
+
+        Raises:
+            ValueError: If a caption is no text.
         """
         if row is None:
             return
@@ -150,9 +172,11 @@ class Items:
         return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
-        """The `Choice` of the true caption, with further arguments of it; none where there is no item.
+        """The question which caption is true; none where there is no item.
 
-        `metrics` is the name of the one metric, the mean over all items, or has for each the group of every item.
+        Args:
+            metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
+            further: Further arguments of `Choice`.
         """
         if not self.image:
             return []

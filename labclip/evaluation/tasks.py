@@ -33,7 +33,12 @@ class Question(Protocol):
     """Something that images and captions answer, item by item. A question type of one's own has this one method."""
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """Answer every item by the embeddings of the task's images and captions, unit-length, float32 [n, dim] each."""
+        """Answer every item.
+
+        Args:
+            images: Embeddings of the task's images, unit-length, float32 [images, dim].
+            texts: Embeddings of the task's captions by the model that is asked, unit-length, float32 [captions, dim].
+        """
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Choice:
 
     Attributes:
         image: Each item's image, int64 [n], rows of `Task.images`.
-        options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for none.
+        options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
+            option.
         metrics: For each metric the group of every item (see `ScoredItems`).
         unit: What items that are not independent share, int64 [n]; by default their image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
@@ -154,8 +160,12 @@ def _chance(right: Rows, among: int, k: int) -> float:
 class Pairs:
     """Winoground's form: two images and two captions, which goes with which.
 
-    `images` and `texts` are int64 [n, 2], `locations` as in `Choice`; `breakdown` has by what further metrics begin
-    with the group of every item, for a table of their own.
+    Attributes:
+        images: int64 [n, 2].
+        texts: int64 [n, 2].
+        locations: File and position of each item.
+        breakdown: Groups of items that have a table of their own: the group of every item, by what its metrics begin
+            with.
     """
 
     images: Rows
@@ -181,8 +191,11 @@ class Pairs:
 class TwoPositives:
     """SugarCrepe++'s form: two captions that say the same, and one that looks alike and does not.
 
-    `image` is int64 [n], `texts` int64 [n, 3]: first caption, second caption, negative. `metrics` and `locations` as in
-    `Choice`; `itt` and `tot` are put behind the names, or stand alone for the name "".
+    Attributes:
+        image: int64 [n].
+        texts: First caption, second caption, negative, int64 [n, 3].
+        metrics: Groups of every item; `itt` and `tot` are put behind the names, or stand alone for the name "".
+        locations: File and position of each item.
     """
 
     image: Rows
@@ -191,7 +204,11 @@ class TwoPositives:
     locations: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """`itt`: both positives beat the negative for the image; `tot`: they are nearer to each other than to it."""
+        """`itt` and `tot`.
+
+        `itt`: both positives beat the negative for the image. `tot`: the positives are nearer to each other than
+        either is to the negative.
+        """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
         total = metrics.total_of(images)
         both = (metrics.choice_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
@@ -316,7 +333,7 @@ class Task:
         images: Distinct images; a file's existence is checked when it is read.
         captions: Distinct captions.
         questions: What is asked about them.
-        notes: What was left out, with counts, and which choices were made, for the report.
+        notes: What was left out, with counts, and which choices were made; they go into the report.
         embedded: Stands for images and captions that are embedded already.
         own_length: Whether the base's captions keep the length that it gives them, as in some published code, so that a
             longer one wins more often. An alignment's never do.

@@ -46,9 +46,13 @@ class Scenes:
         return render(self.layout, size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the images as PNG files into a folder, made where it is missing, and give the path of a table of them.
+        """Write the images as PNG files and a table of them, as `labclip.embed` reads it.
 
-        The table, `captions.csv`, has the columns image, caption and negative (the swapped caption), for `embed`.
+        Args:
+            folder: Made if it does not exist.
+
+        Returns:
+            The table, `folder/captions.csv`, with the columns image, caption and negative (the swapped caption).
         """
         from PIL import Image
 
@@ -74,6 +78,12 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
             "validation": the same with the pairs that settings were chosen on. "all": anything.
         n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ. Captions of four and five
             are plain lists without articles. The embedded model was trained on two.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        ValueError: If an argument is outside its range.
 
     Example:
         >>> scenes = sample(2, seed=1)

@@ -20,19 +20,21 @@ def finetune(
     batch_size: int = 256, learning_rate: float = 1e-5, seed: int = 0, device: str | torch.device | None = None,
     progress: bool = True,
 ) -> nn.Module:  # fmt: skip
-    """Train a copy of a model's base on hard negatives, to compare with one matrix; every embedding changes.
+    """Train a copy of a model's base on hard negatives, for comparison with what one matrix does.
+
+    Every embedding changes, so an index of images has to be made again, and a checkpoint is the whole model.
 
     Args:
         model: The base is taken from it, without its matrix; it is left as it was.
         images: Preprocessed, float [n, 3, height, width].
         texts: The caption of each, n of them.
         negatives: A wrong caption of each; None where there is none.
-        epochs: Passes over the images; this and the following as in `fit`.
+        epochs: Passes over the images.
         batch_size: Images a step; a last, smaller batch is left out.
-        learning_rate: AdamW's at the start, with a cosine schedule and no weight decay.
+        learning_rate: AdamW's learning rate at the start, with a cosine schedule and no weight decay.
         seed: Seed of the order.
-        device: By default the model's own.
-        progress: Whether to show a bar.
+        device: Where to train; the model's own by default.
+        progress: Whether to show a bar on stderr.
 
     Returns:
         The fine-tuned OpenCLIP model, in evaluation mode.

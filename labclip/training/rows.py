@@ -185,7 +185,11 @@ def read_data(features: Features, name: str = "features") -> Data:
 
 
 def same_images(images: torch.Tensor) -> torch.Tensor:
-    """For each image the first row that is the same one, by its embedding, float32 [n, dim] of any scale: int64 [n]."""
+    """For each image the first row that is the same one, by its embedding: int64 [n].
+
+    Args:
+        images: Embeddings, float32 [n, dim], any scale.
+    """
     return _first_same(lambda rows: F.normalize(images[rows], dim=-1), len(images))
 
 

@@ -48,8 +48,8 @@ def split_combinations(
 ) -> Split:
     """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
 
-    A row is fitted on only if neither its caption nor its negatives name one: a combination left among the negatives is
-    learnt as never right, so that what is measured is the leak.
+    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
+    on only if neither its caption nor its negatives name a combination that is held out.
 
     Args:
         captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
@@ -59,7 +59,10 @@ def split_combinations(
         seed: Seed of the draw.
 
     Returns:
-        The rows of the two sides, for `labclip.fit(features, validation=...)`; ValueError if nothing is left on one.
+        The rows of the two sides, which `labclip.fit(features, validation=...)` takes.
+
+    Raises:
+        ValueError: If lengths differ, or nothing is left on one side.
 
     Example:
         >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
@@ -97,7 +100,10 @@ def find_combinations(
         objects: Likewise, each form that occurs: "cube" is not found in "cubes".
 
     Returns:
-        A set for each caption, of (attribute, object); ValueError if there are no attributes or no objects.
+        A set for each caption, of (attribute, object).
+
+    Raises:
+        ValueError: If there are no attributes or no objects.
 
     Example:
         >>> found = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
