@@ -31,29 +31,17 @@ def formats() -> list[str]:
 
 @dataclass(eq=False, slots=True)
 class ImageSource:
-    """Where the bytes of one image are: a file of its own, bytes in a tar, a row of a Parquet file, or memory.
+    """Where the bytes of one image are: a file of its own, bytes in a tar, a row of a Parquet file, or memory."""
 
-    Attributes:
-        name: For people: its path as the table has it, or its name in the archive.
-        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or only named.
-        key: Equal for one image. By default 16 bytes, a hash of what `data` holds, else of the path and position in it.
-        start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
-        size: In a tar its bytes; of no meaning elsewhere.
-        column: In a Parquet file its column; None for other files.
-        data: The bytes of an image file, or pixels, uint8 [height, width, 3]; None where they are to be read.
-        location: The row that names it, for messages, for example "captions.csv line 7".
-        box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
-    """
-
-    name: str
-    file: Path | None = None
-    key: bytes = b""
-    start: int | None = None
-    size: int | None = None
-    column: str | None = None
-    data: bytes | NDArray[np.uint8] | None = None
-    location: str = ""
-    box: Box | None = None
+    name: str  # for people: its path as the table has it, or its name in the archive
+    file: Path | None = None  # its own, or the tar or Parquet file that it is in; None of one in memory, or only named
+    key: bytes = b""  # equal for one image; by default a hash of what `data` holds, else of path and position in it
+    start: int | None = None  # in a tar its first byte, in a Parquet file its row from 0
+    size: int | None = None  # in a tar its bytes
+    column: str | None = None  # in a Parquet file
+    data: bytes | NDArray[np.uint8] | None = None  # of an image file, or pixels, uint8 [height, width, 3]
+    location: str = ""  # the row that names it, for messages: "captions.csv line 7"
+    box: Box | None = None  # crop to this before preprocessing: left, top, width, height, in pixels
 
     def __post_init__(self) -> None:
         if not self.key:

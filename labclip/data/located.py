@@ -87,15 +87,11 @@ class DataFiles:
     def image(
         self, name: Any, location: str, ways: Sequence[str] = ("{path}",), *, box: Box | None = None
     ) -> int | None:
-        """The row of an image, or None where its file is missing.
+        """The row of an image, or None where its file is missing; see `ImageSource` for its box.
 
-        Args:
-            name: Path relative to the folder of images, or an absolute one in it.
-            location: File and position, for the message.
-            ways: How people's folders have the images: from the name in the file to the path. `{path}` is the name
-                itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that
-                finds an image is taken for all that follow.
-            box: Crop to this: left, top, width, height, in pixels.
+        `ways` are how people's folders have the images: from the name in the file to the path. `{path}` is the name
+        itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that finds an
+        image is taken for all that follow.
         """
         self.path_of(name, location)
         words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}

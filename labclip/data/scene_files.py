@@ -44,23 +44,14 @@ class SceneFile(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LabelledScenes:
-    """Images with what is in them.
+    """Images with what is in them."""
 
-    Attributes:
-        images: One a scene.
-        objects: Per image its objects as (attribute, name), in the order in which the caption names them.
-        captions: One an image, that says which attribute goes with which object.
-        swapped: The same caption with two attributes swapped; None where no swap says anything else.
-        name: What these images are, for reports.
-        notes: What was left out, with counts.
-    """
-
-    images: Sequence[ImageSource]
-    objects: Sequence[tuple[Object, ...]]
-    captions: Sequence[str]
-    swapped: Sequence[str | None]
-    name: str
-    notes: Sequence[str] = ()
+    images: Sequence[ImageSource]  # one a scene
+    objects: Sequence[tuple[Object, ...]]  # of each in the order in which the caption names them
+    captions: Sequence[str]  # which attribute goes with which object
+    swapped: Sequence[str | None]  # the same with two attributes swapped; None where no swap says anything else
+    name: str  # for reports
+    notes: Sequence[str] = ()  # what was left out, with counts
 
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:

@@ -43,11 +43,6 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
 
     "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository. Without
     `access` nothing is fetched or imported: what may be a base or a repository is not looked up.
-
-    Raises:
-        FileNotFoundError: If a path does not exist, or the repository does not.
-        ValueError: If it is none of the four; the message has the nearest known name.
-        OSError: If the Hub can't be reached.
     """
     if not isinstance(name_or_path, str | Path):
         raise ValueError(f"The name is {described(name_or_path)}. Pass a str or Path; a loaded model goes in as base=.")

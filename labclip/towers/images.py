@@ -26,13 +26,7 @@ def as_shown(preprocess: Any) -> Any:
 
 
 def as_stored(preprocess: Preprocess) -> Preprocess:
-    """A model's image transform without the turn by EXIF: exactly OpenCLIP's.
-
-    Example:
-        >>> from labclip import LABCLIP
-        >>> model = LABCLIP.from_pretrained("scenes")
-        >>> model.preprocess = as_stored(model.preprocess)
-    """
+    """A model's image transform without the turn by EXIF: exactly OpenCLIP's."""
     compose: Any = type(preprocess)
     transforms = getattr(preprocess, "transforms", None)
     return compose([one for one in transforms if one is not upright]) if transforms else preprocess

@@ -176,15 +176,9 @@ def build(
 ) -> tuple[Any, Any, Any]:
     """Make an OpenCLIP model and load its weights, without initialising at random what is about to be overwritten.
 
-    Args:
-        name: What `open_clip.create_model_and_transforms` takes: an architecture, or "local-dir:PATH".
-        weights: The file to load, strictly: every weight must be in it. None for a folder, which has its own.
-        precision: One of OpenCLIP's precisions.
-        device: Where to put the model; None is the CPU.
-        openclip: Further arguments of `open_clip.create_model_and_transforms`.
-
-    Returns:
-        The model, in evaluation mode and frozen, preprocess_train, preprocess_val, which turns images by their EXIF.
+    `name` is an architecture or "local-dir:PATH"; the file of weights is loaded strictly, None is for a folder, which
+    has its own; `openclip` are further arguments of `open_clip.create_model_and_transforms`. Returns the model, in
+    evaluation mode and frozen, preprocess_train, and preprocess_val, which turns images by their EXIF.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")

@@ -20,10 +20,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """A 16-bit image as 8 bits; one of 8 bits as it is. Converting to RGB would cut all above 255 to white.
 
     White is 65535, in PNG, PGM and any image of mode I;16, or what a TIFF's number of bits says: one scale for every
-    file. Other images of mode I or F don't say what white is.
-
-    Raises:
-        ValueError: If the mode does not say what white is; the message follows the image's name.
+    file. Other images of mode I or F don't say what white is: a ValueError, which follows the image's name.
     """
     if not image.mode.startswith(("I", "F")):
         return image
