@@ -162,7 +162,7 @@ def test_gradients_reach_the_input_and_a_matrix_that_asks_for_them():
 # A value
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
     array = skewed().numpy().astype(dtype)
     for source in [array, array.T] + ([] if dtype == ">f4" else [torch.from_numpy(array), torch.from_numpy(array).T]):

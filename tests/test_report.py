@@ -213,3 +213,9 @@ def latex_cell(text):
 )  # fmt: skip
 def test_markdown_and_latex_stay_text_and_begin_nothing(show, text, escaped):
     assert show(text) == escaped
+
+
+def test_what_a_terminal_would_obey_is_shown():
+    found = terminal(page(Table("\x1b[2J", ["a"], [["\x1b]0;title\x07"]]), words="\x1b[31mred\x9b"))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
+    assert r"\x1b[31mred\x9b" in found
