@@ -1,13 +1,19 @@
 """The diagnosis: planted worlds get the verdict they were planted for, by the rules, and the report says the same."""
 
+import itertools
 import json
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 
+import commands
+import models
 import planted_scenes
 import pytest
+import rows
 import torch
+from PIL import Image
 
 from labclip import LABCLIP, Alignment, analysis, evaluate, scenes
 from labclip.analysis import repair, verdict
@@ -261,3 +267,50 @@ def test_the_embedded_model_is_diagnosed_as_it_was_made():
     assert (found.model, found.repair.models) == ("scenes (embedded)", ["base", "own", "fitted"])
     assert found.verdict.code == "alignment"
     assert found.repair.binding.estimates[2].value > found.repair.binding.estimates[0].value + 0.1
+
+
+# The command
+
+
+QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
+run = partial(commands.run, "diagnose")
+
+
+def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
+    out = tmp_path / "report.html"
+    result = run("--model", "scenes", *QUICK, "--out", out)
+    assert "Where binding is lost: scenes (embedded)" in result.stdout
+    assert re.search(r"Binding with the model's own matrix is [89]\d.*It costs", " ".join(result.stdout.split()))
+    assert "search_confused5" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert f"Report: {out}" in result.stderr
+    assert "captions" in result.stderr
+    html = out.read_text(encoding="utf-8")
+    assert "Where binding is lost" in html
+    assert "<script" not in html
+
+
+def test_json_is_one_object_and_a_strength_of_nothing_is_the_base():
+    values = json.loads(run("--model", "scenes", *QUICK, "--json", "--strength", 0, "--seed", 3).stdout)
+    assert (values["model"], values["scenes"], values["seed"]) == ("scenes (embedded)", 90, 3)
+    assert (set(values["binding"]["models"]), values["binding"]["differences"]) == ({"base"}, {})
+    assert values["spectrum"] is None
+
+
+def test_own_images_and_any_model_with_fits(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
+    stranger = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    stranger.save_pretrained(tmp_path / "model", config=models.CONFIGS["clip"])
+    drawn, data = scenes.sample(80, seed=5), tmp_path / "data"
+    data.mkdir()
+    for row, image in enumerate(drawn.images):
+        Image.fromarray(image).save(data / f"{row}.png")
+    names = ["filename", "object1_color", "object1_shape", "object2_color", "object2_shape"]  # CLEVR's form
+    labels = [[f"{row}.png", *itertools.chain(*objects)] for row, objects in enumerate(drawn.objects)]
+    rows.write(data / "labels.csv", [dict(zip(names, row, strict=True)) for row in labels])
+    values = json.loads(run("--model", tmp_path / "model", "--data", data, "--folds", 2, "--json").stdout)
+    assert (values["scenes"], values["benchmarks"]) == (80, {})
+    assert set(values["binding"]) == {"models", "differences"}
+    assert set(values["binding"]["models"]) == {"base", "own", "fitted"}
+    assert values["verdict"]["code"] != "alignment"  # it was never trained
+    assert list((tmp_path / "cache").iterdir())
