@@ -104,7 +104,7 @@ def signature(app, what, name, value, options, arguments, returned):
     def short(text):
         if not text:
             return text
-        text = text.replace("<factory>", "...")
+        text = text.replace("<factory>", "...").replace("<class 'list'>", "list")
         text = re.sub(r"(~?numpy\.ndarray)\[tuple\[[^]]*\], ~?numpy\.dtype\[(?:[^][]|\[[^][]*\])*\]\]", r"\1", text)
         text = re.sub(r"~?\S*_Buffer \| .*?complex \| bytes \| str\](?=[,)])", "ArrayLike", text)
         # A constant by its value.
@@ -116,8 +116,9 @@ def signature(app, what, name, value, options, arguments, returned):
 
 
 def skipped(app, what, name, value, skip, options):
-    """Leave out the fields of a named tuple: its docstring has them."""
-    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else skip
+    """Leave out fields whose default is a class, and those of named tuples: the docstring has them."""
+    field = (getattr(value, "__doc__", None) or "").startswith("Alias for field number") or value is list
+    return True if field else skip
 
 
 def readable(app, doctree):
