@@ -112,7 +112,7 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
 def confusions(
     correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None
 ) -> dict[tuple[str, str], Estimate]:
-    """Accuracy of binding by pair, the most confused first; of many pairs one in twenty is so by chance.
+    """Accuracy of binding by pair, the most confused first.
 
     Args:
         correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].

@@ -37,16 +37,16 @@ _RULES = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis(Reported):
-    """Everything that was measured, and the verdict.
+    """What `diagnose` returns: everything that was measured, and the verdict.
 
     Attributes:
         model: The base in words.
         data: What it was measured on.
-        scenes: How many; images, of captions.
+        scenes: Number of scenes; of a table of captions, number of images.
         verdict: Where binding is lost, in words.
         seed: Seed of everything drawn.
         date: On which it was measured, for example "2026-03-01".
-        combinations: Different ones among the scenes.
+        combinations: Number of distinct combinations of attributes and objects.
         probes: "image" and "text"; empty for captions, of which no object is known.
         repair: Binding and retrieval of base, own and fitted matrix; None for captions.
         after: Which matrix "after" is about in what follows, which explains the verdict and decides nothing in it:
@@ -58,10 +58,10 @@ class Diagnosis(Reported):
             objects tells.
         evaluated: Parts and search, as `labclip.evaluate` measures them, of drawn scenes or captions, for "base" and
             "own"; of captions also retrieval. None for labelled images.
-        seconds: It took.
+        seconds: How long it took.
         notes: What was left out, and why.
         weights_sha256: Of the base's weights; "" where they are not known.
-        versions: Of the packages that decide a number.
+        versions: Versions of the packages that the numbers depend on.
     """
 
     model: str

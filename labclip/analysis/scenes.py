@@ -24,11 +24,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class SceneLabels:
-    """What is in n scenes, object by object; scenes may hold different numbers of objects.
+    """The objects of n scenes with their attributes; scenes may have different numbers of objects.
 
     Attributes:
-        n: Scenes.
-        attributes: Their names, sorted.
+        n: Number of scenes.
+        attributes: Names of attributes, sorted.
         objects: Names of objects, sorted.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
         attribute: Index into `attributes`.
@@ -47,7 +47,7 @@ class SceneLabels:
 
     @property
     def combinations(self) -> int:
-        """How many are different."""
+        """Number of distinct combinations."""
         return int(self.combination.max()) + 1
 
     @property
@@ -65,7 +65,7 @@ class SceneLabels:
 
 
 def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
-    """Read labels.
+    """Turn the objects of scenes, as words, into `SceneLabels`.
 
     Args:
         scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
@@ -196,7 +196,7 @@ def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
     """The words of each caption in another order; None where there is no other one.
 
     Args:
-        captions: Any text; words are what white space parts.
+        captions: Any text; words are separated by white space.
         seed: Seed of the draws.
 
     Example:

@@ -91,7 +91,7 @@ class Gap:
 
 
 def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 0) -> dict[str, Gap]:
-    """Measure the gap in the base, and after the matrix: how far images and captions lie apart, and how surely.
+    """Measure the modality gap of the base, and after the matrix: how far images and captions lie apart.
 
     An image and its caption are in one fold, so that no pair is in both training and test.
 
@@ -158,7 +158,7 @@ class Spectrum:
 
 
 def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
-    """What a matrix does to the space: its distance from the identity, its spectrum, the angles it rotates by.
+    """What a matrix does to embeddings: its distance from the identity, its spectrum, the angles it rotates by.
 
     Args:
         matrix: An `Alignment` (as it is applied, strength included) or [dim, dim].

@@ -47,12 +47,12 @@ _HEADLINES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found.
+    """Where binding is lost, if anywhere.
 
     Attributes:
         code: "nothing", "alignment", "image", "text", "both" or "unclear".
-        headline: It in a sentence or two.
-        reasons: The figures that led there, a sentence each; what a search finds decides nothing.
+        headline: The verdict in one or two sentences.
+        reasons: The figures behind it, a sentence each; those of search do not decide.
         repair: What a matrix repairs and costs, a sentence each; empty where none was tried.
     """
 

@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """What a row says: an image, its captions, and each caption's negatives; or what is wrong with the row.
+    """A row of a file: an image, its captions, and the negatives of each caption; or what is wrong with the row.
 
     Attributes:
         image: Where the image is, or what identifies it; None where nothing does.

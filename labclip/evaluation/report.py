@@ -48,7 +48,7 @@ _ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
 
 @dataclass(frozen=True, repr=False)
 class Report(Reported):
-    """One or many benchmarks of a base and its alignments.
+    """What `evaluate` returns: the results of a base and its alignments on one or several benchmarks.
 
     `report["sugarcrepe"]` is one benchmark's `Result`; `report["sugarcrepe"].items` tells item by item.
 
@@ -59,9 +59,9 @@ class Report(Reported):
             alignment is asked about at several.
         alignments: For each model but the base, what the matrix is: name, strength, SHA-256, and whether it records its
             base.
-        results: One a benchmark.
-        versions: Versions of the packages that decide a number.
-        date: On which it was measured, for example "2026-03-01"; "" in one that was kept without.
+        results: One for each benchmark.
+        versions: Versions of the packages that the numbers depend on.
+        date: Date of the measurement, for example "2026-03-01"; "" if not recorded.
     """
 
     base: str

@@ -17,7 +17,7 @@ Names = tuple[Callable[[int], str], Callable[[int], str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One item and how each model did on it.
+    """An item of a benchmark, and how each model answered it.
 
     Attributes:
         location: File name and position of the item; "" where its question keeps none, as retrieval and classification.
@@ -81,7 +81,7 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark, all models on the same items.
+    """The result of one benchmark: all models on the same items.
 
     Attributes:
         benchmark: What was asked.

@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class ScoredItems:
-    """Items of one kind, each right or wrong, and the metrics that average them.
+    """Scored items of one question, each right or wrong, and the metrics that average them.
 
     Attributes:
         correct: Whether each item was right, bool [n], where a tie is wrong; or how right, float [n] from 0 to 1.
@@ -55,7 +55,7 @@ class ScoredItems:
             what the benchmark measures.
         controls: Which items would be right by less than image and caption, bool [n] each: "blind" and "grounded" give
             every metric its companions `NAME_blind` and `NAME_grounded`.
-        lower_is_better: Whether the items are what should not be.
+        lower_is_better: Whether a lower value is better, as for the fraction of confused images.
     """
 
     correct: Right
@@ -110,7 +110,7 @@ def connected(images: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with the values that it may have on all items of this kind.
+    """A measured metric with its 95% interval.
 
     Attributes:
         value: As measured, a fraction of 1.
@@ -129,7 +129,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one model minus the same metric of another on the same items.
+    """The difference of a metric between two models on the same items.
 
     Attributes:
         value: As measured.
@@ -147,7 +147,7 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """The difference, above 0 where it is for the better."""
+        """The difference, above 0 if it is an improvement."""
         return -self.value if self.lower_is_better else self.value
 
     @property
@@ -162,7 +162,7 @@ class Compared:
 
     Attributes:
         metric: Its name.
-        estimates: One a model.
+        estimates: One for each model.
         differences: One for each model but the first, against the first.
         side: As in `ScoredItems`, or `CONTROL`.
     """

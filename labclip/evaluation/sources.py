@@ -28,20 +28,20 @@ LENGTHS = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: ours are in `BENCHMARKS`, and one of your own is a value of this class.
+    """A benchmark: those of labclip are in `BENCHMARKS`; make one of this class for your own.
 
     Attributes:
         name: As `evaluate` and the command line call it.
-        title: For tables.
+        title: Title for tables.
         measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on. Of
             `Retrieval` and `Classification` the question itself says it.
         read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
             first paragraph of its docstring says which metrics there are.
         wants: The files, in words: which as `data`, and which as `images`.
-        source: Where people get them.
-        licence: Under which terms.
-        paper: Where it is defined.
-        headline: The metrics that stand for it in a short table; all of them where it names none.
+        source: Where to download them.
+        licence: Their licence.
+        paper: The paper that defines it.
+        headline: The metrics for a short table; by default all.
 
     Raises:
         ValueError: If `measures` is none of the three.
@@ -114,7 +114,7 @@ class Sources(DataFiles):
 
 @dataclass
 class Items:
-    """Images with the captions to choose from, the true ones first.
+    """A list of items to fill: images with the captions to choose from, the true ones first.
 
     Attributes:
         sources: Where images and captions are kept.
@@ -172,7 +172,7 @@ class Items:
         return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
-        """The question which caption is true; none where there is no item.
+        """Ask which caption is true; an empty list if there is no item.
 
         Args:
             metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
@@ -186,7 +186,7 @@ class Items:
         return [Choice(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
 
     def pairs(self) -> Items:
-        """An item for each wrong caption alone."""
+        """Split into one item for each wrong caption."""
         found = [
             (image, [true, one], location)
             for image, (true, *wrong), location in zip(self.image, self.options, self.locations, strict=True)

@@ -30,7 +30,7 @@ _COSINES = 4_000_000  # at a time
 
 
 class Question(Protocol):
-    """Something that images and captions answer, item by item. A question type of one's own has this one method."""
+    """A question about images and captions. A question type of your own needs this one method."""
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """Answer every item.
@@ -43,20 +43,20 @@ class Question(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of some captions describes an image.
+    """A question: which of several captions describes an image.
 
     Attributes:
         image: Each item's image, int64 [n], rows of `Task.images`.
         options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
             option.
         metrics: For each metric the group of every item (see `ScoredItems`).
-        unit: What items that are not independent share, int64 [n]; by default their image.
+        unit: Items with the same number are not independent, int64 [n]; by default those of one image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
         locations: File and position of each item.
         breakdown: Further metrics, in a table of their own.
-        right_first: Whether published code takes the first of equal captions and has the right one first, so that it
-            has ties right.
+        right_first: Whether published code takes the first of equal captions and puts the right one first, so that ties
+            count as right.
     """
 
     image: Rows
@@ -104,7 +104,7 @@ def _controls(margins: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.bo
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Finding the image of a caption, and a caption of an image.
+    """A question: retrieval of the image of a caption, and of a caption of an image.
 
     Attributes:
         images: The gallery's images, int64 [n].
@@ -158,7 +158,7 @@ def _chance(right: Rows, among: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Winoground's form: two images and two captions, which goes with which.
+    """A question: which of two images goes with which of two captions, as in Winoground.
 
     Attributes:
         images: int64 [n, 2].
@@ -189,7 +189,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class TwoPositives:
-    """SugarCrepe++'s form: two captions that say the same, and one that looks alike and does not.
+    """A question: two captions that say the same against one that looks similar and does not, as in SugarCrepe++.
 
     Attributes:
         image: int64 [n].
@@ -226,7 +226,7 @@ class TwoPositives:
 
 @dataclass(frozen=True)
 class Classification:
-    """Zero-shot classification: which class's prompts are nearest to an image.
+    """A question: which class's prompts are nearest to an image (zero-shot classification).
 
     Attributes:
         image: int64 [n].
@@ -254,7 +254,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Search:
-    """Queries, each with all images that answer it, and those that hold its words bound to other objects.
+    """A question: queries, the images that answer each, and those that show its words on other objects.
 
     Attributes:
         images: The gallery, int64 [n], rows of `Task.images`.

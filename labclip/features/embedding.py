@@ -85,8 +85,8 @@ def embed(
             for the first column of negatives, and so on.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
-            are. None does too, but refuses a caption that is not clean beside a shuffled negative, which is: a fit
-            would tell the two by their full stop.
+            are. None does too, but refuses a raw caption with a shuffled negative, which is cleaned: a fit would tell
+            the two apart by the full stop.
         parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them).
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.

@@ -215,12 +215,12 @@ class Features:
 
     @property
     def origin(self) -> Origin:
-        """The model they are of, as far as it is known."""
+        """The model that the features are of, as far as it is known."""
         weights, precision = self.manifest.get("weights_sha256"), self.manifest.get("precision")
         return Origin(self.base, self.dim, weights, precision, self.fingerprint)
 
     def check_model(self, model: LABCLIP | Base) -> None:
-        """Refuse with ValueError a model, or the record of one, that they are not of, as far as that is known."""
+        """Raise ValueError if the features are not of this model, as far as that is known."""
         if not isinstance(model, LABCLIP | Base):
             raise ValueError(f"base is a {type(model).__name__}. Pass a model or a Base, as model.alignment.base is.")
         hashed = self.origin.weights_sha256 is not None
@@ -248,7 +248,7 @@ class Features:
 
     @property
     def k(self) -> int:
-        """Negatives a caption has at most."""
+        """The largest number of negatives of one caption."""
         return 0 if self.negatives is None else int(self.negatives.shape[1])
 
     def __repr__(self) -> str:

@@ -36,7 +36,7 @@ MOST = 1_000
 def generate(
     captions: Iterable[str], method: Method, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[Any]:
-    """Make hard negatives of captions by a method of one's own.
+    """Make hard negatives of captions by a method of your own.
 
     >>> def mirror(caption, rng):
     ...     yield caption.replace("left", "right")
@@ -46,7 +46,7 @@ def generate(
     Args:
         captions: Captions.
         method: From a caption and a `random.Random` to candidates, each a text.
-        k: Negatives a caption, distinct.
+        k: Number of distinct negatives per caption.
         seed: With the caption itself decides its negatives, whatever stands before or after it.
         image_index: Which image each caption describes, one value a caption. A negative that is another true caption
             of the same image is not made.

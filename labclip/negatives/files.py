@@ -41,7 +41,7 @@ def read(
     image_column: str | None = None,
     clean: bool = False,
 ) -> list[Item]:
-    r"""Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
+    r"""Read captions with their negatives, from any file of captions.
 
     A negative equal to its caption, or to another true caption of the same image, is left out, and so is one that
     repeats. Equal is what differs only in case, punctuation or "a" and "an". All rows are held in memory.
@@ -101,7 +101,7 @@ def add(
     force: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """Write a file's rows and columns with the columns `negative`, `negative_2` ... `negative_k` added.
+    """Write a file's rows and columns with its captions' negatives added: `negative`, `negative_2` and so on.
 
     Captions and negatives are held in memory; all columns are where another file becomes Parquet. `out` appears whole
     or not at all.
@@ -110,7 +110,7 @@ def add(
         path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
         out: A .tsv, .csv, .jsonl or .parquet file.
         method: A `Shuffler`, a `Swapper`, or one's own, as `generate` takes it.
-        k: Negatives a caption, distinct; cells beyond those that exist stay empty.
+        k: Number of distinct negatives per caption; where fewer exist, cells stay empty.
         seed: Seed of the choice.
         column: The captions' column, as `read` finds it.
         image_column: The images' column, as `read` finds it. A true caption of the same image is no negative.
@@ -147,7 +147,7 @@ def add_parts(
     force: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """`add` of the parts and keywords of captions, as `parts` and `keywords` give them.
+    """Write a file's rows and columns with the parts and keywords of its captions added.
 
     The columns are `parts`, `part_negatives` and `part_kinds`, in each row lists of one length, and `keywords`. Lists
     are JSON arrays in csv and tsv files. `seed` and `tagger` are those of `parts`. The counts returned count each part

@@ -44,7 +44,7 @@ _SINGULAR = {
 def parts(
     captions: Iterable[str], *, image_index: ImageIndex = None, seed: int = 0, tagger: AnyTagger = None
 ) -> list[list[Part]]:
-    """Take the noun phrases with a modifier out of captions, and make a wrong one of each.
+    """Find the noun phrases with a modifier in captions, and make a wrong one of each.
 
     The modifier is a colour, a size, a material, an age or a number (`FAMILIES`). In the wrong one it is replaced by
     the modifier of another noun of the caption, of the same family, or else by one of the family that no caption of
@@ -79,7 +79,7 @@ def parts(
 
 
 def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[str]]:
-    """Take the words out of captions that people type as tags: what is in the image, and how it is.
+    """Find the words of captions that people type as tags: nouns and adjectives.
 
     These are nouns, several in a row as one ("fire hydrant"), and adjectives, in lower case and each once; words of
     position are none. They say what is there, not which goes with which, so they have no negative.

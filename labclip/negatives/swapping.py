@@ -74,7 +74,7 @@ class Swapper:
 def swap(
     captions: Iterable[str], attributes: Attributes, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[Any]:
-    """Make exact hard negatives: swap two of the listed attributes that a caption names.
+    """Make hard negatives by swapping two of the listed attributes in a caption.
 
     Attributes are found as whole words in any case, longer phrases first; what takes a word's place takes its capital
     too, and "a" or "an" goes with the word. Attributes said of one object, "red, white and blue", are not swapped

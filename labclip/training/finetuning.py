@@ -22,7 +22,7 @@ def finetune(
 ) -> nn.Module:  # fmt: skip
     """Train a copy of a model's base on hard negatives, for comparison with what one matrix does.
 
-    Every embedding changes, so an index of images has to be made again, and a checkpoint is the whole model.
+    Every embedding changes, so an index of images has to be built again, and a checkpoint is the whole model.
 
     Args:
         model: The base is taken from it, without its matrix; it is left as it was.

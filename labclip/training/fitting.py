@@ -58,13 +58,13 @@ def fit(
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.
-        batch_size: Captions a step, over all ranks.
+        batch_size: Captions per step, over all ranks.
         learning_rate: Adam's learning rate.
         negative_weight: Weight of a hard negative; a caption of another image counts 1. This and the next two, if
             given, are used in all fits that are tried.
         distill: Weight of distillation from the base: the KL divergence from its softmax over images and captions.
         identity_penalty: Weight of ||A - I||_F^2 in the loss.
-        hard_negatives: Negatives a caption a step.
+        hard_negatives: Negatives per caption and step.
         rank: Rank of A - I.
         logit_scale: Factor of the cosines in the loss. With many captions a higher one improves binding of unseen
             combinations. "sigmoid" learns it if none is given.
@@ -76,7 +76,7 @@ def fit(
         progress: Whether to show a bar on stderr.
 
     Returns:
-        The alignment, the epochs and the frontier.
+        The fitted alignment with its report.
 
     Raises:
         ValueError: If the embeddings are unusable, of different models, or lack what the recipe needs; if `validation`

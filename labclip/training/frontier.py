@@ -58,7 +58,7 @@ class Point:
             directions together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
-            in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
+            in galleries of 200 images. It predicts what retrieval loses on other data.
         parts: Fractions of parts that are preferred, blind and grounded, as above; None without parts.
         keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without them. An
             image that has the same ones too counts as wrong.

@@ -18,7 +18,7 @@ DISTILLED_SCALE = 50.0
 
 
 class Objective(Protocol):
-    """A loss of one's own, for `labclip.fit(features, objective=...)`."""
+    """A loss of your own, for `labclip.fit(features, objective=...)`: any function with this signature."""
 
     def __call__(self, logits: torch.Tensor, columns: torch.Tensor, /) -> torch.Tensor:
         """The loss of a batch.

@@ -27,18 +27,18 @@ _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 @dataclass(frozen=True, repr=False, eq=False)
 class FitResult(Reported):
-    """A fitted matrix, what it gains and what it costs.
+    """What `fit` returns: a fitted matrix, what it gains and what it costs.
 
     Attributes:
         alignment: The matrix, at the strength selected on the frontier.
         history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling).
         frontier: What each strength from 0 to 1.25 does on the held-out data; empty where nothing is held out.
-        advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
-        worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
-            True where that was not measured.
+        advice: Reasons for caution before using the matrix, a sentence each; empty if there are none.
+        worthwhile: Whether the matrix improves binding by more than chance explains, at no measurable cost; True if
+            that was not measured.
         change: How many held-out captions became right and wrong, and the paired test of it; None without negatives.
         weights_sha256: Of the base's weights; "" where they are not known.
-        date: On which it was fitted, for example "2026-03-01".
+        date: Date of the fit, for example "2026-03-01".
     """
 
     alignment: Alignment

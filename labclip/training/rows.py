@@ -185,7 +185,7 @@ def read_data(features: Features, name: str = "features") -> Data:
 
 
 def same_images(images: torch.Tensor) -> torch.Tensor:
-    """For each image the first row that is the same one, by its embedding: int64 [n].
+    """For each image the first row with the same embedding, int64 [n].
 
     Args:
         images: Embeddings, float32 [n, dim], any scale.

@@ -26,12 +26,12 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 
 class Split(NamedTuple):
-    """Row numbers of the two sides; rows of neither are left out, for they would tell one side of the other.
+    """Rows to fit on and rows held out; other rows are not used, since they would leak.
 
     Attributes:
-        fit: Rows none of whose combinations is held out.
-        heldout: Rows whose caption has a combination that is.
-        combinations: The combinations held out.
+        fit: Rows to fit on: none of their combinations is held out.
+        heldout: Rows held out: their caption has a held-out combination.
+        combinations: The held-out combinations.
     """
 
     fit: list[int]
