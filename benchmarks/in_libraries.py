@@ -216,7 +216,7 @@ def recall(found, index):
     if isinstance(found, float | dict):
         return found if isinstance(found, float) else None
     if (texts := unit(found)) is not None:
-        ranks, _ = metrics.ranks(torch.from_numpy(index.images), texts, torch.arange(N))
+        ranks, *_ = metrics.ranks(torch.from_numpy(index.images), texts, torch.arange(N))
         return round(float((ranks < 1).double().mean()), 4)
     return round(float((np.asarray(found).reshape(-1).astype(int) == np.arange(N)).mean()), 4)
 

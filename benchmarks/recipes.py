@@ -126,7 +126,7 @@ def fitted(setting, name, seed):
 def recalls(part, k, alignment=None):
     """R@k, text to image and image to text."""
     images, texts, index = part.tensors()
-    ranks = metrics.ranks(images, texts if alignment is None else alignment(texts, normalize=True), index)
+    ranks = metrics.ranks(images, texts if alignment is None else alignment(texts, normalize=True), index)[:2]
     return [float((one < k).double().mean()) for one in ranks]
 
 

@@ -131,7 +131,11 @@ class Alignment:
 
     @classmethod
     def identity(cls, dim: int) -> Alignment:
-        """The alignment that changes nothing, [dim, dim]."""
+        """The alignment that changes nothing.
+
+        Args:
+            dim: The embedding dimension.
+        """
         return cls(torch.eye(dim))
 
     @property

@@ -1,7 +1,4 @@
-"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one.
-
-`images` are embeddings of unit length, float32 [n_images, dim], and `texts` such of captions, [n_texts, dim].
-"""
+"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one."""
 
 from __future__ import annotations
 
@@ -30,9 +27,17 @@ _BLOCK = 4_000_000
 
 
 def unit_length(features: Tensor, what: str) -> Tensor:
-    """Embeddings of any scale, [n, dim], as float32 rows of length 1: what was passed, where it is that already.
+    """Rows as float32 of length 1.
 
-    ValueError if they are no such matrix, or a row is not finite or all zeros: the first is named, and `what` they are.
+    Args:
+        features: Embeddings, [n, dim], any scale and floating dtype.
+        what: What they are, for the message.
+
+    Returns:
+        float32 [n, dim]; what was passed, where it is that already.
+
+    Raises:
+        ValueError: If they are no such matrix, or a row is not finite or all zeros; the first such row is named.
     """
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(f"{what} are {features.dtype} {list(features.shape)}. Pass embeddings, float [n, dim].")
@@ -51,8 +56,12 @@ def choice_margins(
 ) -> list[Tensor]:
     """The cosine of the right caption minus that of the best wrong one: above 0 the item is right.
 
-    `image` is each item's image, int64 [n]; `options` are its captions, the right one first, int64 [n, k], where -1
-    stands for no option; `total` is the sum of all images, float32 [dim], as `total_of` gives it, for two controls.
+    Args:
+        images: Unit-length, float32 [images, dim].
+        texts: Unit-length, float32 [captions, dim].
+        image: Each item's image, int64 [n].
+        options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+        total: The sum of all images, float32 [dim], as `total_of` gives it, for the two controls.
 
     Returns:
         The margin, 0 for a tie; with `total` also *blind*, with the mean of all other images in the place of the image,
@@ -89,9 +98,15 @@ def total_of(images: Tensor) -> Tensor | None:
 
 
 def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-    """Whether each image's own caption has a higher cosine with it than a wrong one, bool [n]: a tie is wrong.
+    """Whether each image's own caption has a higher cosine with it than a wrong one.
 
-    `right` and `wrong` are the captions' embeddings, unit-length, float32 [n, dim].
+    Args:
+        images: Unit-length, float32 [n, dim].
+        right: Unit-length, float32 [n, dim].
+        wrong: Unit-length, float32 [n, dim].
+
+    Returns:
+        bool [n]; strictly higher, so that a tie is wrong.
     """
     return (images * right).sum(-1) > (images * wrong).sum(-1)
 
@@ -99,7 +114,11 @@ def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
 def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Winoground's three scores: two images and two captions, the first with the first, the second with the second.
 
-    `image` and `text` are the rows of each item's two, int64 [n, 2].
+    Args:
+        images: Unit-length, float32 [images, dim].
+        texts: Unit-length, float32 [captions, dim].
+        image: int64 [n, 2].
+        text: int64 [n, 2].
 
     Returns:
         Three bool [n]: text (for each image its caption scores higher than the other), image (for each caption its
@@ -120,30 +139,25 @@ def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> 
     return by_text, by_image, torch.minimum(by_text, by_image)
 
 
-def ranks(images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
-    """How many wrong ones are at least as near as the right one, in both directions of retrieval.
+def ranks(
+    images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """How many wrong ones are at least as near as the right one, in both directions of retrieval, and by how much.
 
     One pass over the cosines, a block at a time: memory grows with images plus texts, not with their product.
     Recall@k is the fraction of ranks below k.
 
-    `image_index` is the image that each text describes, int64 [n_texts]. `by_index` says whether the first of a tie is
-    nearest, as in published code, to compare with its figures.
+    Args:
+        images: Unit-length, float32 [n, dim].
+        texts: Unit-length, float32 [m, dim].
+        image_index: The image that each text describes, int64 [m].
+        by_index: Whether the first of a tie is nearest, as in published code, to compare with its figures.
 
     Returns:
-        For each text the wrong images that are at least as near as its own, int64 [n_texts]; for each image the wrong
-        texts that are at least as near as the best of its own, int64 [n_images], all of them where it has none. Nearer
-        by less than `TIE` is a tie, and a tie counts against the right one.
-    """
-    return ranks_and_margins(images, texts, image_index, by_index=by_index)[:2]
-
-
-def ranks_and_margins(
-    images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `ranks` gives, and by how much the right one is nearer than the nearest wrong one.
-
-    These margins are float32: of each text, and of each image by the best of its own texts; infinite where there is no
-    wrong one.
+        For each text the wrong images that are at least as near as its own, int64 [m]; for each image the wrong texts
+        that are at least as near as the best of its own, int64 [n], all of them where it has none. Nearer by less than
+        `TIE` is a tie, and a tie counts against the right one. Then by how much the right one is nearer than the
+        nearest wrong one, float32 [m] and [n]; infinite where there is no wrong one.
     """
     own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
     best = torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")  # of its own texts, if any
@@ -187,12 +201,15 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
 def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
     """How many wrong classes are at least as near to each image as its own, and by how much its own is nearer.
 
-    `classes` are unit-length, float32 [n_classes, dim], `label` the class of each image, int64 [n_images]; ties as in
-    `ranks`.
+    Args:
+        images: Unit-length, float32 [n, dim].
+        classes: Unit-length, float32 [classes, dim].
+        label: int64 [n].
+        by_index: Whether the first of a tie is nearest, as in published code, to compare with its figures.
 
     Returns:
-        Ranks, int64 [n_images]: accuracy@k is the fraction below k. Then the cosine of the own class minus that of the
-        nearest wrong one, float32 [n_images].
+        Ranks, int64 [n]: accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the
+        own. Then the cosine of the own class minus that of the nearest wrong one, float32 [n].
     """
     found, margins = [], []
     for part in _parts(len(images)):
@@ -207,8 +224,12 @@ def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: boo
 def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     """One embedding a class: the mean of its prompts' unit-length embeddings, of unit length again.
 
-    `prompts` are the texts of each class, int64 [n_classes, templates]; -1 stands for none, where classes have
-    different numbers of them. Returns float32 [n_classes, dim].
+    Args:
+        texts: Unit-length, float32 [captions, dim].
+        prompts: int64 [classes, templates]; -1 stands for none, where classes have different numbers of them.
+
+    Returns:
+        float32 [classes, dim].
 
     Source: arXiv:2103.00020, section 3.1.4.
     """
@@ -254,7 +275,14 @@ def same_threshold(base_scores: ArrayLike, aligned_scores: ArrayLike, threshold:
 
 
 def modality_gap(images: Tensor, texts: Tensor) -> float:
-    """Distance between the mean image and the mean caption, means in float64: 0 to 2. Source: arXiv:2203.02053."""
+    """Distance between the mean image and the mean caption, means in float64: 0 to 2.
+
+    Args:
+        images: Unit-length, [n, dim].
+        texts: Unit-length, [m, dim].
+
+    Source: arXiv:2203.02053.
+    """
     return float(torch.dist(images.mean(dim=0, dtype=torch.float64), texts.mean(dim=0, dtype=torch.float64)))
 
 

@@ -180,11 +180,14 @@ class LABCLIP(nn.Module):
         return own if self.aligned_logit_scale is None else self.aligned_logit_scale.to(own.dtype)
 
     def encode_image(self, image: Images, normalize: bool | None = None) -> torch.Tensor:
-        """The wrapped model's image features, [n, dim], untouched.
+        """The wrapped model's image features, untouched.
 
         Args:
             image: Preprocessed images, [n, 3, height, width], or a PIL image or a list of them.
             normalize: Whether to return unit-length rows; None is as the wrapped class (True for CoCa alone).
+
+        Returns:
+            Image features, [n, dim].
 
         Raises:
             ValueError: If it is anything else, or PIL images come without a `preprocess`.
@@ -285,7 +288,8 @@ class LABCLIP(nn.Module):
     def get_logits(self, image: Images, text: Texts) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled similarities of what `encode_image` and `encode_text` take, as the wrapped class gives them, aligned.
 
-        Returns logits by image, [n_images, n_texts], and their transpose.
+        Returns:
+            Logits by image, [n_images, n_texts], and their transpose.
         """
         logits = self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
         return logits, logits.T
@@ -294,7 +298,9 @@ class LABCLIP(nn.Module):
         """The wrapped class's forward, text side aligned.
 
         `image` and `text` are what `encode_image` and `encode_text` take, or None; `kwargs` what else the class takes.
-        Returns a tuple (image_features, text_features, scale, bias if there is one) or a dict, as the wrapped class.
+
+        Returns:
+            As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.
         """
         return self._aligned(self.clip(*self._inputs(image, text), **kwargs), normalize=True)
 

@@ -59,7 +59,7 @@ def test_the_same_caption_is_a_tie_whatever_the_block():
     rows = torch.arange(300)
     doubled = torch.cat([texts, texts])
     assert not (metrics.choice_margins(images, doubled, rows, torch.stack([rows, rows + 300], dim=1))[0] > 0).any()
-    by_text, by_image = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
+    by_text, by_image, *_ = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
     assert (by_text >= 0).all()
     # Each image's own two captions are those of others too, and a tie with one of them counts against it.
     best = torch.maximum((images * texts).sum(-1), (images * texts.roll(1, dims=0)).sum(-1))
@@ -81,7 +81,7 @@ def test_ranks_and_margins_are_those_of_a_loop(seed, count, captions, block):
     index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
-        text_rank, image_rank, text_margin, image_margin = metrics.ranks_and_margins(images, texts, index)
+        text_rank, image_rank, text_margin, image_margin = metrics.ranks(images, texts, index)
     cosine, mine = images.double() @ texts.double().T, index == torch.arange(count)[:, None]
     for text in range(captions):
         rank, margin = by_loop(cosine[mine[:, text], text].tolist(), cosine[~mine[:, text], text].tolist())
@@ -96,7 +96,7 @@ def test_ranks_over_several_blocks_of_images():
     generator = torch.Generator().manual_seed(0)
     images, texts = (unit(torch.randn(n, 8, generator=generator)) for n in (9000, 50))
     image_index = torch.arange(50) * 179  # up to 8771: own images in both blocks of 8192
-    by_text, by_image = metrics.ranks(images, texts, image_index)
+    by_text, by_image, *_ = metrics.ranks(images, texts, image_index)
     cosine = texts @ images.T
     own = cosine.gather(1, image_index[:, None])
     assert torch.equal(by_text, (cosine >= own - metrics.TIE).sum(dim=1) - 1)

@@ -80,7 +80,7 @@ def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:
     assert len(images) == len(captions)
     assert len(images) % GALLERY == 0
     parts = [slice(start, start + GALLERY) for start in range(0, len(images), GALLERY)]
-    found = [metrics.ranks(images[part], captions[part], torch.arange(GALLERY)) for part in parts]
+    found = [metrics.ranks(images[part], captions[part], torch.arange(GALLERY))[:2] for part in parts]
     by_text, by_image = (torch.cat(ranks) for ranks in zip(*found, strict=True))
     return _mean(by_text < 1), _mean(by_image < 1)
 

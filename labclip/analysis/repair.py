@@ -153,7 +153,7 @@ def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> 
         found = []  # a model each: the ranks of text-to-image and of image-to-text retrieval, int64 [2, n]
         for data in models:
             texts = data.texts[kind]
-            ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows))) for rows in galleries]
+            ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows)))[:2] for rows in galleries]
             found.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}

@@ -123,7 +123,7 @@ class Retrieval:
         n, m = len(self.images), len(self.texts)
         gallery, queries, index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
         embedded = images[gallery], texts[queries], index
-        text_rank, image_rank, text_margin, image_margin = metrics.ranks_and_margins(*embedded, by_index=by_index)
+        text_rank, image_rank, text_margin, image_margin = metrics.ranks(*embedded, by_index=by_index)
         own = np.bincount(self.image_index, minlength=n)
         # An image without a caption can be found, but no search starts from it.
         said = np.flatnonzero(own)

@@ -117,6 +117,9 @@ class Features:
             base: The model the features must be of, or its record. A model is compared by the hash of its weights.
             verify: Whether to check every byte against the manifest, about a second per GB.
 
+        Returns:
+            The features, memory-mapped and read-only.
+
         Raises:
             FileNotFoundError: If there is no such folder.
             ValueError: If it is unfinished, damaged, changed, of a later format, or of another base.
@@ -143,10 +146,18 @@ class Features:
     ) -> Features:  # fmt: skip
         """Take embeddings that are already computed: arrays, tensors or memory maps, floating point, any scale.
 
-        They are those of the attributes. With one negative a caption, `negatives` and `has_negative` may lack their
-        axis k. Where `image_index` is None, text i describes image i. Where `has_negative` is None, a negative equal to
-        its caption's own row is absent, which reads all of them once, and so is an image of a negative equal to the
-        caption's own.
+        Args:
+            images: [n_images, dim].
+            texts: [n_texts, dim].
+            negatives: [n_texts, dim] or [n_texts, k, dim], or None.
+            image_index: The row of each caption's image, whole numbers [n_texts]; None where text i describes image i.
+            has_negative: Which negatives there are, bool [n_texts] or [n_texts, k]; None takes a row equal to its
+                caption's own as absent, which reads all of them once.
+            negative_images: An image of each negative, the shape of `negatives`; one equal to the caption's own image
+                is absent.
+            kind: What each text is, whole numbers [n_texts]: 0 a caption, 1 a part, 2 keywords.
+            base: The model they are of.
+            fingerprint: The base's text embedding that tells bases apart, [dim].
 
         Raises:
             ValueError: If shapes do not belong together, or an index is no row. What is not finite is refused where
@@ -161,7 +172,13 @@ class Features:
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> Features:
-        """Write a feature folder, from which `load` gives the same, and load it: rows of unit length, float32.
+        """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
+
+        Args:
+            folder: Made if it does not exist; it must hold no features yet.
+
+        Returns:
+            The features, memory-mapped from there.
 
         Raises:
             ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.

@@ -272,11 +272,17 @@ def _is_architecture(name: str | Path) -> bool:
 def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     """OpenCLIP's function of this name, which also knows "scenes".
 
-    `model_name` is as `create_model_and_transforms` takes it, `kwargs` are those of `open_clip.get_tokenizer`. Returns
-    a function from captions to token ids, int64 [n, context_length].
+    Args:
+        model_name: As `create_model_and_transforms` takes it.
+        kwargs: Further arguments of `open_clip.get_tokenizer`.
+
+    Returns:
+        Captions -> token ids, int64 [n, context_length].
 
     Raises:
-        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer.
+        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer; if the
+            tokenizer is one of `transformers`, which is not installed.
+        FileNotFoundError: If a folder or repository does not exist.
 
     Example:
         >>> get_tokenizer("scenes")(["a red cube"]).shape

@@ -54,6 +54,9 @@ def generate(
     Returns:
         One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
         as many as exist.
+
+    Raises:
+        ValueError: If captions are not strings, `k` is not 1 to 1,000, or `image_index` has another length.
     """
     checked_whole("k", k, least=1, most=MOST)
     captions, images = captions_of_images(captions, image_index)

@@ -150,8 +150,25 @@ def add_parts(
     """Write a file's rows and columns with the parts and keywords of its captions added.
 
     The columns are `parts`, `part_negatives` and `part_kinds`, in each row lists of one length, and `keywords`. Lists
-    are JSON arrays in csv and tsv files. `seed` and `tagger` are those of `parts`. The counts returned count each part
-    as a negative.
+    are JSON arrays in csv and tsv files. `out` appears whole or not at all.
+
+    Args:
+        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
+        out: A .tsv, .csv, .jsonl or .parquet file.
+        seed: Seed of which modifier is taken where there are several.
+        tagger: As in `parts`.
+        column: The captions' column, as `read` finds it.
+        image_column: The images' column, as `read` finds it. What a caption of the same image says is no wrong part.
+        force: Whether to overwrite `out`, which may be `path` itself.
+        progress: Whether to show a bar on stderr.
+
+    Returns:
+        Counts in which each part is a negative.
+
+    Raises:
+        FileNotFoundError: As in `add`.
+        MissingPackageError: If the tagger is not installed.
+        ValueError: If the input is malformed, lacks the column, or has one of those that are added; if `out` exists.
     """
     path, out, tag = Path(path), Path(out), get_tagger(tagger)
     _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)

@@ -70,6 +70,7 @@ def parts(
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
+        ValueError: If captions are not strings, or `image_index` has another length.
 
     Source: the kinds of wrong parts are those of arXiv:2602.23906 (half-truths), restricted to what a caption excludes.
     """
@@ -90,7 +91,16 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
     >>> keywords(["A man in a red shirt."], tagger=tagger)
     [['man', 'red', 'shirt']]
 
-    `captions`, `tagger` and errors are those of `parts`.
+    Args:
+        captions: Captions, in English.
+        tagger: As in `parts`.
+
+    Returns:
+        The keywords of each caption, in its order.
+
+    Raises:
+        MissingPackageError: As in `parts`.
+        ValueError: As in `parts`.
     """
     tag = get_tagger(tagger)
     captions, _ = captions_of_images(captions, None)

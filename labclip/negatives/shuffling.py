@@ -60,7 +60,21 @@ def shuffle(
     >>> shuffle(["A red cube and a blue sphere."], k=2, tagger=tagger)
     [['a blue cube and a red sphere', 'a red sphere and a blue cube']]
 
-    `tagger` is as in `parts`, all else, and what is returned, as in `generate`.
+    Args:
+        captions: Captions, in English for the taggers that come with a name.
+        k: As in `generate`.
+        seed: As in `generate`.
+        image_index: As in `generate`.
+        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
+            Penn or Universal set.
+
+    Returns:
+        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
+        as many as exist.
+
+    Raises:
+        MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
+        ValueError: As in `generate`.
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
     """

@@ -87,13 +87,22 @@ def swap(
     >>> swap(["A cat left of a dog.", "a lamp above a bed"], {"left": "right", "above": "below"})
     ['A cat right of a dog.', 'a lamp below a bed']
 
-    `attributes` are words or phrases, any two of which may be swapped; pairs `(word, opposite)` among them, or a
-    mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of" and "right
-    of", each stands for the other as if given as a pair. List only words of one kind: a colour and a shape swapped make
-    no sentence. All else, and what is returned, is as in `generate`.
+    Args:
+        captions: Captions in any form; their punctuation and case stay.
+        attributes: Words or phrases, any two of which may be swapped; pairs `(word, opposite)` among them, or a
+            mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of"
+            and "right of", each stands for the other as if given as a pair. List only words of one kind: a colour and
+            a shape swapped make no sentence.
+        k: As in `generate`.
+        seed: As in `generate`.
+        image_index: As in `generate`.
+
+    Returns:
+        One negative a caption, None where the caption names no two different attributes. For `k` above 1 a list of
+        them a caption: `k`, or as many as exist.
 
     Raises:
-        ValueError: If there are no two attributes, or a word has two opposites.
+        ValueError: As in `generate`, and if there are no two attributes, or a word has two opposites.
 
     Source: arXiv:2502.03566 (LABCLIP), its negatives for CLEVR and PUG, where the two colours or textures are swapped.
     """
