@@ -49,10 +49,7 @@ class Swapper:
 
     def __init__(self, attributes: Attributes) -> None:
         words, self._opposites = _parse(attributes)
-        # Longest first, so that "light blue" is not taken for "blue".
-        phrases = sorted({*words, *self._opposites}, key=lambda phrase: (-len(phrase), phrase))
-        either = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
-        self._pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE)
+        self._pattern = phrase_pattern({*words, *self._opposites})
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
         """Every swap of two different attributes and reversal of a relation, each once; none of a text too long."""
@@ -69,6 +66,13 @@ class Swapper:
             changes.append([(one, self._opposites[one.key], None) for one in relations if one.key in pair])
         rng.shuffle(changes)
         return (_rewrite(caption, change) for change in changes)
+
+
+def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """What finds phrases in a caption, whole and in any case; the longest first: "light blue" is not "blue"."""
+    ordered = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
+    either = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in ordered)
+    return re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE)
 
 
 def swap(

@@ -17,12 +17,12 @@ import torch
 
 from labclip.data.items import Kind
 from labclip.features.features import Features
+from labclip.negatives.swapping import phrase_pattern
 from labclip.training.rows import Data, Rows, read_data
 
 SHARE = 0.1
 """Of the images, held out where no validation is given."""
 _GROUP = 0.1  # of what is held out, the most that images with captions in common may be
-_WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 
 class Split(NamedTuple):
@@ -110,26 +110,17 @@ def find_combinations(
         >>> sorted(found[0])
         [('blue', 'ball'), ('blue', 'cube'), ('red', 'ball'), ('red', 'cube')]
     """
-    first, second = _phrases("attributes", attributes), _phrases("objects", objects)
-    words = (_WORD.findall(caption.lower()) for caption in captions)
-    return [set(itertools.product(_found(one, first), _found(one, second))) for one in words]
 
+    def words(name: str, given: Iterable[str]) -> re.Pattern[str]:
+        if not (phrases := {phrase for one in given if (phrase := " ".join(one.lower().split()))}):
+            raise ValueError(f"There are no {name}. Pass a list of words.")
+        return phrase_pattern(phrases)
 
-def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
-    found = sorted(filter(None, (_WORD.findall(one.lower()) for one in given)), key=len, reverse=True)
-    if not found:
-        raise ValueError(f"There are no {name}. Pass a list of words.")
-    return found
+    def found(pattern: re.Pattern[str], caption: str) -> set[str]:
+        return {" ".join(one.lower().split()) for one in pattern.findall(caption)}
 
-
-def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
-    found, start = set(), 0
-    while start < len(words):
-        phrase = next((one for one in phrases if one == words[start : start + len(one)]), None)
-        if phrase:
-            found.add(" ".join(phrase))
-        start += len(phrase) if phrase else 1
-    return found
+    first, second = words("attributes", attributes), words("objects", objects)
+    return [set(itertools.product(found(first, caption), found(second, caption))) for caption in captions]
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
