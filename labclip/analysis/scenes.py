@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip.data.scene_files import LabelledScenes, combination
 from labclip.evaluation.sources import numbered
-from labclip.features.cache import Cache, default_cache, encode
+from labclip.features.cache import Cache, encode
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 
@@ -183,8 +183,7 @@ def embed_scenes(
             f"of two or more objects with different attributes."
         )
     every = [text for several in said.values() for text in several]
-    folder = default_cache() if cache is True else Path(cache) if cache else None
-    with Cache(folder, model) as known:
+    with Cache(cache, model) as known:
         images, features = encode(model, labelled.images, every, cache=known, progress=progress)
     first = int(there["swapped"].argmax())
     notes = [f"Captions are such as {captions[first]!r} against {said['swapped'][first]!r}.", *labelled.notes]

@@ -22,7 +22,7 @@ from labclip.evaluation.results import Result, answers
 from labclip.evaluation.scores import ScoredItems, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, score
-from labclip.features.cache import BLOCK, Cache, default_cache, encode
+from labclip.features.cache import BLOCK, Cache, encode
 from labclip.features.features import Features
 from labclip.files import check_benchmark
 from labclip.io.folder import matrix_sha256
@@ -115,7 +115,7 @@ def evaluate(
     compared = _alignments(opened, alignments, strengths)
     models = ("base", *compared)
     results = []
-    with Cache(default_cache() if cache is True else Path(cache) if cache else None, opened) as known_rows:
+    with Cache(cache, opened) as known_rows:
         how: dict[str, Any] = {"cache": known_rows, "batch_size": batch_size, "workers": workers, "progress": progress}
         for name, task in tasks.items():
             if task.embedded is None:

@@ -145,10 +145,11 @@ class Cache:
 
     The name of its file depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs
     what was being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk,
-    a warning says so, and the run goes on. Without a folder nothing is kept.
+    a warning says so, and the run goes on. It is in a folder, the user's own for True, or in memory alone.
     """
 
-    def __init__(self, folder: Path | None, model: LABCLIP) -> None:
+    def __init__(self, where: str | Path | bool | None, model: LABCLIP) -> None:
+        folder = default_cache() if where is True else Path(where) if where else None
         self.identity = identity_of(model)
         # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
         facts = {key: value for key, value in self.identity.items() if key not in ("base", "fingerprint")}
