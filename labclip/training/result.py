@@ -77,14 +77,6 @@ class FitResult(Reported):
         if not self.frontier:
             raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
         figure, axes = empty(5, 3.9)  # small enough to be read on a phone
-        self._draw_frontier(axes)
-        legend_below(figure, axes, columns=2)
-        if path is not None:
-            with whole_file(Path(path)) as part:
-                figure.savefig(part, dpi=150)
-        return figure
-
-    def _draw_frontier(self, axes: Any) -> None:
         strengths = [point.strength for point in self.frontier]
         if self.frontier[0].shares:
             for style, name, at in (("-", "binding", 0), ("--", "binding, grounded", 2)):
@@ -97,12 +89,21 @@ class FitResult(Reported):
                 axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
+        legend_below(figure, axes, columns=2)
+        if path is not None:
+            with whole_file(Path(path)) as part:
+                figure.savefig(part, dpi=150)
+        return figure
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values, with a figure where something was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
-        sections = [self._trade(plots), self._strengths()] if self.frontier else []
-        sections += cosine_sections(self.alignment.metadata)
+        sections = cosine_sections(self.alignment.metadata)
+        if self.frontier:
+            caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
+            table = figures_table(figures({"results": self.results}), caption)
+            drawings = [drawn(self.plot(), "Binding and R@1 over strength.")] if plots else []
+            sections = [Section("What it gains and costs", (), drawings, [table]), self._strengths(), *sections]
         if self.advice:
             sections.append(Section("Advice", self.advice))
         known = self.alignment.metadata
@@ -153,12 +154,6 @@ class FitResult(Reported):
             f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there. "
             f"{self.alignment.metadata['verdict']}."
         )
-
-    def _trade(self, plots: bool) -> Section:
-        caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
-        drawings = [drawn(self.plot(), "Binding and R@1 over strength.")] if plots else []
-        table = figures_table(figures({"results": self.results}), caption)
-        return Section("What it gains and costs", (), drawings, [table])
 
     def _strengths(self) -> Section:
         """What other strengths do: the figures that select one."""
