@@ -267,7 +267,7 @@ def test_the_sample_is_what_the_page_reads(answers, tmp_path):
 
 def test_a_command_that_fails_says_so_itself(tmp_path):
     words = ["negatives", "none.csv", "out.csv", "--method", "swap", "--attributes", "red,a"]
-    with pytest.raises(ValueError, match=r"^There is no file none.csv"):
+    with pytest.raises(ValueError, match=r"^There is no none.csv"):
         Job([words], str, 1).run(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -47,6 +47,7 @@ def negatives(
         raise ValueError(need if method == "swap" else "--attributes goes with --method swap.")
     if method == "swap" and tagger is not None:
         raise ValueError("--tagger goes with the methods shuffle and parts.")
+    check_inputs(source)
     from labclip.negatives import Shuffler, Swapper, add, add_parts
 
     if method == "parts":
