@@ -12,7 +12,7 @@ from pathlib import Path
 import labclip
 from labclip.evaluation import Report
 from labclip.report import Page
-from labclip.report.drawing import BLUE, GREEN, GRID, ORANGE, PINK, SKY, SOFT, drawn, empty, legend_below
+from labclip.report.drawing import BLUE, GREEN, GRID, ORANGE, PINK, SKY, SOFT, as_svg, empty, legend_below
 
 DOCS = Path(__file__).parent
 CURVES = {
@@ -28,7 +28,7 @@ CURVES = {
 
 def first_figure(page: Page) -> bytes:
     """The first figure of a page, as SVG."""
-    return next(figure for section in page.sections for figure in section.figures).data
+    return as_svg(next(figure for section in page.sections for figure in section.figures).draw())
 
 
 def frontier() -> bytes:
@@ -38,7 +38,7 @@ def frontier() -> bytes:
         features = labclip.embed(
             labclip.LABCLIP.from_pretrained("scenes"), table, Path(scratch) / "features", progress=False
         )
-        return first_figure(labclip.fit(features, progress=False).page(plots=True))
+        return first_figure(labclip.fit(features, progress=False).page())
 
 
 def strength() -> bytes:
@@ -54,13 +54,13 @@ def strength() -> bytes:
     axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy, or recall")
     axes.grid(color=GRID, linewidth=0.6)
     legend_below(figure, axes, columns=2)
-    return drawn(figure, "").data
+    return as_svg(figure)
 
 
 def main() -> None:
     """Write the figures beside the pages."""
     report = Report.from_json(DOCS.parent / "benchmarks" / "results" / "scenes.json")
-    figures = {"fit": frontier(), "results": first_figure(report.page(plots=True)), "strength": strength()}
+    figures = {"fit": frontier(), "results": first_figure(report.page()), "strength": strength()}
     for name, data in figures.items():
         (DOCS / f"{name}.svg").write_bytes(data)
 

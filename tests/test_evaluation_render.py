@@ -127,7 +127,7 @@ def test_a_base_alone_has_no_gains_and_no_costs():
     assert "binding 1,200 0.250 0.500 [0.480, 0.520]" in text
     assert "difference" not in text
     assert "cost" not in text.split("Pass alignments=A to see what a matrix gains and what it costs.")[1]
-    assert not [section for section in alone.page(plots=True).sections if section.figures]
+    assert not [section for section in alone.page().sections if section.figures]
 
 
 def test_markdown_latex_and_page_have_the_same_cells():
@@ -138,11 +138,11 @@ def test_markdown_latex_and_page_have_the_same_cells():
     latex = found.to_latex()
     assert r"SugarCrepe, swap & 1,200 & 0.250 & 0.500 & 0.880 & +0.380 & [+0.350, +0.410] \\" in latex
     assert r"t2i\_r1 & 1,200 & 0.250 & 0.500 & 0.504 & no measurable difference & [$-$0.011, +0.020] \\" in latex
-    html = render(found.page(plots=True))
+    html = render(found.page())
     assert '<td class="good">+0.380 <small>better</small></td>' in html
     assert '<td class="bad">-0.020 <small>worse</small></td>' in html
     assert html.count("data:image/svg+xml;base64,") == 1
-    assert html == render(several().page(plots=True))
+    assert html == render(several().page())
 
 
 def test_chance_of_many_differences_is_told():
@@ -217,8 +217,8 @@ def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
     models = [ScoredItems(**base, controls={"blind": blind, "grounded": blind}),
               ScoredItems(**ours, controls={"blind": blind, "grounded": grounded})]  # fmt: skip
     found = report(result(*compare(models), compared("t2i_r1", NONE), of=benchmark(headline=("swap",))))
-    page = found.page(plots=True)
-    (table, _) = page.sections[1].tables
+    page = found.page()
+    (table, _) = page.sections[0].tables
     assert [row[0].value for row in table.rows] == ["swap", "swap_blind", "swap_grounded"]
     assert [list(row[1:5]) for row in table.rows] == [[40, 0.5, 0.5, 0.875], [40, 0.5, 0.5, 0.5], [40, 0.5, 0.5, 0.6]]
     assert "With the matrix it is 87.5%. Of +0.38 gained, +0.10 needs the image." in page.lead

@@ -1,7 +1,4 @@
-"""Figures of what was measured: each function returns a `matplotlib.figure.Figure`, no state is shared between them.
-
-`figure.savefig("probes.png")` writes one; `labclip.report.drawn(figure, alt)` gives the bytes for a page.
-"""
+"""Figures of what was measured: each function returns a `matplotlib.figure.Figure`, no state is shared between them."""
 
 from __future__ import annotations
 

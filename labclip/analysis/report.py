@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from labclip.analysis.verdict import MODELS, SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.report import Report, compared_table
 from labclip.evaluation.scores import Compared, Estimate
-from labclip.report import Page, Reported, Section, Table, drawn
+from labclip.report import Figure, Page, Reported, Section, Table
 from labclip.report.values import Value, gain_sentence, measured_by, percent, worded
 
 _SHOWN = 5  # most confused pairs in a table
@@ -87,9 +88,9 @@ class Diagnosis(Reported):
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
 
-    def page(self, *, plots: bool = False) -> Page:
+    def page(self) -> Page:
         """The whole report as values."""
-        sections = [] if self.repair is None else [_binding(self, self.repair, plots)]
+        sections = [] if self.repair is None else [_binding(self, self.repair)]
         if self.evaluated is not None:
             titles = [one.benchmark.title for one in self.evaluated.results]
             sections += [section for section in self.evaluated.page().sections if section.heading in titles]
@@ -98,7 +99,7 @@ class Diagnosis(Reported):
         if self.repair is not None and len(self.repair.models) > 1:
             sections.append(_costs(self.repair))
         sections += [_confusions(self)] if self.confused else []
-        sections += [_space(self, plots)] if self.gap or self.spectrum else []
+        sections += [_space(self)] if self.gap or self.spectrum else []
         measured = f"{self.data}: {self.scenes:,} {'scenes' if self.repair else 'images'}"
         measured += f", {self.combinations:,} combinations" if self.repair else ""
         facts = [
@@ -191,20 +192,17 @@ def _gain_and_cost(repaired: Repair, model: int) -> str:
     return f"{gain} {summary.cost_sentence(costs)}"
 
 
-def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
+def _binding(diagnosis: Diagnosis, repaired: Repair) -> Section:
     cosine = dict(zip(repaired.models, repaired.binding.estimates, strict=True))
     told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in diagnosis.probes.items()]
     told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
-    figures = []
-    if plots:
-        alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
-        figures = [drawn(drawing.binding(diagnosis.probes, cosine), alt)]
+    figure = Figure(partial(drawing.binding, diagnosis.probes, cosine), "Bars of accuracy; see the table.")
     if repaired.unseen_pairs is not None:
         pairs = zip(("base", "fitted matrix"), repaired.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
     rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
-    return Section("The verdict", (), figures, [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
+    return Section("The verdict", (), [figure], [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
 
 
 def _costs(repaired: Repair) -> Section:
@@ -232,7 +230,7 @@ def _confusions(diagnosis: Diagnosis) -> Section:
     return Section("What is confused", [text], tables=tables)
 
 
-def _space(diagnosis: Diagnosis, plots: bool) -> Section:
+def _space(diagnosis: Diagnosis) -> Section:
     """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
     tables, figures, measured = [], [], diagnosis.spectrum
     if diagnosis.permutations:
@@ -241,9 +239,8 @@ def _space(diagnosis: Diagnosis, plots: bool) -> Section:
             medians = (part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))
             rows.append([drawing.PERMUTED[kind], *medians])
         tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
-        if plots:
-            alt = "Histograms of the cosines; see the table."
-            figures.append(drawn(drawing.permutations(diagnosis.permutations), alt))
+        draw = partial(drawing.permutations, diagnosis.permutations)
+        figures.append(Figure(draw, "Histograms of the cosines; see the table."))
     if diagnosis.gap:
         columns = ["", "distance of the means", "linear separability"]
         rows = [[when, gap.distance, gap.separability] for when, gap in diagnosis.gap.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from labclip.evaluation.results import Result, write_csv
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import SIDES, Shown
 from labclip.files import read_json, whole_file
-from labclip.report import Figure, Reported, drawn, latex
+from labclip.report import Figure, Reported, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
     RECALL,
@@ -82,20 +83,18 @@ class Report(Reported):
         names = ", ".join(result.benchmark.name for result in self.results)
         return f"Report({names}; {self.base}: {', '.join(self.models)})"
 
-    def page(self, *, plots: bool = False) -> Page:
+    def page(self) -> Page:
         """The report as values: where there are several benchmarks a short table first, then each by itself."""
         several = len(self.results) > 1
         chosen = summary.headline(self.results) if several else summary.metrics(self.results[0])
-        sections = []
-        if plots and len(self.models) > 1:
-            sections.append(Section("Gains beside costs", figures=[self._figure(chosen)]))
-        if several:
-            sections.append(Section("In short", tables=self._tables(chosen)))
+        alt, caption = "Differences to the base by metric; see the tables.", "Differences to the base, 95% intervals."
+        figures = [Figure(partial(self._figure, chosen), alt, caption)] if len(self.models) > 1 else []
+        sections = [Section("In short", (), figures, self._tables(chosen))] if several else []
         for result in self.results:
             size, paper = f"{result.images:,} images, {result.captions:,} captions.", result.benchmark.paper
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
-            tables = self._tables(summary.metrics(result))
-            sections.append(Section(result.benchmark.title, tables=tables, notes=notes))
+            tables, shown = self._tables(summary.metrics(result)), () if several else figures
+            sections.append(Section(result.benchmark.title, (), shown, tables, notes))
         measured = {one.side for result in self.results for one in summary.metrics(result)}
         if lacking := [words for side, words in SIDES.items() if side not in measured]:
             note = f"Not measured: {' and '.join(lacking)}. Type `labclip evaluate --list` for benchmarks of it."
@@ -151,7 +150,7 @@ class Report(Reported):
         measured = measured_by(self.weights_sha256, self.versions, self.date)
         return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
 
-    def _figure(self, chosen: Sequence[Shown]) -> Figure:
+    def _figure(self, chosen: Sequence[Shown]) -> Any:
         """Metrics with one dot a model beside the base, hollow where the difference is not measurable.
 
         Of those that no model moves measurably the headline alone.
@@ -170,8 +169,7 @@ class Report(Reported):
         figure.axes[-1].set_xlabel("difference to the base; hollow: not measurable", fontsize=9)
         if len(models) > 1:
             legend_below(figure, figure.axes[0])
-        caption = "Differences to the base with 95% intervals, all on one scale."
-        return drawn(figure, "Differences to the base by metric; the tables have the figures.", caption)
+        return figure
 
     def to_latex(self, *others: Report, rows: str = "metrics", percent: bool = False) -> str:
         """The report's tables as LaTeX with booktabs, or one table for a paper.

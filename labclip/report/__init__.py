@@ -4,12 +4,12 @@ What a report says lives with whoever measured it; here is only how it looks. Fi
 `pip install "labclip[eval]"`.
 """
 
-from labclip.report.drawing import drawn
+from labclip.report.drawing import as_svg
 from labclip.report.reported import Reported, render
 from labclip.report.text import latex, markdown, markdown_table, terminal
 from labclip.report.values import Cell, Figure, Page, Section, Table, signed
 
 __all__ = [
     "Cell", "Figure", "Page", "Reported", "Section", "Table",
-    "drawn", "latex", "markdown", "markdown_table", "render", "signed", "terminal",
+    "as_svg", "latex", "markdown", "markdown_table", "render", "signed", "terminal",
 ]  # fmt: skip

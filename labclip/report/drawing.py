@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from labclip.packages import EVAL, require
-from labclip.report.values import Figure, line
+from labclip.report.values import line
 
 INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
 BLUE, ORANGE, GREEN, PINK, SKY = COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
@@ -48,9 +48,9 @@ def literal(text: str, most: int = 1000) -> str:
     return plain.replace("$", r"\$")
 
 
-def drawn(figure: Any, alt: str, caption: str = "") -> Figure:
-    """A `matplotlib.figure.Figure` for a page, with what it shows in words; the same figure gives the same bytes."""
+def as_svg(figure: Any) -> bytes:
+    """A `matplotlib.figure.Figure` as the bytes of an SVG file; the same figure gives the same bytes."""
     matplotlib, buffer = require("matplotlib", "Plots need matplotlib", EVAL), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Figure(buffer.getvalue(), alt, caption)
+    return buffer.getvalue()

@@ -11,6 +11,7 @@ from typing import Any
 from labclip._version import __version__
 from labclip.checks import printable
 from labclip.files import whole_file
+from labclip.report.drawing import as_svg
 from labclip.report.text import latex, markdown, terminal
 from labclip.report.values import Cell, Page, Table, pieces, shown
 
@@ -19,8 +20,8 @@ class Reported(ABC):
     """A result that can be shown. A subclass writes `page`, `to_json` and a `__repr__` of one line."""
 
     @abstractmethod
-    def page(self, *, plots: bool = False) -> Page:
-        """The whole report as values; `plots` also draws the figures, which needs matplotlib."""
+    def page(self) -> Page:
+        """The whole report as values."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class Reported(ABC):
             MissingPackageError: If matplotlib is missing.
         """
         with whole_file(Path(path)) as part:
-            part.write_bytes(render(self.page(plots=True)).encode())
+            part.write_bytes(render(self.page()).encode())
         return Path(path)
 
 
@@ -70,7 +71,7 @@ def render(page: Page) -> str:
         pieces=pieces,
         parts=_parts,
         shown=shown,
-        base64=lambda data: base64.b64encode(data).decode(),
+        svg=lambda figure: base64.b64encode(as_svg(figure.draw())).decode(),
         cell=lambda value: value if isinstance(value, Cell) else Cell(value),
     )
     template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

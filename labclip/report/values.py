@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from labclip.checks import printable
 
@@ -55,9 +55,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """The bytes of an SVG file; `drawn` makes them of a matplotlib figure."""
+    """A figure of an HTML page; text and Markdown leave it out, so that they need no matplotlib."""
 
-    data: bytes
+    draw: Callable[[], Any]  # gives a `matplotlib.figure.Figure`
     alt: str  # what it shows, for those who can't see it
     caption: str = ""  # stands below it
 

@@ -12,7 +12,7 @@ from labclip.alignment import Alignment
 from labclip.files import whole_file
 from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
-from labclip.report import Page, Reported, Section, Table, drawn
+from labclip.report import Figure, Page, Reported, Section, Table
 from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent
 from labclip.training.change import Change
@@ -95,15 +95,15 @@ class FitResult(Reported):
                 figure.savefig(part, dpi=150)
         return figure
 
-    def page(self, *, plots: bool = False) -> Page:
+    def page(self) -> Page:
         """The whole report as values, with a figure where something was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
         sections = cosine_sections(self.alignment.metadata)
         if self.frontier:
             caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
             table = figures_table(figures({"results": self.results}), caption)
-            drawings = [drawn(self.plot(), "Binding and R@1 over strength.")] if plots else []
-            sections = [Section("What it gains and costs", (), drawings, [table]), self._strengths(), *sections]
+            figure = Figure(self.plot, "Binding and R@1 over strength.")
+            sections = [Section("What it gains and costs", (), [figure], [table]), self._strengths(), *sections]
         if self.advice:
             sections.append(Section("Advice", self.advice))
         known = self.alignment.metadata
