@@ -178,7 +178,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
     assert values["verdict"]["code"] == "alignment"
     assert values["binding"]["models"]["fitted"]["value"] == found.repair.binding.estimates[1].value
     html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count("<img ") == 5
+    assert html.count("<img ") == 2
     assert not re.search(r"(src|href)=\"(?!data:|#)", html)
     for text in (str(found), html):
         assert f"{values['probes']['image']['accuracy']['value']:.3f}" in text
