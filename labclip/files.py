@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_c
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
 """The record of a feature folder, and of one that is not finished."""
+
+_PART = ".labclip-"
 
 
 def path_of(path: str | Path) -> Any:
@@ -105,7 +107,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield path
         return
     target = Path(os.path.realpath(path))  # a link stays one
-    part = target.with_name(f".labclip-{target.name}")  # what a kill leaves of it, the next try overwrites
+    part = target.with_name(f"{_PART}{os.getpid()}-{target.name}")  # another process may write the same file
     try:
         yield part
         with part.open("r+b") as file:
@@ -117,6 +119,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, names: Container[str]) -> None:
+    """Remove what `whole_file` left of files of a folder where its process was killed; one that lives then fails."""
+    for part in folder.glob(f"{_PART}*-*"):
+        if part.name.removeprefix(_PART).partition("-")[2] in names:
+            part.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, *, needs: int = 0) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import stat
 import struct
 
@@ -12,6 +13,7 @@ from folders import contents
 from safetensors.torch import load_file, save_file
 
 from labclip import Alignment, Base
+from labclip.files import remove_parts, whole_file
 from labclip.io.folder import (
     CARD,
     CONFIG,
@@ -226,3 +228,18 @@ def test_metadata_that_cannot_be_saved_leaves_everything_as_it_was(tmp_path, met
             full(metadata=metadata).save_pretrained(folder)
     assert contents(tmp_path / "there") == before
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_of_two_processes_that_write_one_file_each_writes_it_whole(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    with whole_file(path) as mine:
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        with whole_file(path) as other:
+            mine.write_text("mine")
+            other.write_text("the other's")
+        assert path.read_text() == "the other's"
+    assert path.read_text() == "mine"
+    for name in ("report.html", "a report.html"):  # as a kill leaves them
+        (tmp_path / mine.name.replace("report.html", name)).touch()
+    remove_parts(tmp_path, {"report.html"})
+    assert sorted(os.listdir(tmp_path)) == [mine.name.replace("report.html", "a report.html"), "report.html"]

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from labclip._version import __version__
 from labclip.base import Base
 from labclip.data.items import Kind
-from labclip.files import MANIFEST, UNFINISHED, check_feature_folder, read_json_object, sha256_of, whole_file
+from labclip.files import (
+    MANIFEST,
+    UNFINISHED,
+    check_feature_folder,
+    read_json_object,
+    remove_parts,
+    sha256_of,
+    whole_file,
+)
 
 FORMAT_VERSION = 2
 FIELDS = {
@@ -109,6 +117,7 @@ class Writer:
         So is the manifest: a folder without one counts as unfinished.
         """
         sizes = self.values["sizes"]
+        remove_parts(self._folder, {MANIFEST})  # of a run that was killed where it wrote it
         (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in (*FIELDS, *LINES):
             if name not in sizes:

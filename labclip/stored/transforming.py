@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from labclip.alignment import Alignment, align
 from labclip.base import Base, described_mark
-from labclip.files import MANIFEST, path_of, read_json_object, whole_file
+from labclip.files import MANIFEST, path_of, read_json_object, remove_parts, whole_file
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
@@ -235,6 +235,10 @@ def _done_before(
     done = {shard.name: records[shard.name] for shard in shards if found and _is_done(shard, records.get(shard.name))}
     for name in files.keys() - done.keys() if is_folder else ():
         files[name].unlink(missing_ok=True)
+    if isinstance(target, Path):
+        parts = [path, *(shard.target for shard in shards)]
+        for folder in {part.parent for part in parts}:
+            remove_parts(folder, {part.name for part in parts})
     return done
 
 
