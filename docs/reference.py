@@ -48,7 +48,7 @@ def read(path):
     return json.loads((ROOT / path).read_text(encoding="utf-8"))
 
 
-NUMBER = re.compile(r"([-+]?[\d.,]+(%|x|[\u00a0 ]?(s|GB|MB))?( [±→] [\d.]+)?( of [\d,]+| \[.*\])?)?")
+NUMBER = re.compile(r"([-+]?[\d.,]+(%|x|[\u00a0 ]?(s|GB|MB))?(±[\d.]+)?( of [\d,]+| \[.*\])?)?")
 
 
 def table(columns, rows):
@@ -242,7 +242,7 @@ def allowance():
 
 
 def _with_error(mean, error):
-    return f"{mean:.3f}" if not error else f"{mean:.3f} ± {error:.3f}"
+    return f"{mean:.3f}" if not error else f"{mean:.3f}±{error:.3f}"
 
 
 def shuffling():

@@ -171,7 +171,7 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
 
     Example:
         >>> import numpy as np
-        >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # a rotation by 90 degrees
+        >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # 90 degrees
         >>> round(found.rotation), found.distance, round(found.change_rank, 6)
         (90, 2.0, 2.0)
     """

@@ -53,7 +53,8 @@ class Benchmark:
         ...     scenes, items = sample(n, seed=7), Items(sources)
         ...     for number in range(n):
         ...         image = sources.image_in_memory(scenes.images[number], f"scene {number}")
-        ...         items.add(image, (scenes.captions[number], scenes.swapped_captions[number]), f"scene {number}")
+        ...         captions = scenes.captions[number], scenes.swapped_captions[number]
+        ...         items.add(image, captions, f"scene {number}")
         ...     return sources.task(*items.question("colours"))
         >>> mine = Benchmark("mine", "My scenes", "binding", read)
         >>> report = evaluate("scenes", mine, options={"n": 40}, cache=None, progress=False)

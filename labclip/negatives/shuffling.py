@@ -54,7 +54,8 @@ def shuffle(
     full stop.
 
     >>> def tagger(words):
-    ...     return ["NN" if word in ("cube", "sphere") else "JJ" if word in ("red", "blue") else "X" for word in words]
+    ...     tags = {"cube": "NN", "sphere": "NN", "red": "JJ", "blue": "JJ"}
+    ...     return [tags.get(word, "X") for word in words]
     >>> shuffle(["A red cube.", "A red cube and a blue sphere."], tagger=tagger)
     [None, 'a blue cube and a red sphere']
     >>> shuffle(["A red cube and a blue sphere."], k=2, tagger=tagger)

@@ -48,7 +48,7 @@ def finetune(
         >>> scenes = labclip.scenes.sample(8)
         >>> images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2) / 255
         >>> tuned = labclip.training.finetune(
-        ...     model, images, scenes.captions, scenes.swapped_captions, epochs=1, batch_size=4, progress=False
+        ...     model, images, scenes.captions, scenes.swapped_captions, epochs=1, batch_size=4
         ... )
         >>> type(tuned).__name__
         'CLIP'
