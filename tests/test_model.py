@@ -364,7 +364,7 @@ def bare(**options):
 ROWS = torch.ones(2, models.DIM)
 LONG = {"tokenizer": open_clip.get_tokenizer("ViT-B-32")}
 FEATURES = r"Pass floating-point tensors .* as encode_image and encode_text give"
-IMAGE = r". Pass a PIL image.*fromarray.*model.preprocess"
+IMAGE = r". Pass a PIL image.*model.preprocess"
 REFUSED = [
     (lambda: wrap("clip", Alignment.identity(8)), r"dim 8 but this CLIP embeds in 16.*list_pretrained"),
     (lambda: wrap("clip", base=owned(True)), "Create it with force_quick_gelu=True"),
