@@ -29,8 +29,7 @@ floors: $(FLOORS)/.dev  ## the tests with the lowest versions that pyproject.tom
 	$(FLOORS)/bin/python -m pytest -n auto
 
 libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
-	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py tests/test_examples.py
-	$(OTHERS)/bin/python -m pytest -m "ray or libraries" tests/test_stored.py tests/test_features_ray.py
+	$(OTHERS)/bin/python -m pytest -m "ray or libraries" $(patsubst %,tests/test_%.py,libraries examples stored features_ray)
 
 browser: $(PAGE)/.dev  ## the page of `labclip app` in chromium, which it looks for in CHROMIUM or /usr/bin/chromium
 	$(PAGE)/bin/python -m pytest -m browser tests/test_app_browser.py
