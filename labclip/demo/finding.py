@@ -13,9 +13,9 @@ from torch import Tensor
 from labclip.analysis.probes import probe
 from labclip.analysis.scenes import labels_of
 from labclip.data.scene_files import labelled_scenes
-from labclip.evaluation.benchmarks.scenes import read
+from labclip.evaluation.benchmarks.scenes import read, swapped_items
 from labclip.evaluation.scores import compare
-from labclip.evaluation.sources import Items, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import TOP, Choice, Search, Task, score
 from labclip.features.cache import encode
 from labclip.model import LABCLIP
@@ -127,7 +127,7 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     """
     model = LABCLIP.from_pretrained("scenes") if model is None else model
     sources = Sources(None)
-    three = _three(sources, n, seed)
+    three = swapped_items(sources, labelled_scenes(n, seed=seed, **_KINDS["binding_three"]))
     task = read(sources, n=n, seed=seed)
     task = replace(task, questions=[*task.questions, *three.question("binding_three")])
     images, texts = encode(model, task.images, task.captions, progress=progress)
@@ -143,14 +143,6 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     results = values | {"chance": chance, "probes": read_out, "n": n, "seed": seed}
     by_model = dict(zip(MODELS, task.read_by(texts, [model.alignment]), strict=True))
     return Demo(results, _examples(model, task, images, by_model, n, seed), _search(task, images, by_model, n, seed))
-
-
-def _three(sources: Sources, n: int, seed: int) -> Items:
-    """`binding_three`: scenes of three objects, two of whose colours are swapped."""
-    scenes, items = labelled_scenes(n, seed=seed, **_KINDS["binding_three"]), Items(sources)
-    for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
-        items.add(sources.add(image), captions, image.name)
-    return items
 
 
 def _examples(

@@ -38,12 +38,9 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     questions: list[Question] = []
     for split, ending in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
-        rows = [sources.add(image) for image in scenes.images]
-        items = Items(sources)
-        for row, image, *captions in zip(rows, scenes.images, scenes.captions, scenes.swapped, strict=True):
-            items.add(row, captions, image.name)
+        items = swapped_items(sources, scenes)
         questions += items.question(f"binding{ending}")
-        questions += _parts(sources, scenes, rows, seed, ending)
+        questions += _parts(sources, scenes, items.image, seed, ending)
     gallery_of = sample(n, seed=seed, split="all")
     names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
     shown = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
@@ -52,7 +49,15 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     return sources.task(*questions, _one_object(sources, n, seed))
 
 
-def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int | None], seed: int, ending: str) -> list[Choice]:
+def swapped_items(sources: Sources, scenes: LabelledScenes) -> Items:
+    """The caption of each scene against the one with colours swapped."""
+    items = Items(sources)
+    for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
+        items.add(sources.add(image), captions, image.name)
+    return items
+
+
+def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int], seed: int, ending: str) -> list[Choice]:
     """Each object alone against what is wrong; of unseen pairs only their own objects."""
     rng, items = np.random.default_rng([seed, 0xF011]), Items(sources)
     names = [f"{name}{ending}" for name in ("part_swap", "part_foil", "half_truth", "whole_truth")]
