@@ -8,7 +8,7 @@ PAGE   := .venv-browser
 FLOORS := .venv-floors
 WHEEL  := .venv-wheel
 # Python compiles a module when it is first imported: of torch and transformers most never are.
-INSTALL = $(BIN)/python -m pip install --quiet --no-compile
+INSTALL := install --quiet --no-compile
 
 .PHONY: demo test slow lowest floors libraries browser check format lint types docs bench results weights push wheel clean
 
@@ -73,7 +73,7 @@ wheel: $(VENV)/.dev  ## sdist and wheel, checked; the wheel in an environment of
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m venv --clear --without-pip $(WHEEL)
-	$(INSTALL) --python $(WHEEL)/bin/python dist/*.whl
+	$(BIN)/python -m pip --python $(WHEEL)/bin/python $(INSTALL) dist/*.whl
 	$(BIN)/python -m pytest -m wheel
 
 $(VENV)/.pip:
@@ -82,16 +82,16 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
-	$(INSTALL) --editable .
+	$(BIN)/python -m pip $(INSTALL) --editable .
 	@touch $@
 
 # Groups need the pip of the first step.
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml
-	$(INSTALL) --editable . --group dev
+	$(BIN)/python -m pip $(INSTALL) --editable . --group dev
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.docs: $(VENV)/.dev pyproject.toml
-	$(INSTALL) --group docs
+	$(BIN)/python -m pip $(INSTALL) --group docs
 	@touch $@
 
 # An environment on top of $(VENV): what is installed in it comes first, the rest is not installed again.
@@ -99,7 +99,7 @@ define on_top
 	$(BIN)/python -m venv --without-pip $(1)
 	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> $$($(1)/bin/python -c "import site; print(site.getsitepackages()[0])")/below.pth
-	$(INSTALL) --python $(1)/bin/python $(2)
+	$(BIN)/python -m pip --python $(1)/bin/python $(INSTALL) $(2)
 	@touch $(1)/.dev
 endef
 
