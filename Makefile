@@ -7,7 +7,8 @@ OTHERS := .venv-libraries
 PAGE   := .venv-browser
 FLOORS := .venv-floors
 WHEEL  := .venv-wheel
-# Python compiles a module when it is first imported: of torch and transformers most never are.
+# Python compiles a module when it is first imported, and is to keep that: of torch and transformers most never are.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := install --quiet --no-compile
 
 .PHONY: demo test slow lowest floors libraries browser check format lint types docs bench results weights push wheel clean
