@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="IN", type=options.FILE)
 @click.argument("out", type=options.FILE)
 @options.choice("--method", ["swap", "shuffle", "parts"], "How to make them.", required=True)
-@options.text("--attributes", "WORDS", "For swap: words with commas between, opposites as left/right; or a file.")
+@options.text("--attributes", "WORDS", "For swap: words separated by commas, opposites as left/right; or a file.")
 @options.number("--k", int, "Negatives per caption.", default=1)
-@options.number("--seed", options.SEED, "Seed of the choice.", default=0)
+@options.number("--seed", options.SEED, "Seed of the random choices.", default=0)
 @options.column
 @options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as in embed]")
 @options.text("--tagger", "NAME", "For shuffle and parts: hanta or spacy. [default: hanta]")

@@ -41,8 +41,8 @@ _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "o
                 default="wrong")  # fmt: skip
 @options.path("--markdown", "FILE", "Write the tables as Markdown.")
 @options.path("--latex", "FILE", "Write the tables as LaTeX.")
-@options.choice("--rows", ["metrics", "models"], "In LaTeX: every table, or one of models. [default: by the models]")
-@options.flag("--percent", "Percent in the table of models.")
+@options.choice("--rows", ["metrics", "models"], "Rows of the LaTeX tables. [default: models if there are several]")
+@options.flag("--percent", "Percent, in one table of models.")
 @options.path("--out", "FILE.html", "Write a self-contained page.")
 @options.path("--items", "FILE.csv", "Write every item and its answers.")
 @options.flag("--force", "Overwrite files of these names.")
