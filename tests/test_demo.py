@@ -60,8 +60,8 @@ def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
 
 def test_the_report_says_it_all(run):
     text = str(run)
-    for key, label in finding.ROWS.items():
-        line = next(line for line in text.splitlines() if line.startswith(label))
+    for key, (label, of) in finding.ROWS.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"{label} ({of})"))
         assert f"{run.results['base'][key]:.3f}" in line
         assert f"{run.results['labclip'][key]:.3f}" in line
     flat = " ".join(text.split())

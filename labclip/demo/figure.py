@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from labclip.demo.finding import MODELS, Demo, Example
+from labclip.demo.finding import MODELS, ROWS, Demo, Example
 from labclip.scenes.vocabulary import COLOURS
 
 _SCALE = 2  # drawn at twice the size; the wide form is reduced, so that lines and corners are smooth
@@ -33,15 +33,9 @@ _HEADINGS = {
     "binding_heldout": "At least one colour-shape pair was not in the fit",
     "binding_three": "Three objects: all training showed two",
 }
-_LABELS = (
-    ("binding", "binding, seen pairs", "right against swapped"),
-    ("binding_heldout", "unseen pairs", "right against swapped"),
-    ("binding_three", "three objects", "right against swapped"),
-    ("t2i_r1", "image search", "by sentence, R@1"),
-    ("tags_t2i_r1", "image search", "by tags, R@1"),
-    ("one_object_acc1", "one object", "zero-shot, 120 classes"),
-    ("", "linear probes", "colour of each shape"),
-)
+_LABELS = {key: words for key, words in ROWS.items() if not key.startswith("search")} | {
+    "": ("linear probes", "colour of each shape")
+}
 
 
 def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) -> Path:
@@ -218,7 +212,7 @@ def _search(
 def _metrics(canvas: _Canvas, x: float, y: float, full: float, columns: int, found: dict[str, Any]) -> float:
     """A pair of bars for each metric, and the probes; returns the baseline of the text below."""
     width = (full - (columns - 1) * _GAP) / columns
-    for number, (key, label, of) in enumerate(_LABELS):
+    for number, (key, (label, of)) in enumerate(_LABELS.items()):
         left, top = x + number % columns * (width + _GAP), y + number // columns * 152
         canvas.text(left, top + 18, label, 19, bold=0.8)
         canvas.text(left, top + 40, of, 15, "soft")

@@ -27,15 +27,17 @@ from labclip.scenes.world import draw_scenes
 EXAMPLES = 3  # scenes of each kind
 MODELS = {"base": "CLIP", "labclip": "LABCLIP"}
 ROWS = {
-    "binding": "right against swapped caption, seen pairs",
-    "binding_heldout": "right against swapped caption, unseen pairs",
-    "binding_three": "right against swapped caption, three objects",
-    "t2i_r1": "image search by sentence (R@1)",
-    "tags_t2i_r1": "image search by tags (R@1; no binding)",
-    "search_map": "search with one object (mean average precision)",
-    "search_confused5": "confused among its top five (lower is better)",
-    "one_object_acc1": "zero-shot accuracy, one object of 120",
+    "binding": ("binding, seen pairs", "right against swapped"),
+    "binding_heldout": ("unseen pairs", "right against swapped"),
+    "binding_three": ("three objects", "right against swapped"),
+    "t2i_r1": ("image search", "by sentence, R@1"),
+    "tags_t2i_r1": ("image search", "by tags, R@1"),
+    "search_map": ("search with one object", "mean average precision"),
+    "search_confused5": ("confused among its top five", "lower is better"),
+    "one_object_acc1": ("one object", "zero-shot, 120 classes"),
 }
+"""What each metric is called, and what it is of."""
+
 # Whether a scene with three objects or an unseen pair, by the metric that it is an item of.
 _KINDS: dict[str, dict[str, Any]] = {
     "binding": {"split": "seen"},
@@ -84,7 +86,8 @@ class Demo:
     def __str__(self) -> str:
         found, probes, search = self.results, self.results["probes"], self.search
         measured: list[list[Value]] = [
-            [label, *(found[side][key] for side in (*MODELS, "chance"))] for key, label in ROWS.items()
+            ["{} ({})".format(*words), *(found[side][key] for side in (*MODELS, "chance"))]
+            for key, words in ROWS.items()
         ]
         cosines: list[list[Value]] = []
         for one in self.examples[: 2 * EXAMPLES + 1]:
