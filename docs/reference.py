@@ -82,13 +82,13 @@ def schema():
         for name, one in part["properties"].items():
             kind = one.get("type", f"the number {one['const']}" if "const" in one else "string or null")
             kind = kind if isinstance(kind, str) else " or ".join(kind)
-            required = "yes" if name in part.get("required", ()) else "no"
-            rows.append((f"`{prefix}{name}`", kind, required, one["description"]))
+            optional = "" if name in part.get("required", ()) else ", optional"
+            rows.append((f"`{prefix}{name}`", kind + optional, one["description"]))
             if "properties" in one:
                 add(f"{name}.", one)
 
     add("", read("docs/alignment-folder.schema.json"))
-    return table(("key", "type", "required", "meaning"), rows)
+    return table(("key", "type", "meaning"), rows)
 
 
 def scored():
