@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
 
+import commands
 import pytest
 import torch
-from click.testing import CliRunner
 from close import UNIT
 from packed import png, zipped
 from PIL import Image
@@ -377,8 +377,7 @@ def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
     page = SimpleNamespace(serve=lambda *given, **named: served.append((given[1:], named)))
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "labclip.app.page", page)
-    shown = CliRunner().invoke(main, ["app", "--alignment", "mine", "--port", "7999", "--host", "0.0.0.0"])
-    assert shown.exit_code == 0, shown.output
+    shown = commands.run("app", "--alignment", "mine", "--port", "7999", "--host", "0.0.0.0")
     (((typed, other), named),) = served
     assert (typed, other) == (["--model", "scenes"], ["--alignment", str(tmp_path / "mine")])
     assert (named["name"], named["port"], named["share"]) == ("scenes with mine", 7999, False)
@@ -387,9 +386,8 @@ def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
 
 def test_without_gradio_the_command_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    shown = CliRunner().invoke(main, ["app"])
-    assert shown.exit_code == 2
-    assert shown.stderr.endswith('Error: The page needs gradio. Type: pip install "labclip[app]"\n')
+    said = commands.run("app", code=2).stderr
+    assert said.endswith('Error: The page needs gradio. Type: pip install "labclip[app]"\n')
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
