@@ -167,10 +167,11 @@ class FitResult(Reported):
         ]  # fmt: skip
         parts = ("parts", "parts grounded") if self.frontier[0].parts else ()
         caption = (
-            f"Held-out data; grounded is preferred by more than the mean image prefers it. The last four columns "
-            f"select: of the strengths that are kept (at most {percent(1 - keep)}% of R@1 lost, smoothed, on the set "
-            f"that loses most; divergence at most {most_divergence(keep):.2f}, or any where R@1 rises) one that binds "
-            f"most, grounded and smoothed{'; smoothed is the mean over captions and parts' if parts else ''}."
+            f"Held-out data; grounded: preferred by more than the mean image prefers it. The last four columns select. "
+            f"A strength is kept if it loses at most {percent(1 - keep)}% of R@1 (smoothed, on the dataset where the loss "
+            f"is largest), at a divergence of at most {most_divergence(keep):.2f}, or any if R@1 rises. Of those kept, one "
+            f"near the best smoothed grounded binding is taken"
+            f"{'; it is the mean over captions and parts' if parts else ''}."
         )
         heads = ("strength", "binding", "grounded", *parts, "t2i R@1", "i2t R@1", "smoothed", "R@1 lost", "divergence")
         return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
