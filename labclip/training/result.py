@@ -168,9 +168,9 @@ class FitResult(Reported):
         parts = ("parts", "parts grounded") if self.frontier[0].parts else ()
         caption = (
             f"Held-out data; grounded: preferred by more than the mean image prefers it. The last four columns select. "
-            f"A strength is kept if it loses at most {percent(1 - keep)}% of R@1 (smoothed, on the dataset where the loss "
-            f"is largest), at a divergence of at most {most_divergence(keep):.2f}, or any if R@1 rises. Of those kept, one "
-            f"near the best smoothed grounded binding is taken"
+            f"A strength is kept if it loses at most {percent(1 - keep)}% of R@1 (smoothed, on the dataset where the "
+            f"loss is largest), at a divergence of at most {most_divergence(keep):.2f}, or any if R@1 rises. Of those "
+            f"kept, one near the best smoothed grounded binding is taken"
             f"{'; it is the mean over captions and parts' if parts else ''}."
         )
         heads = ("strength", "binding", "grounded", *parts, "t2i R@1", "i2t R@1", "smoothed", "R@1 lost", "divergence")
