@@ -110,6 +110,13 @@ def test_sizes_are_those_of_the_files():
     assert f"{others} other words" in (ROOT / "weights" / "scenes" / "README.md").read_text()
 
 
+def test_tables_of_the_embedded_model_are_those_of_its_card():
+    page, card = ((ROOT / name).read_text() for name in ("docs/embedded-model.md", "weights/scenes/README.md"))
+    rows = [line for line in page.split("tables -->")[1].splitlines() if line.startswith("| ")]
+    assert len(rows) > 30
+    assert set(rows) <= set(card.splitlines())
+
+
 def test_readme_is_short_and_shows_code_early():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 120
