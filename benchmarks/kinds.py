@@ -9,6 +9,7 @@ photos are held out of each fit to measure on and 200 to select on. It is left o
 
     1 : 2 : 1   each caption once, each part twice, each list of keywords once
     parts       the phrase beats its wrong one; of photos by what the image adds, as captions do
+    whole truth both objects beat one of them alone
     search      mAP of phrases that three photos have
 """
 
@@ -30,7 +31,7 @@ from labclip.training.rows import read_data
 MIXTURES = ((1, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 4, 0), (1, 1, 1), (1, 1, 2))
 METRICS = {
     "captions": "binding", "unseen pairs": "binding_heldout", "parts": "part_swap",
-    "parts, unseen": "part_swap_heldout", "search": "search_map", "R@1": "t2i_r1", "R@1 of keywords": "tags_t2i_r1",
+    "parts, unseen": "part_swap_heldout", "whole truth": "whole_truth", "search": "search_map", "R@1": "t2i_r1", "R@1 of keywords": "tags_t2i_r1",
 }  # fmt: skip
 
 

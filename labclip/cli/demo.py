@@ -52,10 +52,12 @@ def sample(folder: Path, n: int, seed: int) -> None:
     from labclip import scenes
 
     table = scenes.sample(n, seed=seed).save(folder)
+    test = f"{folder}-test"  # a matrix is measured on scenes that its fit did not see
     show(
         f"{table}: {n:,} images, each with a caption and a negative. Type next:\n"
         f"  labclip fit {table} my-alignment --model scenes\n"
-        f"  labclip evaluate csv --model scenes --alignment my-alignment --data {table}"
+        f"  labclip sample {test} --seed {seed + 1}\n"
+        f"  labclip evaluate csv --model scenes --alignment my-alignment --data {test}/captions.csv"
     )
 
 
