@@ -31,7 +31,8 @@ from labclip.training.rows import read_data
 MIXTURES = ((1, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 4, 0), (1, 1, 1), (1, 1, 2))
 METRICS = {
     "captions": "binding", "unseen pairs": "binding_heldout", "parts": "part_swap",
-    "parts, unseen": "part_swap_heldout", "whole truth": "whole_truth", "search": "search_map", "R@1": "t2i_r1", "R@1 of keywords": "tags_t2i_r1",
+    "parts, unseen": "part_swap_heldout", "whole truth": "whole_truth", "search": "search_map", "R@1": "t2i_r1",
+    "R@1 of keywords": "tags_t2i_r1",
 }  # fmt: skip
 
 
