@@ -199,8 +199,9 @@ def grounded():
     rows = []
     for world, recipes in read("benchmarks/grounded.json")["tables"].items():
         for name, found in recipes.items():
-            rows.append([f"`{world}`", name, *("" if one is None else f"{one:.3f}" for one in found.values())])
-    return table(("photos", "recipe", *found), rows)
+            shown = {key: value for key, value in found.items() if key != "strength"}
+            rows.append([f"`{world}`", name, *("" if one is None else f"{one:.3f}" for one in shown.values())])
+    return table(("photos", "recipe", *shown), rows)
 
 
 def kinds():
