@@ -146,7 +146,9 @@ def visit(chromium, address):
 
 
 def left_in(folder, place="*"):
-    return [path for path in folder.glob(f"labclip-app-*/{place}/**/*") if path.is_file()]
+    """Files of the page's folders; walk goes on where a folder is removed meanwhile."""
+    walks = (os.walk(one) for one in folder.glob(f"labclip-app-*/{place}"))
+    return [Path(root, name) for walk in walks for root, _, names in walk for name in names]
 
 
 def wait_until_gone(files):
