@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield path
         return
     target = Path(os.path.realpath(path))  # a link stays one
-    part = target.with_name(f"{_PART}{os.getpid()}-{target.name}")  # another process may write the same file
+    # Another thread or process may write the same file; a thread's number is no other one's on a machine.
+    part = target.with_name(f"{_PART}{threading.get_native_id()}-{target.name}")
     try:
         yield part
         with part.open("r+b") as file:

@@ -6,6 +6,7 @@ import math
 import os
 import stat
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -230,13 +231,17 @@ def test_metadata_that_cannot_be_saved_leaves_everything_as_it_was(tmp_path, met
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_of_two_processes_that_write_one_file_each_writes_it_whole(tmp_path, monkeypatch):
+def test_of_two_that_write_one_file_each_writes_it_whole(tmp_path):
     path = tmp_path / "report.html"
-    with whole_file(path) as mine:
-        monkeypatch.setattr(os, "getpid", lambda: 0)
+
+    def write():
         with whole_file(path) as other:
-            mine.write_text("mine")
             other.write_text("the other's")
+
+    with whole_file(path) as mine:
+        mine.write_text("mine")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write).result()
         assert path.read_text() == "the other's"
     assert path.read_text() == "mine"
     for name in ("report.html", "a report.html"):  # as a kill leaves them
