@@ -45,15 +45,16 @@ def answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[Score
     found = []
     for by_model in scores:
         first, of = by_model[0], dict(zip(models, by_model, strict=True))
-        for row in range(len(first.correct) if first.asked is not None else 0):
-            assert first.asked is not None
+        if (asked := first.asked) is None:
+            continue
+        for row in range(len(first.correct)):
             margins = {model: math.nan if one.margin is None else float(one.margin[row]) for model, one in of.items()}
             found.append(
                 Answer(
-                    location=first.asked.locations[row] if first.asked.locations else "",
+                    location=asked.locations[row] if asked.locations else "",
                     metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
-                    images=tuple(image_name(int(image)) for image in first.asked.images[row] if image >= 0),
-                    captions=tuple(caption(int(text)) for text in first.asked.captions[row] if text >= 0),
+                    images=tuple(image_name(int(image)) for image in asked.images[row] if image >= 0),
+                    captions=tuple(caption(int(text)) for text in asked.captions[row] if text >= 0),
                     right={model: bool(one.correct[row] == 1) for model, one in of.items()},
                     margin=margins,
                 )
