@@ -489,3 +489,4 @@ def test_a_server_that_is_ended(chromium, tmp_path):
 
 def test_uploads_are_removed(uploads):
     wait_until_gone(lambda: uploads)
+    assert not any(path.exists() for path in uploads)
