@@ -46,7 +46,7 @@ def median(page, place, field, captions, button=""):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--screenshot", type=Path, help="Of the tab Compare, as a PNG file.")
+    parser.add_argument("--screenshot", type=Path, help="Of the tab Compare, as a PNG file; NAME-narrow too.")
     parser.add_argument("--port", type=int, default=7899)
     given = parser.parse_args()
     command = [sys.executable, "-m", "labclip", "app", "--port", str(given.port)]
@@ -63,6 +63,12 @@ def main():
         page.wait_for_timeout(1000)
         if given.screenshot:
             page.screenshot(path=given.screenshot)
+            phone = browser.new_page(viewport={"width": 390, "height": 844}, device_scale_factor=2)
+            phone.goto(address)
+            phone.wait_for_selector("#compared li")
+            phone.wait_for_timeout(1000)
+            phone.screenshot(path=given.screenshot.with_stem(f"{given.screenshot.stem}-narrow"))
+            phone.close()
         found["caption"] = median(page, "#compared", "textarea", CAPTIONS)
         page.get_by_role("tab", name="Search").click()
         page.wait_for_selector("#found li")
