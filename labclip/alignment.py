@@ -311,10 +311,10 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
         array([ 0.894, -0.447])
     """
     kind = torch.Tensor if isinstance(parts, torch.Tensor) else np.ndarray
-    for one in (parts,) if without is None else (parts, without):
-        if not isinstance(one, kind) or not is_floating(one) or one.ndim < 2 or one.shape[-1] != parts.shape[-1]:
+    for rows in (parts,) if without is None else (parts, without):
+        if not isinstance(rows, kind) or not is_floating(rows) or rows.ndim < 2 or rows.shape[-1] != parts.shape[-1]:
             raise ValueError(
-                f"The embeddings are {described(one)}. Pass tensors, or NumPy arrays, of floats, [k, dim], of one "
+                f"The embeddings are {described(rows)}. Pass tensors, or NumPy arrays, of floats, [k, dim], of one "
                 f"model; for captions call model.encode_query."
             )
     if isinstance(parts, np.ndarray):

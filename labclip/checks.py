@@ -78,4 +78,4 @@ def printable(text: str) -> str:
     '\\x1b[31mred.png'
     """
     whole = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), whole)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), whole)

@@ -132,7 +132,7 @@ def remove_parts(folder: Path, names: Container[str]) -> None:
 
 def check_folder(folder: Path, *, needs: int = 0) -> None:
     """Refuse a folder that is a file or has less than `needs` bytes free, ValueError, or can't be written, OSError."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{there} is a file. Pass the path of a folder.")
     with tempfile.TemporaryFile(dir=there):

@@ -68,7 +68,7 @@ def choice_margins(
         and *grounded*, with the image less that mean; none of them normalised again. float32 [n] each; infinite where
         there is no other option.
     """
-    found = torch.full((1 if total is None else 3, len(image)), torch.inf)
+    least = torch.full((1 if total is None else 3, len(image)), torch.inf)
     for part in _parts(len(image), 4096):
         shown, text = images[image[part]], texts[options[part, 0]]
         # Not a matrix product: equal captions must come out equal.
@@ -82,9 +82,9 @@ def choice_margins(
             if total is not None and own_total is not None:
                 ahead = own_total - (total * text).sum(-1)
                 margins = torch.stack([margin, ahead - margin, len(images) * margin - ahead])
-            found[:, part] = torch.minimum(found[:, part], margins.masked_fill_(other < 0, torch.inf))
-    found[1:] /= len(images) - 1
-    return list(found)
+            least[:, part] = torch.minimum(least[:, part], margins.masked_fill_(other < 0, torch.inf))
+    least[1:] /= len(images) - 1
+    return list(least)
 
 
 def total_of(images: Tensor) -> Tensor | None:
@@ -211,14 +211,14 @@ def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: boo
         Ranks, int64 [n]: accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the
         own. Then the cosine of the own class minus that of the nearest wrong one, float32 [n].
     """
-    found, margins = [], []
+    ranks, margins = [], []
     for part in _parts(len(images)):
         cosine, mine = images[part] @ classes.T, label[part, None]
         edge = _edge(torch.arange(len(classes)) > mine) if by_index else -TIE
         own = cosine.gather(1, mine)
-        found.append((cosine >= own + edge).sum(dim=1) - 1)
+        ranks.append((cosine >= own + edge).sum(dim=1) - 1)
         margins.append(own[:, 0] - cosine.scatter_(1, mine, -torch.inf).amax(dim=1))
-    return torch.cat(found), torch.cat(margins)
+    return torch.cat(ranks), torch.cat(margins)
 
 
 def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
@@ -234,8 +234,8 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     Source: arXiv:2103.00020, section 3.1.4.
     """
     there = prompts >= 0
-    found = texts[prompts.clamp_min(0)].mul_(there[..., None])
-    return F.normalize(found.sum(dim=1) / there.sum(dim=1, keepdim=True), dim=-1)
+    embeddings = texts[prompts.clamp_min(0)].mul_(there[..., None])
+    return F.normalize(embeddings.sum(dim=1) / there.sum(dim=1, keepdim=True), dim=-1)
 
 
 def same_threshold(base_scores: ArrayLike, aligned_scores: ArrayLike, threshold: float) -> float:

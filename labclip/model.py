@@ -375,8 +375,8 @@ class LABCLIP(nn.Module):
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
-            found = fn(tensor)
-            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+            features = fn(tensor)
+            return features if features.dtype == tensor.dtype else tensor.to(features.device)
 
         for module in self.children() if recurse else ():
             module._apply(fn)  # type: ignore[no-untyped-call]

@@ -109,7 +109,7 @@ def diagnose(
     asked = how | {"alignments": {} if own is None else {"own": model.alignment}}
     if captions is not None:
         evaluated, notes = _captions(model, captions, seed, images=images, **asked)
-        found = Diagnosis(
+        diagnosis = Diagnosis(
             base, captions.name, evaluated.results[0].images, UNLABELLED, seed, evaluated.date, evaluated=evaluated,
             notes=notes, spectrum=None if own is None else spectrum(own), weights_sha256=evaluated.weights_sha256,
             versions=evaluated.versions,
@@ -118,10 +118,10 @@ def diagnose(
         report = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, **asked) if data is None else None
         labelled = labelled or labelled_scenes(scenes, seed=seed, split="all")
         features = embed_scenes(model, labelled, seed=seed, **how)
-        found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
-        found = replace(found, evaluated=report)
-    verdict = replace(found.verdict, reasons=[*found.verdict.reasons, *search_sentences(found.evaluated)])
-    return replace(found, verdict=verdict, seconds=time.perf_counter() - began)
+        diagnosis = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
+        diagnosis = replace(diagnosis, evaluated=report)
+    verdict = replace(diagnosis.verdict, reasons=[*diagnosis.verdict.reasons, *search_sentences(diagnosis.evaluated)])
+    return replace(diagnosis, verdict=verdict, seconds=time.perf_counter() - began)
 
 
 def _is_captions(path: Path) -> bool:
@@ -135,10 +135,10 @@ def _is_captions(path: Path) -> bool:
 def _scenes(model: LABCLIP, options: Mapping[str, int], **how: Any) -> Report:
     """Parts and search of drawn scenes, from `labclip.evaluate`."""
     report = evaluate(model, "scenes", options=options, **how)
-    found = report["scenes"]
-    benchmark = replace(found.benchmark, title="Parts and search", headline=_PARTS)
-    kept = [one for one in found.compared if one.metric.startswith(_PARTS) and "heldout" not in one.metric]
-    return replace(report, results=[replace(found, benchmark=benchmark, compared=kept, notes=[LENGTHS])])
+    result = report["scenes"]
+    benchmark = replace(result.benchmark, title="Parts and search", headline=_PARTS)
+    kept = [metric for metric in result.compared if metric.metric.startswith(_PARTS) and "heldout" not in metric.metric]
+    return replace(report, results=[replace(result, benchmark=benchmark, compared=kept, notes=[LENGTHS])])
 
 
 def _captions(model: LABCLIP, data: Path, seed: int, **how: Any) -> tuple[Report, list[str]]:
@@ -197,7 +197,7 @@ def diagnose_features(
         gap=gap,
         permutations=permutations,
         spectrum=None if matrix is None else spectrum(matrix, captions),
-        confused={one: confusions(preferred(data), labels, by=one, keep=two) for one in by},
+        confused={kind: confusions(preferred(data), labels, by=kind, keep=two) for kind in by},
         notes=[*data.notes, *_left_out(data, probes["image"]), *filter(None, [_AFTER[after]]), *repaired.notes],
         weights_sha256=data.weights_sha256,
         versions=versions_of("torch", "open_clip_torch", "numpy"),

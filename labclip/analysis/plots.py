@@ -19,7 +19,7 @@ _COLOURS = {"image": BLUE, "text": ORANGE, "base": SOFT, "own": GREEN, "fitted":
 
 def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any:
     """What each side ("image", "text") knows, beside what cosine makes of it by "base", "own" and "fitted"."""
-    rows = [(f"linear probe on {SIDES[side]}", one.accuracy, _COLOURS[side]) for side, one in probes.items()]
+    rows = [(f"linear probe on {SIDES[side]}", probed.accuracy, _COLOURS[side]) for side, probed in probes.items()]
     rows += [(f"cosine, {MODELS[name]}", estimate, _COLOURS[name]) for name, estimate in cosine.items()]
     figure, axes = empty(5.6, 0.9 + 0.4 * len(rows))
     for number, (_, estimate, colour) in enumerate(rows):
@@ -38,12 +38,12 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
 def permutations(measured: Mapping[str, Mapping[str, Distribution]]) -> Any:
     """Similarity between captions and their permutations, "swapped" and "shuffled", "before" and "after" the matrix."""
     figure, panels = empty(5.6, 0.4 + 2.2 * len(measured), rows=len(measured), sharex=True, squeeze=False)
-    low = min(one.quantiles[0.05] for part in measured.values() for one in part.values())
+    low = min(cosines.quantiles[0.05] for part in measured.values() for cosines in part.values())
     for axes, (kind, part) in zip(panels[:, 0], measured.items(), strict=True):
-        for (when, one), colour, style in zip(part.items(), (SOFT, GREEN), ("--", "-"), strict=False):
-            axes.stairs(100 * one.histogram, one.edges, color=colour, linewidth=1.8, linestyle=style, label=when)
-            axes.stairs(100 * one.histogram, one.edges, color=colour, fill=True, alpha=0.18)
-            axes.axvline(one.quantiles[0.5], color=colour, linewidth=1, linestyle=":")
+        for (when, cosine), colour, style in zip(part.items(), (SOFT, GREEN), ("--", "-"), strict=False):
+            axes.stairs(100 * cosine.histogram, cosine.edges, color=colour, linewidth=1.8, linestyle=style, label=when)
+            axes.stairs(100 * cosine.histogram, cosine.edges, color=colour, fill=True, alpha=0.18)
+            axes.axvline(cosine.quantiles[0.5], color=colour, linewidth=1, linestyle=":")
         axes.set(xlim=(max(-1.0, low - 0.15 * (1 - low) - 0.02), 1.005), ylabel="% of captions")
         axes.set_title(PERMUTED[kind], fontsize=10)
         axes.legend(frameon=False, fontsize=9, loc="upper left", title="the matrix", title_fontsize=9)

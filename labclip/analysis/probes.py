@@ -148,11 +148,11 @@ def confusions(
         raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
     pairs, scenes = pairs[differ], scenes[differ]
     groups = {
-        f"{one} {other}": np.where((pairs == (one, other)).all(axis=1), 0, -1)
-        for one, other in np.unique(pairs, axis=0).tolist()
+        f"{first} {second}": np.where((pairs == (first, second)).all(axis=1), 0, -1)
+        for first, second in np.unique(pairs, axis=0).tolist()
     }
-    found = {}
+    estimates = {}
     for measured in compare([ScoredItems(right[scenes], scenes, groups, 0.5)]):
-        one, other = map(int, measured.metric.split())
-        found[names[one], names[other]] = measured.estimates[0]
-    return dict(sorted(found.items(), key=lambda item: (item[1].value, -item[1].n, item[0])))
+        first, second = map(int, measured.metric.split())
+        estimates[names[first], names[second]] = measured.estimates[0]
+    return dict(sorted(estimates.items(), key=lambda item: (item[1].value, -item[1].n, item[0])))

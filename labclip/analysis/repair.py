@@ -150,14 +150,14 @@ def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> 
     n = sum(map(len, galleries))
     compared = []
     for kind in ("captions", "tags"):
-        found = []  # a model each: the ranks of text-to-image and of image-to-text retrieval, int64 [2, n]
+        by_model = []  # a model each: the ranks of text-to-image and of image-to-text retrieval, int64 [2, n]
         for data in models:
             texts = data.texts[kind]
             ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows)))[:2] for rows in galleries]
-            found.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
+            by_model.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            compared += compare([ScoredItems(one[side] == 0, np.arange(n), groups, None) for one in found])
+            compared += compare([ScoredItems(ranks[side] == 0, np.arange(n), groups, None) for ranks in by_model])
     return compared
 
 
@@ -165,7 +165,9 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str], progress: bo
     """Binding on scenes with a pair that the fit never named, neither in a caption nor in a negative."""
     labels = data.labels
     named: list[set[tuple[int, int]]] = [set() for _ in range(labels.n)]
-    for scene, *pair in zip(*(one.tolist() for one in (labels.scene, labels.attribute, labels.object)), strict=True):
+    for scene, *pair in zip(
+        *(index.tolist() for index in (labels.scene, labels.attribute, labels.object)), strict=True
+    ):
         named[scene].add((pair[0], pair[1]))
     # Any swap within a scene makes some of these; which one does not matter if all are kept away.
     crossed = [{(a, o) for a, _ in pairs for _, o in pairs} for pairs in named]

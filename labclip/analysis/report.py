@@ -92,7 +92,7 @@ class Diagnosis(Reported):
         """The whole report as values."""
         sections = [] if self.repair is None else [_binding(self, self.repair)]
         if self.evaluated is not None:
-            titles = [one.benchmark.title for one in self.evaluated.results]
+            titles = [result.benchmark.title for result in self.evaluated.results]
             sections += [section for section in self.evaluated.page().sections if section.heading in titles]
         notes = [*self.verdict.reasons, *self.verdict.repair, *self.notes]
         sections.append(Section("Why", notes=[*notes, _RULES] if self.repair else notes))
@@ -120,17 +120,19 @@ class Diagnosis(Reported):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval; `benchmarks` as in `labclip.evaluate`."""
-        values = {one.name: plain(getattr(self, one.name)) for one in fields(self)
-                  if one.name not in ("repair", "evaluated")}  # fmt: skip
+        values = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)
+                  if entry.name not in ("repair", "evaluated")}  # fmt: skip
         pairs = self.confused.items()
-        values["confused"] = {by: [{"names": pair} | plain(one) for pair, one in part.items()] for by, part in pairs}
+        values["confused"] = {
+            by: [{"names": pair} | plain(estimate) for pair, estimate in part.items()] for by, part in pairs
+        }
         values["seconds"] = round(self.seconds, 1)
         if self.repair is not None:
             models, unseen = self.repair.models, self.repair.unseen_pairs
             values |= {
                 "binding": _compared(self.repair.binding, models),
                 "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
-                "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
+                "retrieval": {metric.metric: _compared(metric, models) for metric in self.repair.retrieval},
                 "galleries": list(self.repair.galleries),
                 "strengths": [alignment.strength for alignment in self.repair.fitted],
             }
@@ -141,9 +143,9 @@ class Diagnosis(Reported):
 def plain(value: Any) -> Any:
     """JSON values of a record: arrays rounded to six decimals, keys as text, None for what is not finite."""
     if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):
         return value.round(6).tolist()
     if isinstance(value, list | tuple):
@@ -151,36 +153,36 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
+def _compared(compared: Compared, models: Sequence[str]) -> dict[str, Any]:
     """Names of models never stand beside fixed keys."""
     return {
-        "models": {name: plain(estimate) for name, estimate in zip(models, one.estimates, strict=True)},
-        "differences": {name: plain(moved) for name, moved in zip(models[1:], one.differences, strict=True)},
+        "models": {name: plain(estimate) for name, estimate in zip(models, compared.estimates, strict=True)},
+        "differences": {name: plain(moved) for name, moved in zip(models[1:], compared.differences, strict=True)},
     }
 
 
 def repair_sentences(repaired: Repair) -> list[str]:
     """What each matrix repairs and costs; empty where there is none."""
-    told = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
+    sentences = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
     if (pairs := repaired.unseen_pairs) is not None:
         (base, ours), (moved,) = pairs.estimates, pairs.differences
-        told.append(
+        sentences.append(
             f"On the {base.n:,} scenes with an attribute-object pair that the fit never named, the base gets "
             f"{percent(base.value)}%. {gain_sentence('With the matrix it is', ours.value, moved.measured)}"
         )
-    return told
+    return sentences
 
 
 def search_sentences(evaluated: Report | None) -> list[str]:
     """What a search finds, in one sentence or two; nothing where none was made."""
     compared = [] if evaluated is None else evaluated.results[0].compared
-    for one in compared:
-        if one.metric == "search_confused5":
-            base, *others = one.estimates
+    for metric in compared:
+        if metric.metric == "search_confused5":
+            base, *others = metric.estimates
             confused = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects"
-            pairs = zip(others, one.differences, strict=True)
-            told = [gain_sentence(f"With {MODELS['own']} it is", ours.value, moved.measured) for ours, moved in pairs]
-            return [" ".join([f"{confused}.", *told])]
+            pairs = zip(others, metric.differences, strict=True)
+            gains = [gain_sentence(f"With {MODELS['own']} it is", ours.value, moved.measured) for ours, moved in pairs]
+            return [" ".join([f"{confused}.", *gains])]
     return []
 
 
@@ -188,25 +190,30 @@ def _gain_and_cost(repaired: Repair, model: int) -> str:
     """What a matrix, by its number among the models, makes of binding, and what it costs."""
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
     gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours.value, moved.measured)
-    costs = {worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
+    costs = {worded(metric.metric): metric.differences[model - 1] for metric in repaired.retrieval}
     return f"{gain} {summary.cost_sentence(costs)}"
 
 
 def _binding(diagnosis: Diagnosis, repaired: Repair) -> Section:
     cosine = dict(zip(repaired.models, repaired.binding.estimates, strict=True))
-    told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in diagnosis.probes.items()]
-    told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
+    bars = [
+        (f"linear probe on {SIDES[side]}", probed.accuracy, probed.bag_chance)
+        for side, probed in diagnosis.probes.items()
+    ]
+    bars += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
     figure = Figure(partial(drawing.binding, diagnosis.probes, cosine), "Bars of accuracy; see the table.")
     if repaired.unseen_pairs is not None:
         pairs = zip(("base", "fitted matrix"), repaired.unseen_pairs.estimates, strict=True)
-        told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
-    rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
+        bars += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
+    rows: list[list[Value]] = [
+        [name, estimate.value, estimate.low, estimate.high, bag, estimate.n] for name, estimate, bag in bars
+    ]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section("The verdict", (), [figure], [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
 
 
 def _costs(repaired: Repair) -> Section:
-    table = compared_table("Recall", repaired.models, [("", one) for one in repaired.retrieval])
+    table = compared_table("Recall", repaired.models, [("", metric) for metric in repaired.retrieval])
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
         f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
@@ -220,7 +227,9 @@ def _confusions(diagnosis: Diagnosis) -> Section:
     tables = []
     for by, pairs in diagnosis.confused.items():
         worst = list(pairs.items())[:_SHOWN]
-        rows: list[list[Value]] = [[" and ".join(pair), one.value, one.low, one.high, one.n] for pair, one in worst]
+        rows: list[list[Value]] = [
+            [" and ".join(pair), estimate.value, estimate.low, estimate.high, estimate.n] for pair, estimate in worst
+        ]
         title = f"The most confused {by}s, of {len(pairs)} pairs"
         tables.append(Table(title, ["", "accuracy", "from", "to", "scenes"], rows))
     text = (

@@ -175,19 +175,19 @@ def embed_scenes(
             for objects in labelled.objects
         ],
     }
-    said = {kind: [text or own for text, own in zip(texts, captions, strict=True)] for kind, texts in kinds.items()}
-    there = {kind: np.array(said[kind]) != np.array(captions) for kind in ("swapped", "shuffled")}
+    asked = {kind: [text or own for text, own in zip(texts, captions, strict=True)] for kind, texts in kinds.items()}
+    there = {kind: np.array(asked[kind]) != np.array(captions) for kind in ("swapped", "shuffled")}
     if not there["swapped"].any():
         raise ValueError(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
             f"of two or more objects with different attributes."
         )
-    every = [text for several in said.values() for text in several]
+    every = [text for several in asked.values() for text in several]
     with Cache(cache, model) as known:
         images, features = encode(model, labelled.images, every, cache=known, progress=progress)
     first = int(there["swapped"].argmax())
-    notes = [f"Captions are such as {captions[first]!r} against {said['swapped'][first]!r}.", *labelled.notes]
-    texts = dict(zip(said, features.reshape(len(said), labels.n, -1), strict=True))
+    notes = [f"Captions are such as {captions[first]!r} against {asked['swapped'][first]!r}.", *labelled.notes]
+    texts = dict(zip(asked, features.reshape(len(asked), labels.n, -1), strict=True))
     return SceneFeatures(labels, images, texts, there, labelled.name, notes, known.identity["weights_sha256"])
 
 

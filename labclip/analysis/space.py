@@ -66,8 +66,8 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
     own = features_of(captions, "Captions")
     other = features_of(permuted, "Permuted captions", len(own))
     measured = {}
-    for when, one, two in _before_and_after(matrix, own, other):
-        cosines = (one * two).sum(dim=1).clamp(-1, 1).numpy()  # rounding takes equal rows past 1, where no bin is
+    for when, before, after in _before_and_after(matrix, own, other):
+        cosines = (before * after).sum(dim=1).clamp(-1, 1).numpy()  # rounding takes equal rows past 1, where no bin is
         counts, edges = np.histogram(cosines, bins=np.linspace(-1, 1, _BINS + 1))
         quantiles = dict(zip(QUANTILES, np.quantile(cosines, QUANTILES).tolist(), strict=True))
         measured[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))

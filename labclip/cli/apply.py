@@ -111,12 +111,12 @@ def transform(source: str, out: str, alignment: str, as_json: bool, **settings: 
     check_inputs(source)
     from labclip.stored import transform as transform_stored
 
-    found = transform_stored(source, out, alignment, progress=progress(), **settings)
-    files = [shard for shard in found["shards"] if shard["rows"] is not None]
+    manifest = transform_stored(source, out, alignment, progress=progress(), **settings)
+    files = [shard for shard in manifest["shards"] if shard["rows"] is not None]
     rows = sum(shard["rows"] for shard in files)
     several = f" in {len(files):,} files" if len(files) > 1 else ""
-    said = f"{out}: {rows:,} embeddings{several}, aligned by {alignment} at strength {found['strength']:g}"
-    show_either(as_json, {"out": out, "rows": rows, "files": len(files), **found}, said)
+    line = f"{out}: {rows:,} embeddings{several}, aligned by {alignment} at strength {manifest['strength']:g}"
+    show_either(as_json, {"out": out, "rows": rows, "files": len(files), **manifest}, line)
 
 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")

@@ -83,7 +83,7 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
         note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
     typed = ["--model", _absolute(model), *(["--device", device] if device else [])]
     other = ["--alignment", _absolute(alignment)] if alignment else []
-    name = " with ".join(Path(one).name if Path(one).exists() else one for one in (model, alignment) if one)
+    name = " with ".join(Path(path).name if Path(path).exists() else path for path in (model, alignment) if path)
     serve(opened, typed, other, name=name, host=host, port=port, share=share,
           say=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
 

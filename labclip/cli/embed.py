@@ -62,8 +62,8 @@ def negatives(
         counts = add(source, out, swapper, progress=progress(), **settings)
     made, without = "parts" if method == "parts" else "negatives", counts.captions - counts.with_negative
     same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
-    said = f"{out}: {counts.negatives} {made} for {counts.with_negative} captions, none for {without}{same}"
-    show_either(as_json, {"out": str(out), **asdict(counts)}, said)
+    line = f"{out}: {counts.negatives} {made} for {counts.with_negative} captions, none for {without}{same}"
+    show_either(as_json, {"out": str(out), **asdict(counts)}, line)
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -62,7 +62,7 @@ def evaluate(
     if listed:
         from labclip.evaluation.benchmarks import BENCHMARKS
 
-        facts = [{key: getattr(one, key) for key in _FACTS} for one in BENCHMARKS.values()]
+        facts = [{key: getattr(benchmark, key) for key in _FACTS} for benchmark in BENCHMARKS.values()]
         show_either(as_json, facts, "\n".join(map(_listed, facts)))
         return
     if not benchmarks or not models:
@@ -92,10 +92,10 @@ def evaluate(
         )
         for model in models
     ]  # fmt: skip
-    value = {"reports": [one.to_json() for one in every]} if others else report.to_json()
+    value = {"reports": [report.to_json() for report in every]} if others else report.to_json()
     show_either(as_json, value, "\n\n\n".join(map(str, every)))
     if markdown:
-        write(markdown, "\n".join(one.to_markdown() for one in every))
+        write(markdown, "\n".join(report.to_markdown() for report in every))
     if latex:
         write(latex, report.to_latex(*others, rows=rows or "metrics", percent=percent))
     if items:
@@ -106,29 +106,29 @@ def evaluate(
 
 def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], option: str) -> dict[str, str]:
     """The path of each benchmark, from NAME=PATH, or a PATH of all that have none of their own."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or name not in benchmarks:
             name, path = "", text
-        if found.setdefault(name, path) != path:
-            raise ValueError(f"{option} is given twice, {found[name]} and {path}. Type {option} NAME=PATH for each.")
-    rest = found.pop("", None)
-    return found if rest is None else dict.fromkeys(benchmarks, rest) | found
+        if values.setdefault(name, path) != path:
+            raise ValueError(f"{option} is given twice, {values[name]} and {path}. Type {option} NAME=PATH for each.")
+    rest = values.pop("", None)
+    return values if rest is None else dict.fromkeys(benchmarks, rest) | values
 
 
 def _options(benchmarks: tuple[str, ...], given: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Options of each benchmark, from KEY=VALUE for all of them or NAME:KEY=VALUE for one."""
-    found: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
+    values: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
     for text in given:
         target, colon, rest = text.partition(":")
-        names, pair = ([target], rest) if colon and target in found else (benchmarks, text)
+        names, pair = ([target], rest) if colon and target in values else (benchmarks, text)
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ValueError(f"--option is {text!r}. Type KEY=VALUE, or NAME:KEY=VALUE for one of several benchmarks.")
         for name in names:
-            found[name][key] = value
-    return found
+            values[name][key] = value
+    return values
 
 
 def _listed(facts: dict[str, Any]) -> str:
@@ -172,8 +172,8 @@ def diagnose(
     from labclip.analysis.diagnosis import diagnose as find
 
     opened = open_model(model, device, ignore_exif=ignore_exif, alignment=alignment, strength=strength)
-    found = find(opened, data, images=images, cache=not no_cache, progress=progress(), **settings)
-    show_either(as_json, found.to_json(), str(found))
+    diagnosis = find(opened, data, images=images, cache=not no_cache, progress=progress(), **settings)
+    show_either(as_json, diagnosis.to_json(), str(diagnosis))
     if out is not None:
-        found.write_html(out)
+        diagnosis.write_html(out)
         note(f"Report: {out}")

@@ -62,5 +62,5 @@ def write(path: Path, text: str) -> None:
 
 def _check_apart(out: Path, inputs: Iterable[str | Path]) -> None:
     """Refuse to write what the command reads or writes already, through links too."""
-    if os.path.realpath(out) in (os.path.realpath(str(one).removeprefix("local-dir:")) for one in inputs):
+    if os.path.realpath(out) in (os.path.realpath(str(path).removeprefix("local-dir:")) for path in inputs):
         raise ValueError(f"{out} is an input or another output of this command. Pass another path.")

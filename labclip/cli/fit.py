@@ -147,13 +147,13 @@ def _embedded(
             Features.load(other, base=opened)
         features = embed(opened, str(captions), folder, images=images, parts=parts, progress=progress())
     except ValueError as error:
-        told = options.with_options(str(error), "embed", main.commands)
-        if told == options.with_options(str(error), "fit", main.commands) and "--force" not in told:
+        message = options.with_options(str(error), "embed", main.commands)
+        if message == options.with_options(str(error), "fit", main.commands) and "--force" not in message:
             raise
         typed = ["labclip", "embed", "--model", model, "--captions", str(captions), str(folder)]
         typed += [*(["--images", images] if images else []), *(["--parts"] if parts else [])]
         again = shlex.join(["labclip", "fit", str(folder), str(out)])
-        raise ValueError(f"{told} These are options of {shlex.join(typed)}; then type: {again}") from error
+        raise ValueError(f"{message} These are options of {shlex.join(typed)}; then type: {again}") from error
     note(what_it_holds(features, folder))
     return folder
 
@@ -169,18 +169,18 @@ def _makes_parts(captions: str, images: str | None, *, parts: bool, settings: Ma
 
     recipe = settings_of(settings["recipe"], **{name: settings[name] for name in CHANGES})
     if parts := parts and not recipe.published:
-        said = "Parts and keywords are made of captions that have none (--no-parts leaves them out)."
+        line = "Parts and keywords are made of captions that have none (--no-parts leaves them out)."
         try:
             count = sum(bool(item.parts) for item in with_parts(some))
             if count < _FEW_PARTS * len(some):
                 parts = False
-                said = (
+                line = (
                     f'No parts and keywords are made: {count} of the first {len(some)} rows have a part such as "a red '
                     f'shirt". They are found in English only.'
                 )
         except MissingPackageError as error:
-            parts, said = False, f"No parts and keywords are made. {error}"
-        note(said)
+            parts, line = False, f"No parts and keywords are made. {error}"
+        note(line)
     if recipe.hard_negatives and not any(any(item.negatives) for item in some):
         make = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
         everything = read_items(inputs, images=images)
@@ -192,13 +192,13 @@ def _makes_parts(captions: str, images: str | None, *, parts: bool, settings: Ma
 
 def _named(retain: tuple[str, ...]) -> dict[str, Path]:
     """Folders by name."""
-    found = {}
+    folders = {}
     for text in retain:
         name, equals, folder = text.partition("=")
-        found[name if equals else Path(text).absolute().name] = Path(folder if equals else text)
-    if "" in found or len(found) < len(retain):
+        folders[name if equals else Path(text).absolute().name] = Path(folder if equals else text)
+    if "" in folders or len(folders) < len(retain):
         raise ValueError("Each --retain needs a name of its own. Write --retain NAME=FEATURES.")
-    return found
+    return folders
 
 
 def _words(

@@ -80,13 +80,19 @@ class _Command(click.Command):
         self.example, self.interrupted = example, interrupted
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if empty := [one for one in args if not one or (one.startswith("--") and one.endswith("="))]:
+        if empty := [value for value in args if not value or (value.startswith("--") and value.endswith("="))]:
             raise click.UsageError(f"The argument {empty[0]!r} has no value. Is a variable of the shell not set?")
         _, _, given = self.make_parser(ctx).parse_args([*args])
-        for one in given:  # of several values click would take the last
-            single = isinstance(one, click.Option) and not one.multiple and (one.secondary_opts or not one.is_flag)
-            if single and given.count(one) > 1:
-                raise click.UsageError(f"{'/'.join([*one.opts, *one.secondary_opts])} is given twice. Type it once.")
+        for option in given:  # of several values click would take the last
+            single = (
+                isinstance(option, click.Option)
+                and not option.multiple
+                and (option.secondary_opts or not option.is_flag)
+            )
+            if single and given.count(option) > 1:
+                raise click.UsageError(
+                    f"{'/'.join([*option.opts, *option.secondary_opts])} is given twice. Type it once."
+                )
         return super().parse_args(ctx, args)
 
 
@@ -113,13 +119,13 @@ class _Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_, **__: _LOG.warning("Warning: %s", message)
-                found = super().invoke(ctx)
+                value = super().invoke(ctx)
             _LOG.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
-            return found
+            return value
         except click.UsageError as error:
             where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
-            said = " ".join(error.format_message().split())  # the values of a choice have a line each
-            raise _Failed(printable(f"{said} See: {where} --help")) from error
+            message = " ".join(error.format_message().split())  # the values of a choice have a line each
+            raise _Failed(printable(f"{message} See: {where} --help")) from error
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends them
             raise
         except KeyboardInterrupt:

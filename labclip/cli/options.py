@@ -86,12 +86,12 @@ as_json = flag("--json as_json", "Print one JSON object instead.")
 def words(option: str, given: str) -> list[str]:
     """Words with commas between, or the lines of a file."""
     if Path(given).is_file():
-        found = Path(given).read_text(encoding="utf-8-sig").splitlines()
+        words = Path(given).read_text(encoding="utf-8-sig").splitlines()
     elif "," in given or ("/" in given and not Path(given).suffix):
-        found = given.split(",")
+        words = given.split(",")
     else:
         raise ValueError(f"{option} is {given!r}, but there is no such file. Separate words with commas.")
-    return [word for word in map(str.strip, found) if word]
+    return [word for word in map(str.strip, words) if word]
 
 
 # What a message of the package tells to type: in Python a parameter, on the command line an option.
@@ -121,7 +121,7 @@ def with_options(text: str, name: str | None, commands: Mapping[str, click.Comma
         if (command := call["command"]) not in commands:
             return call[0]
         given = re.finditer(_VALUE, call["arguments"] or "")
-        return " ".join(["labclip", command, *(_typed(_options(commands[command]), one) for one in given)])
+        return " ".join(["labclip", command, *(_typed(_options(commands[command]), argument) for argument in given)])
 
     def named(parameter: re.Match[str]) -> str:
         option = options.get(parameter[1] or parameter[2])
@@ -130,13 +130,13 @@ def with_options(text: str, name: str | None, commands: Mapping[str, click.Comma
     for python, typed in _PHRASES.items():
         text = text.replace(python, typed)
     text = _CHOSEN.sub(r"--option \1=\2", _CALLED.sub(called, text))
-    return _ADVISED.sub(lambda one: one["before"] + _typed(options, one), _NAMED.sub(named, text))
+    return _ADVISED.sub(lambda advice: advice["before"] + _typed(options, advice), _NAMED.sub(named, text))
 
 
 def _options(command: click.Command | None) -> dict[str, click.Option]:
     """The options of a command by their names in Python, where what may be given again has a plural."""
-    found = [option for option in (command.params if command else ()) if isinstance(option, click.Option)]
-    named = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in found}
+    declared = [option for option in (command.params if command else ()) if isinstance(option, click.Option)]
+    named = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in declared}
     return {f"{name}s": option for name, option in named.items()} | named
 
 

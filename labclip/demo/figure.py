@@ -56,12 +56,12 @@ def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) ->
     y = canvas.paragraph(margin, 100, subtitle, 20, full) + 6
     for kind, heading in _HEADINGS.items():
         canvas.text(margin, y + 26, heading, 18, "soft")
-        for column, example in enumerate([one for one in demo.examples if one.kind == kind][:columns]):
+        for column, example in enumerate([example for example in demo.examples if example.kind == kind][:columns]):
             _card(canvas, margin + column * (_CARD + _GAP), y + _HEADING, example)
         y += _HEADING + _CARD_HEIGHT + _GAP
-    search, found = demo.search, demo.results
+    search, results = demo.search, demo.results
     question = (
-        f'Search: "{search.query}", the query that confuses CLIP most; {search.shown} of {found["n"]:,} scenes show '
+        f'Search: "{search.query}", the query that confuses CLIP most; {search.shown} of {results["n"]:,} scenes show '
         f"it. Confused: that colour and that shape, on different objects"
     )
     y = canvas.paragraph(margin, y + 26, question, 18, full) - 6
@@ -70,10 +70,10 @@ def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) ->
         x = margin if narrow else margin + number * (width + _GAP)
         _search(canvas, x, y, width, side, name, search.images[model], search.answers[model])
         y += side + 88 + _GAP if narrow or number else 0
-    y = _metrics(canvas, margin, y + 4, full, 2 if narrow else len(_LABELS), found)
+    y = _metrics(canvas, margin, y + 4, full, 2 if narrow else len(_LABELS), results)
     drawn = "The first scene of each draw" if narrow else "The first scenes of the draw"
     bars = "Bars on the cards: the probability a model gives the right one of two captions; the line is chance."
-    first = f"{drawn}, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
+    first = f"{drawn}, seed {results['seed']}, not chosen; {results['n']:,} new scenes per metric."
     for text in (bars, first):
         y = canvas.paragraph(margin, y, text, 16, full)
     x, y = (margin, y + 6) if narrow else (canvas.width - margin - 190, y - 24)
@@ -209,15 +209,15 @@ def _search(
         canvas.text(left + 1.5 * size, y + side + 70, answer, size, "ink" if answer == "right" else "soft")
 
 
-def _metrics(canvas: _Canvas, x: float, y: float, full: float, columns: int, found: dict[str, Any]) -> float:
+def _metrics(canvas: _Canvas, x: float, y: float, full: float, columns: int, results: dict[str, Any]) -> float:
     """A pair of bars for each metric, and the probes; returns the baseline of the text below."""
     width = (full - (columns - 1) * _GAP) / columns
     for number, (key, (label, of)) in enumerate(_LABELS.items()):
         left, top = x + number % columns * (width + _GAP), y + number // columns * 152
         canvas.text(left, top + 18, label, 19, bold=0.8)
         canvas.text(left, top + 40, of, 15, "soft")
-        models = [(found[model][key], model, "") for model in MODELS] if key else []
-        probes = [(found["probes"][side], "ink", side) for side in ("image", "text")]
+        models = [(results[model][key], model, "") for model in MODELS] if key else []
+        probes = [(results["probes"][side], "ink", side) for side in ("image", "text")]
         for at, bar in enumerate(models or probes):
             _bar(canvas, left, top + 56 + at * 36, width, *bar)
         if key.startswith("binding"):

@@ -84,23 +84,25 @@ class Demo:
     search: SearchExample
 
     def __str__(self) -> str:
-        found, probes, search = self.results, self.results["probes"], self.search
+        results, probes, search = self.results, self.results["probes"], self.search
         measured: list[list[Value]] = [
-            ["{} ({})".format(*words), *(found[side][key] for side in (*MODELS, "chance"))]
+            ["{} ({})".format(*words), *(results[side][key] for side in (*MODELS, "chance"))]
             for key, words in ROWS.items()
         ]
         cosines: list[list[Value]] = []
-        for one in self.examples[: 2 * EXAMPLES + 1]:
-            told = [f"{right:.3f} {'ok' if right > swapped else 'WRONG'}" for right, swapped in one.cosines.values()]
-            cosines.append([f"right: {one.captions[0]}{_REMARKS[one.kind]}", *told])
-            cosines.append([f"swapped: {one.captions[1]}", *(swapped for _, swapped in one.cosines.values())])
+        for example in self.examples[: 2 * EXAMPLES + 1]:
+            verdicts = [
+                f"{right:.3f} {'ok' if right > swapped else 'WRONG'}" for right, swapped in example.cosines.values()
+            ]
+            cosines.append([f"right: {example.captions[0]}{_REMARKS[example.kind]}", *verdicts])
+            cosines.append([f"swapped: {example.captions[1]}", *(swapped for _, swapped in example.cosines.values())])
         probed = (
             f"They read the colour of each shape from one embedding alone, in unseen combinations: image "
             f"{probes['image']:.3f}, caption {probes['text']:.3f}, chance {probes['chance']:.3f}. {_FINDING}"
         )
         query = f"The query that confuses CLIP most; {search.shown} scenes show it. {_CONFUSED}"
         answers = [[name, ", ".join(search.answers[model])] for model, name in MODELS.items()]
-        columns, size = ["", *MODELS.values()], f"{found['n']:,} new scenes per metric, seed {found['seed']}."
+        columns, size = ["", *MODELS.values()], f"{results['n']:,} new scenes per metric, seed {results['seed']}."
         sections = [
             Section("Accuracy", tables=[Table("", [*columns, "chance"], measured)]),
             Section("Linear probes", [probed]),
@@ -135,13 +137,13 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     task = replace(task, questions=[*task.questions, *three.question("binding_three")])
     images, texts = encode(model, task.images, task.captions, progress=progress)
     scores = score(task, images, texts, [model.alignment])
-    estimates = {one.metric: one.estimates for by_model in scores for one in compare(by_model)}
+    estimates = {metric.metric: metric.estimates for by_model in scores for metric in compare(by_model)}
     known = labelled_scenes(_PROBE_SCENES, seed=seed + 500_000)
     sides = zip(("image", "text"), encode(model, known.images, known.captions, progress=progress), strict=True)
     probes = {side: probe(rows, labels_of(known.objects), seed=seed).accuracy for side, rows in sides}
     values = {name: {key: round(estimates[key][at].value, 4) for key in ROWS} for at, name in enumerate(MODELS)}
-    chance = {key: None if (one := estimates[key][0].chance) is None else round(one, 4) for key in ROWS}
-    read_out = {side: round(one.value, 4) for side, one in probes.items()}
+    chance = {key: None if (value := estimates[key][0].chance) is None else round(value, 4) for key in ROWS}
+    read_out = {side: round(estimate.value, 4) for side, estimate in probes.items()}
     read_out["chance"] = round(probes["image"].chance or 0.0, 4)
     results = values | {"chance": chance, "probes": read_out, "n": n, "seed": seed}
     by_model = dict(zip(MODELS, task.read_by(texts, [model.alignment]), strict=True))
@@ -152,7 +154,7 @@ def _examples(
     model: LABCLIP, task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int
 ) -> list[Example]:
     scales = {"base": model.clip.logit_scale.exp().item(), "labclip": model.logit_scale.exp().item()}
-    asked = {name: one for one in task.questions if isinstance(one, Choice) for name in one.metrics}
+    asked = {name: question for question in task.questions if isinstance(question, Choice) for name in question.metrics}
     examples = []
     for kind, scenes in _KINDS.items():
         layout, _ = draw_scenes(n, seed=seed, **scenes)
@@ -167,7 +169,7 @@ def _examples(
 
 def _search(task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int) -> SearchExample:
     """The search of the task, asked for each pair of the fit."""
-    asked = next(one for one in task.questions if isinstance(one, Search))
+    asked = next(question for question in task.questions if isinstance(question, Search))
     gallery, seen = images[asked.images], np.flatnonzero(asked.groups[""] == 0)
     top = {name: (features[asked.queries[seen]] @ gallery.T).topk(min(TOP, n)).indices.numpy()
            for name, features in texts.items()}  # fmt: skip

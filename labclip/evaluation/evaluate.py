@@ -105,8 +105,8 @@ def evaluate(
     options_of = _by_benchmark("options", options, asked)
     # What can fail is tried before a model is loaded: files of every benchmark first.
     tasks = {
-        name: _read(one, data_of.get(name), images_in.get(name), options_of.get(name) or {}, on_missing)
-        for name, one in asked.items()
+        name: _read(benchmark, data_of.get(name), images_in.get(name), options_of.get(name) or {}, on_missing)
+        for name, benchmark in asked.items()
     }
     opened = model if isinstance(model, LABCLIP) else LABCLIP.from_pretrained(model, device=device, precision=precision)
     for task in tasks.values():
@@ -126,7 +126,7 @@ def evaluate(
                 with torch.no_grad(), evaluating(opened):
                     text_rows = opened.encode_text(list(task.captions), normalize=False, aligned=False).float().cpu()
             scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
-            measured = [one for by_model in scores for one in compare(by_model)]
+            measured = [metric for by_model in scores for metric in compare(by_model)]
             notes = [*task.notes, *_equal_embeddings(task, image_rows, text_rows)]
             if task.own_length:
                 notes.append(_by_cosine(task, image_rows, text_rows, scores))
@@ -146,11 +146,11 @@ def evaluate(
     facts = [
         {
             "name": name,
-            "strength": one.strength,
-            "matrix_sha256": matrix_sha256(one.fitted),
-            "recorded": one.base is not None or one.fingerprint is not None,
+            "strength": alignment.strength,
+            "matrix_sha256": matrix_sha256(alignment.fitted),
+            "recorded": alignment.base is not None or alignment.fingerprint is not None,
         }
-        for name, one in compared.items()
+        for name, alignment in compared.items()
     ]
     base, weights = str(opened.alignment.base or "a base without a name"), known_rows.identity["weights_sha256"]
     versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
@@ -159,10 +159,10 @@ def evaluate(
 
 def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
     asked: dict[str, Benchmark] = {}
-    for one in [benchmarks] if isinstance(benchmarks, str | Benchmark) else benchmarks:
-        if isinstance(one, str):
-            check_benchmark(one)
-        benchmark = BENCHMARKS[one] if isinstance(one, str) else one
+    for entry in [benchmarks] if isinstance(benchmarks, str | Benchmark) else benchmarks:
+        if isinstance(entry, str):
+            check_benchmark(entry)
+        benchmark = BENCHMARKS[entry] if isinstance(entry, str) else entry
         if asked.setdefault(benchmark.name, benchmark) is not benchmark:
             raise ValueError(f"Two benchmarks are called {benchmark.name}. Give each its own name.")
     if not asked:
@@ -178,10 +178,10 @@ def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict
     if not by_name and given is not None and len(asked) > 1 and what != "images":
         example = {next(iter(asked)): given}
         raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
-    found = dict(given) if by_name else dict.fromkeys(asked, given)
-    if unknown := [name for name in found if name not in asked]:
+    values = dict(given) if by_name else dict.fromkeys(asked, given)
+    if unknown := [name for name in values if name not in asked]:
         raise ValueError(f"{what} names {unknown[0]!r}, but the benchmarks are {', '.join(asked)}.")
-    return found
+    return values
 
 
 def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_missing: str) -> Task:
@@ -223,9 +223,11 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
     own_names = isinstance(alignments, Mapping)
     if not isinstance(alignments, Mapping):
         several = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
-        labels = [f"alignment {at}" if isinstance(one, Alignment) else str(one) for at, one in enumerate(several, 1)]
+        labels = [
+            f"alignment {at}" if isinstance(matrix, Alignment) else str(matrix) for at, matrix in enumerate(several, 1)
+        ]
         alignments = dict(zip(labels, several, strict=True))
-    named = {name: open_alignment(one, model) for name, one in alignments.items()}
+    named = {name: open_alignment(alignment, model) for name, alignment in alignments.items()}
     if not named and not model.alignment.at(1.0).is_identity:
         named["labclip"] = model.alignment
     if len(named) == 1 and not own_names:
@@ -237,21 +239,21 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
         return named
     if not named:
         raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
-    every = {f"{name}@{at.strength:g}": at for name, one in named.items() for at in map(one.at, strengths)}
+    every = {f"{name}@{at.strength:g}": at for name, alignment in named.items() for at in map(alignment.at, strengths)}
     return {"labclip": next(iter(every.values()))} if len(every) == 1 and not own_names else every
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
     """What the base would get if its captions had length 1 too."""
     by_cosine = score(replace(task, own_length=False), images, texts, [])
-    told = [
+    figures = [
         f"{metric} {of_cosine.value(metric):.3f} (here {base.value(metric):.3f})"
         for (of_cosine,), (base, *_) in zip(by_cosine, scores, strict=False)  # scores may go on with ties by index
         for metric in of_cosine.metrics
     ]
     return (
         f"The base's captions keep their own length, as in the paper's code, so that a longer one wins more often; an "
-        f"alignment's have length 1. By cosine the base has {', '.join(told)}."
+        f"alignment's have length 1. By cosine the base has {', '.join(figures)}."
     )
 
 

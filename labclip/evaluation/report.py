@@ -74,10 +74,10 @@ class Report(Reported):
     date: str = ""
 
     def __getitem__(self, benchmark: str) -> Result:
-        found = {result.benchmark.name: result for result in self.results}
-        if benchmark not in found:
-            raise KeyError(f"The report has no benchmark {benchmark!r}; it has {', '.join(found)}.")
-        return found[benchmark]
+        by_name = {result.benchmark.name: result for result in self.results}
+        if benchmark not in by_name:
+            raise KeyError(f"The report has no benchmark {benchmark!r}; it has {', '.join(by_name)}.")
+        return by_name[benchmark]
 
     def __repr__(self) -> str:
         names = ", ".join(result.benchmark.name for result in self.results)
@@ -95,12 +95,12 @@ class Report(Reported):
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
             tables, shown = self._tables(summary.metrics(result)), () if several else figures
             sections.append(Section(result.benchmark.title, (), shown, tables, notes))
-        measured = {one.side for result in self.results for one in summary.metrics(result)}
+        measured = {metric.side for result in self.results for metric in summary.metrics(result)}
         if lacking := [words for side, words in SIDES.items() if side not in measured]:
             note = f"Not measured: {' and '.join(lacking)}. Type `labclip evaluate --list` for benchmarks of it."
             sections.append(Section("Not measured", notes=[note]))
         title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
-        lead = self._lead([one for one in chosen if one.side in SIDES])
+        lead = self._lead([metric for metric in chosen if metric.side in SIDES])
         return Page(f"{title}: {self.base}", lead, sections, self._facts())
 
     def _lead(self, chosen: Sequence[Shown]) -> str:
@@ -114,36 +114,41 @@ class Report(Reported):
         subject = (
             "With the matrix" if len(aligned) == 1 else f"With {self.models[1 + best]} (the best of {len(aligned)})"
         )
-        grounded = [one.differences[best].value for one in lead.controls if one.metric.endswith("_grounded")]
+        grounded = [
+            control.differences[best].value for control in lead.controls if control.metric.endswith("_grounded")
+        ]
         moved = lead.compared.differences[best]
         gain = gain_sentence(f"{subject} it is", aligned[best].value, moved.measured, grounded)
-        costs = {one.name: one.compared.differences[best] for one in chosen if one is not lead}
+        costs = {metric.name: metric.compared.differences[best] for metric in chosen if metric is not lead}
         return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}"
 
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
         tables = []
-        for side in dict.fromkeys(one.side for one in chosen):
+        for side in dict.fromkeys(metric.side for metric in chosen):
             caption = SIDES.get(side, side)
             if len(self.models) > 1 and side in SIDES:
                 caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
-            shown = [(one.title, compared) for one in chosen if one.side == side
-                     for compared in (one.compared, *one.controls)]  # fmt: skip
+            shown = [(metric.title, compared) for metric in chosen if metric.side == side
+                     for compared in (metric.compared, *metric.controls)]  # fmt: skip
             tables.append(compared_table(caption[0].upper() + caption[1:], self.models, shown))
         return tables
 
     def _facts(self) -> list[tuple[str, str]]:
         files = [
-            (one.benchmark.title, ", ".join([one.data, *(f"{key}={value}" for key, value in one.options.items())]))
-            for one in self.results
-            if one.data
+            (
+                result.benchmark.title,
+                ", ".join([result.data, *(f"{key}={value}" for key, value in result.options.items())]),
+            )
+            for result in self.results
+            if result.data
         ]
         matrices = []
-        for one in self.alignments:
-            unknown = "" if one.get("recorded", True) else "; it does not say which base it was fitted on"
-            matrices.append((str(one["name"]), matrix_in_words(one["matrix_sha256"], one["strength"]) + unknown))
-        compared = [one for result in self.results for one in result.compared]
-        differences, how = sum(len(one.differences) for one in compared), _HOW
-        how += _HOW_BLIND if any(one.side == CONTROL for one in compared) else ""
+        for facts in self.alignments:
+            unknown = "" if facts.get("recorded", True) else "; it does not say which base it was fitted on"
+            matrices.append((str(facts["name"]), matrix_in_words(facts["matrix_sha256"], facts["strength"]) + unknown))
+        compared = [metric for result in self.results for metric in result.compared]
+        differences, how = sum(len(metric.differences) for metric in compared), _HOW
+        how += _HOW_BLIND if any(metric.side == CONTROL for metric in compared) else ""
         how += _HOW_DIFFERENT if differences else ""
         if differences >= _MANY:
             how += f" Of {differences} differences about one in twenty would look measurable by chance alone."
@@ -155,9 +160,9 @@ class Report(Reported):
 
         Of those that no model moves measurably the headline alone.
         """
-        chosen = [one for one in chosen if one.stands or any(moved.measurable for moved in one.compared.differences)
-                 ] or chosen  # fmt: skip
-        by_side = {side: [one for one in chosen if one.side == side] for side in SIDES}
+        moving = [metric for metric in chosen if any(moved.measurable for moved in metric.compared.differences)]
+        chosen = [metric for metric in chosen if metric.stands or metric in moving] or chosen
+        by_side = {side: [metric for metric in chosen if metric.side == side] for side in SIDES}
         groups = {side: group for side, group in by_side.items() if group}
         models = self.models[1:]
         rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
@@ -222,7 +227,7 @@ class Report(Reported):
         value = read_json(value) if isinstance(value, str | Path) else value
         try:
             models = value["measured"]["models"]
-            results = [Result.from_json(one, BENCHMARKS[name], models) for name, one in value["benchmarks"].items()]
+            results = [Result.from_json(entry, BENCHMARKS[name], models) for name, entry in value["benchmarks"].items()]
             return cls(**value["measured"], results=results)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{location} is no report that `to_json` made: {error!r}.") from error
@@ -260,7 +265,7 @@ def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:
             label = {"label": literal(model)} if row == 0 else {}
             axes.plot([moved.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
     axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(one.name), 26)) for one in group])
+    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(metric.name), 26)) for metric in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
 
 
@@ -269,33 +274,35 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
     columns: dict[tuple[str, str], dict[int, Compared]] = {}
     for index, report in enumerate(reports):
         for result in report.results:
-            standing = result.benchmark.headline or [one.metric for one in result.compared if one.side != CONTROL]
-            for one in result.compared:
-                if one.metric not in standing:
+            standing = result.benchmark.headline or [
+                compared.metric for compared in result.compared if compared.side != CONTROL
+            ]
+            for compared in result.compared:
+                if compared.metric not in standing:
                     continue
-                measured = columns.setdefault((result.benchmark.title, one.metric), {})
-                measured[index] = one
-                first, n = next(iter(measured.values())).estimates[0].n, one.estimates[0].n
+                measured = columns.setdefault((result.benchmark.title, compared.metric), {})
+                measured[index] = compared
+                first, n = next(iter(measured.values())).estimates[0].n, compared.estimates[0].n
                 if first != n:
                     raise ValueError(
-                        f"{result.benchmark.name} {one.metric} was measured on {first:,} items of one base and on "
+                        f"{result.benchmark.name} {compared.metric} was measured on {first:,} items of one base and on "
                         f"{n:,} of {report.base}. Measure all bases on the same files with the same options."
                     )
 
     def number(value: float | None) -> str:
         return "--" if value is None else f"{100 * value:.1f}" if percent else f"{value:.3f}"
 
-    def cell(one: Compared | None, at: int) -> str:
-        if one is None:
+    def cell(compared: Compared | None, at: int) -> str:
+        if compared is None:
             return number(None)
-        return number(one.estimates[at].value) + "†" * (at > 0 and one.differences[at - 1].measurable)
+        return number(compared.estimates[at].value) + "†" * (at > 0 and compared.differences[at - 1].measurable)
 
     titles = list(dict.fromkeys(title for title, _ in columns))
     heads = [f"{title} {_short(metric)}" if len(titles) > 1 else _short(metric) for title, metric in columns]
     tables = []
     for index, report in enumerate(reports):
         names = [report.base, *report.models[1:]]
-        rows = [[name, *(cell(one.get(index), at) for one in columns.values())] for at, name in enumerate(names)]
+        rows = [[name, *(cell(column.get(index), at) for column in columns.values())] for at, name in enumerate(names)]
         tables.append(Table("", ["", *heads], rows))
     chances = (next(iter(measured.values())).estimates[0].chance for measured in columns.values())
     tables.append(Table("", ["", *heads], [["chance", *map(number, chances)]]))
@@ -309,7 +316,7 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
 
 def _short(metric: str) -> str:
     """A metric as short as papers have it: "tags_t2i_r1" is "tags T2I R@1"."""
-    if found := RECALL.fullmatch(metric):
-        of, way, k = found.groups("")
+    if match := RECALL.fullmatch(metric):
+        of, way, k = match.groups("")
         return f"{of} {way.upper()} R@{k}".lstrip()
     return worded(metric)

@@ -42,42 +42,49 @@ class Answer:
 def answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> list[Answer]:
     """The items of a task by the names of its images and captions; `scores` has one for each set and each model."""
     image_name, caption = names
-    found = []
+    items = []
     for by_model in scores:
         first, of = by_model[0], dict(zip(models, by_model, strict=True))
         if (asked := first.asked) is None:
             continue
         for row in range(len(first.correct)):
-            margins = {model: math.nan if one.margin is None else float(one.margin[row]) for model, one in of.items()}
-            found.append(
+            margins = {
+                model: math.nan if scored.margin is None else float(scored.margin[row]) for model, scored in of.items()
+            }
+            items.append(
                 Answer(
                     location=asked.locations[row] if asked.locations else "",
                     metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
                     images=tuple(image_name(int(image)) for image in asked.images[row] if image >= 0),
                     captions=tuple(caption(int(text)) for text in asked.captions[row] if text >= 0),
-                    right={model: bool(one.correct[row] == 1) for model, one in of.items()},
+                    right={model: bool(scored.correct[row] == 1) for model, scored in of.items()},
                     margin=margins,
                 )
             )
-    return found
+    return items
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
     """Write each benchmark's items: benchmark, metrics, location, images, captions, each model's answer and margin."""
-    every = [(benchmark, one) for benchmark, items in answers.items() for one in items]
-    images = max((len(one.images) for _, one in every), default=0)
-    captions = max((len(one.captions) for _, one in every), default=0)
+    every = [(benchmark, answer) for benchmark, items in answers.items() for answer in items]
+    images = max((len(answer.images) for _, answer in every), default=0)
+    captions = max((len(answer.captions) for _, answer in every), default=0)
     heads = [what if number == 1 else f"{what}_{number}" for what, count in (("image", images), ("caption", captions))
              for number in range(1, count + 1)]  # fmt: skip
     judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
     writer.writerow(["benchmark", "metrics", "location", *heads, *judged])
-    for benchmark, one in every:
-        shown = [*one.images, *[""] * (images - len(one.images)), *one.captions, *[""] * (captions - len(one.captions))]
+    for benchmark, answer in every:
+        shown = [
+            *answer.images,
+            *[""] * (images - len(answer.images)),
+            *answer.captions,
+            *[""] * (captions - len(answer.captions)),
+        ]
         # All digits that a float32 has; none where there was no wrong answer to compare with.
-        margins = {model: f"{margin:.9g}" if math.isfinite(margin) else "" for model, margin in one.margin.items()}
-        cells = [cell for model in models for cell in (int(one.right[model]), margins[model])]
-        writer.writerow([benchmark, " ".join(one.metrics), one.location, *shown, *cells])
+        margins = {model: f"{margin:.9g}" if math.isfinite(margin) else "" for model, margin in answer.margin.items()}
+        cells = [cell for model in models for cell in (int(answer.right[model]), margins[model])]
+        writer.writerow([benchmark, " ".join(answer.metrics), answer.location, *shown, *cells])
 
 
 @dataclass(frozen=True)
@@ -115,24 +122,28 @@ class Result:
         Raises:
             KeyError: If it has none of that name; those that it has are named.
         """
-        found = {compared.metric: compared for compared in self.compared}
-        if name not in found:
-            raise KeyError(f"{self.benchmark.name} has no metric {name!r}; it has {', '.join(found)}.")
-        return found[name]
+        by_name = {compared.metric: compared for compared in self.compared}
+        if name not in by_name:
+            raise KeyError(f"{self.benchmark.name} has no metric {name!r}; it has {', '.join(by_name)}.")
+        return by_name[name]
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
         values: dict[str, Any] = {"models": {}, "intervals": {}, "differences": {}}
         for at, model in enumerate(models):
-            estimates = {one.metric: one.estimates[at] for one in self.compared}
-            values["models"][model] = {metric: one.value for metric, one in estimates.items()}
-            values["intervals"][model] = {metric: [one.low, one.high] for metric, one in estimates.items()}
+            estimates = {metric.metric: metric.estimates[at] for metric in self.compared}
+            values["models"][model] = {metric: estimate.value for metric, estimate in estimates.items()}
+            values["intervals"][model] = {
+                metric: [estimate.low, estimate.high] for metric, estimate in estimates.items()
+            }
             if at:
-                values["differences"][model] = {one.metric: asdict(one.differences[at - 1]) for one in self.compared}
+                values["differences"][model] = {
+                    compared.metric: asdict(compared.differences[at - 1]) for compared in self.compared
+                }
         return values | {
-            "sides": {one.metric: one.side for one in self.compared},
-            "n": {one.metric: one.estimates[0].n for one in self.compared},
-            "chance": {one.metric: one.estimates[0].chance for one in self.compared},
+            "sides": {compared.metric: compared.side for compared in self.compared},
+            "n": {compared.metric: compared.estimates[0].n for compared in self.compared},
+            "chance": {compared.metric: compared.estimates[0].chance for compared in self.compared},
             "images": self.images,
             "captions": self.captions,
             "notes": list(self.notes),

@@ -189,11 +189,11 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
         if not (group >= 0).any():
             continue
         sample = _Sample(group, first.unit)
-        asked = [(metric, first.side, [one.correct for one in models])]
-        asked += [(f"{metric}_{name}", CONTROL, [one.controls[name] for one in models]) for name in first.controls]
+        asked = [(metric, first.side, [model.correct for model in models])]
+        asked += [(f"{metric}_{name}", CONTROL, [model.controls[name] for model in models]) for name in first.controls]
         for name, side, correct in asked:
-            values = [_mean_of_groups(one, group) for one in correct]
-            base, *others = right = [one[sample.inside] for one in correct]
+            values = [_mean_of_groups(answers, group) for answers in correct]
+            base, *others = right = [answers[sample.inside] for answers in correct]
             estimates = [
                 Estimate(value, *sample.interval(hits), len(hits), first.chance)
                 for value, hits in zip(values, right, strict=True)
@@ -232,8 +232,8 @@ class _Sample:
         shown = (moved**2).sum() * self.units / (self.units - 1)
         # Never more than were weighed; and the fewer the units, the less is known about how much they vary.
         most = 1 / (self.weight**2).sum()
-        found = min(variance / shown, most) if shown > 0 else most
-        return float(found * (_student(len(values) - 1) / _student(self.units - 1)) ** 2)
+        count = min(variance / shown, most) if shown > 0 else most
+        return float(count * (_student(len(values) - 1) / _student(self.units - 1)) ** 2)
 
     def interval(self, right: NDArray[Any]) -> tuple[float, float]:
         """Clopper and Pearson's; the normal one of items that are right in part."""

@@ -80,7 +80,7 @@ class Benchmark:
     def options(self) -> dict[str, Any]:
         """The reader's options with their defaults."""
         _, *options = inspect.signature(self.read).parameters.values()
-        return {one.name: one.default for one in options if one.default is not inspect.Parameter.empty}
+        return {option.name: option.default for option in options if option.default is not inspect.Parameter.empty}
 
 
 @dataclass
@@ -163,14 +163,16 @@ class Items:
 
     def group(self, metric: str, least: int = 1) -> Rows:
         """Number of each item's group in a metric, int64 [n]; `NONE` outside, and in groups of fewer items."""
-        group = numbered([one.get(metric) for one in self.groups])
+        group = numbered([groups.get(metric) for groups in self.groups])
         size = np.bincount(group[group >= 0], minlength=1)
         return np.where(size[group] >= least, group, NONE)
 
     def metrics(self, *first: str) -> dict[str, Rows]:
         """The group of every item in every metric: first some in this order, then the others by name."""
-        names = {name for one in self.groups for name in one}
-        return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
+        names = {name for groups in self.groups for name in groups}
+        return {
+            name: self.group(name) for name in (*(name for name in first if name in names), *sorted(names - {*first}))
+        }
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
         """Ask which caption is true; an empty list if there is no item.
@@ -188,12 +190,12 @@ class Items:
 
     def pairs(self) -> Items:
         """Split into one item for each wrong caption."""
-        found = [
-            (image, [true, one], location)
+        items = [
+            (image, [true, negative], location)
             for image, (true, *wrong), location in zip(self.image, self.options, self.locations, strict=True)
-            for one in wrong
+            for negative in wrong
         ]
-        image, options, locations = map(list, zip(*found, strict=True)) if found else ([], [], [])
+        image, options, locations = map(list, zip(*items, strict=True)) if items else ([], [], [])
         return Items(self.sources, 1, image, options, locations)
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
@@ -202,28 +204,30 @@ class Items:
         The gallery keeps one image per distinct caption: else a search would have two right answers, of which one
         counts as wrong. An image that shares the meaning of any caption with one kept before is left out.
         """
-        said: dict[int, dict[int, Hashable]] = {}
+        captions_of: dict[int, dict[int, Hashable]] = {}
         for image, options, groups in zip(self.image, self.options, self.groups, strict=True):
             several = isinstance(image, list)
             for row, caption in zip(image, options, strict=True) if several else product([image], options[: self.true]):
-                said.setdefault(row, {})[caption] = groups.get("meaning", caption)
+                captions_of.setdefault(row, {})[caption] = groups.get("meaning", caption)
         kept: list[int] = []
         taken: set[Hashable] = set()
-        for row, captions in said.items():
+        for row, captions in captions_of.items():
             if taken.isdisjoint(captions.values()):
                 taken.update(captions.values())
                 kept.append(row)
-        if len(kept) < len(said):
+        if len(kept) < len(captions_of):
             what = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
-            self.sources.notes.append(f"{what}: {len(kept):,} of {len(said):,} images, one for each distinct caption.")
+            self.sources.notes.append(
+                f"{what}: {len(kept):,} of {len(captions_of):,} images, one for each distinct caption."
+            )
         if len(kept) < 2:
             return []
-        texts, index = zip(*((caption, at) for at, row in enumerate(kept) for caption in said[row]), strict=True)
+        texts, index = zip(*((caption, at) for at, row in enumerate(kept) for caption in captions_of[row]), strict=True)
         return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]
 
 
 def numbered(groups: Sequence[Hashable]) -> Rows:
     """A number for each distinct value, in the order of appearance; None is `NONE`."""
     numbers: dict[Hashable, int] = {}
-    found = [NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups]
-    return np.array(found, dtype=np.int64)
+    rows = [NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups]
+    return np.array(rows, dtype=np.int64)

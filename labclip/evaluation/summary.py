@@ -44,11 +44,13 @@ class Shown:
 def metrics(result: Result, *, titled: bool = False) -> list[Shown]:
     """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark."""
     benchmark, shown = result.benchmark, list[Shown]()
-    for one in result.compared:
-        if one.side == CONTROL:
-            shown[-1].controls.append(one)  # it stands behind its metric
+    for compared in result.compared:
+        if compared.side == CONTROL:
+            shown[-1].controls.append(compared)  # it stands behind its metric
         else:
-            shown.append(Shown(benchmark, one, one.side or benchmark.measures, benchmark.title if titled else ""))
+            shown.append(
+                Shown(benchmark, compared, compared.side or benchmark.measures, benchmark.title if titled else "")
+            )
     return _by_side(shown)
 
 
@@ -57,22 +59,22 @@ def headline(results: Sequence[Result]) -> list[Shown]:
     chosen = []
     for result in results:
         every = metrics(result, titled=True)
-        sides = {one.side for one in every if one.stands or one.side not in SIDES}
-        chosen += [one for one in every if one.stands or one.side not in sides]
+        sides = {metric.side for metric in every if metric.stands or metric.side not in SIDES}
+        chosen += [metric for metric in every if metric.stands or metric.side not in sides]
     return _by_side(chosen)
 
 
 def _by_side(shown: Iterable[Shown]) -> list[Shown]:
     order = list(SIDES)
-    return sorted(shown, key=lambda one: order.index(one.side) if one.side in SIDES else len(order))
+    return sorted(shown, key=lambda metric: order.index(metric.side) if metric.side in SIDES else len(order))
 
 
 def lead_metric(chosen: Sequence[Shown]) -> Shown:
     """The metric that the first sentence tells: of binding, "binding" or "swap" before the first headline metric."""
-    mine = [one for one in chosen if one.side == "binding"] or chosen
-    mine = [one for one in mine if one.benchmark.name == mine[0].benchmark.name]
-    order = ("binding", "swap", *mine[0].benchmark.headline, *(one.compared.metric for one in mine))
-    return min(mine, key=lambda one: order.index(one.compared.metric))
+    mine = [metric for metric in chosen if metric.side == "binding"] or chosen
+    mine = [metric for metric in mine if metric.benchmark.name == mine[0].benchmark.name]
+    order = ("binding", "swap", *mine[0].benchmark.headline, *(metric.compared.metric for metric in mine))
+    return min(mine, key=lambda metric: order.index(metric.compared.metric))
 
 
 def opening(shown: Shown) -> str:
@@ -105,7 +107,7 @@ def cost_sentence(others: Mapping[str, Difference]) -> str:
     if not losses:
         return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
     more = f", and less in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
-    loss, name = max(losses, key=lambda one: one[0])
+    loss, name = max(losses, key=lambda pair: pair[0])
     return f"It costs {_count(percent(loss), 'point')} in {name.removesuffix(' (R@1)')}{more}."
 
 

@@ -72,7 +72,7 @@ class Choice:
         """One `ScoredItems` of the items, one of the breakdown, and one a metric of sets."""
         image, options = map(torch.from_numpy, (self.image, self.options))
         margins = metrics.choice_margins(images, texts, image, options, metrics.total_of(images))
-        margin, *controls = (one.numpy() for one in margins)
+        margin, *controls = (values.numpy() for values in margins)
         right = margin >= 0 if by_index else margin > 0
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
@@ -126,22 +126,22 @@ class Retrieval:
         text_rank, image_rank, text_margin, image_margin = metrics.ranks(*embedded, by_index=by_index)
         own = np.bincount(self.image_index, minlength=n)
         # An image without a caption can be found, but no search starts from it.
-        said = np.flatnonzero(own)
+        starts = np.flatnonzero(own)
         by_text = Asked(self.images[self.image_index, None], self.texts[:, None])
-        by_image = Asked(self.images[said, None], np.empty((len(said), 0), dtype=np.int64))
+        by_image = Asked(self.images[starts, None], np.empty((len(starts), 0), dtype=np.int64))
         of_text = {k: _chance(np.ones(m, dtype=np.int64), n, k) for k in (1, 5, 10)}
-        of_image = {k: _chance(own[said], m, k) for k in of_text}
+        of_image = {k: _chance(own[starts], m, k) for k in of_text}
         return [
             *at_each((text_rank, text_margin), self.image_index, by_text, f"{self.prefix}t2i_r", of_text),
-            *at_each((image_rank[said], image_margin[said]), said, by_image, f"{self.prefix}i2t_r", of_image),
+            *at_each((image_rank[starts], image_margin[starts]), starts, by_image, f"{self.prefix}i2t_r", of_image),
         ]
 
 
 def at_each(
-    found: Sequence[Tensor], unit: Rows, asked: Asked, name: str, chances: Mapping[int, float], side: str = "retrieval"
+    ranked: Sequence[Tensor], unit: Rows, asked: Asked, name: str, chances: Mapping[int, float], side: str = "retrieval"
 ) -> list[ScoredItems]:
     """From ranks and margins whether what is right is among the first k, for each k with its chance."""
-    rank, margin = (one.numpy() for one in found)
+    rank, margin = (values.numpy() for values in ranked)
     scores = [
         ScoredItems(rank < k, unit, {f"{name}{k}": everything(len(rank))}, chance, side=side)
         for k, chance in chances.items()
@@ -175,11 +175,11 @@ class Pairs:
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`text`, `image` and `group`, and these of the breakdown."""
-        rows = [torch.from_numpy(one) for one in (self.images, self.texts)]
-        found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
+        rows = [torch.from_numpy(index) for index in (self.images, self.texts)]
+        pairs = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
         asked, unit = Asked(self.images, self.texts, self.locations), connected(first_equal(images)[self.images])
         scores, parts = [], []
-        for name, chance, (right, margin) in zip(("text", "image", "group"), (1 / 4, 1 / 4, 1 / 6), found, strict=True):
+        for name, chance, (right, margin) in zip(("text", "image", "group"), (1 / 4, 1 / 4, 1 / 6), pairs, strict=True):
             whole = {name: everything(len(unit))}
             scores.append(ScoredItems(right.numpy(), unit, whole, chance, margin.numpy(), asked))
             groups = {f"{group}_{name}": of for group, of in self.breakdown.items()}
@@ -211,7 +211,7 @@ class TwoPositives:
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
         total = metrics.total_of(images)
-        both = (metrics.choice_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
+        both = (metrics.choice_margins(images, texts, image, rows[:, [positive, 2]], total) for positive in (0, 1))
         itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
@@ -244,10 +244,10 @@ class Classification:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
         classes = metrics.class_features(texts, prompts)
-        found = metrics.class_ranks(images[rows], classes, label, by_index=by_index)
+        ranked = metrics.class_ranks(images[rows], classes, label, by_index=by_index)
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
         chances = {k: k / len(classes) for k in (1, 5) if k == 1 or len(classes) > k}
-        first, *others = at_each(found, self.image, asked, f"{self.prefix}acc", chances, "classification")
+        first, *others = at_each(ranked, self.image, asked, f"{self.prefix}acc", chances, "classification")
         groups = {**first.metrics, f"{self.prefix}mean_per_class": self.label}
         return [replace(first, metrics=groups), *others]
 
@@ -278,13 +278,13 @@ class Search:
         query is right if all images that answer it come first; its margin is that of the first of them.
         """
         gallery = images[torch.from_numpy(self.images)]
-        found: list[tuple[float, float, float, float]] = []
+        by_query: list[tuple[float, float, float, float]] = []
         step = max(1, _COSINES // len(gallery))
         for start in range(0, len(self.queries), step):
             for cosine in (texts[torch.from_numpy(self.queries[start : start + step])] @ gallery.T).numpy():
-                found.append(_of_query(cosine, self.right[len(found)], self.confused[len(found)]))
-        *columns, margin = (np.array(values) for values in zip(*found, strict=True))
-        asked = Asked(np.empty((len(found), 0), dtype=np.int64), self.queries[:, None])
+                by_query.append(_of_query(cosine, self.right[len(by_query)], self.confused[len(by_query)]))
+        *columns, margin = (np.array(values) for values in zip(*by_query, strict=True))
+        asked = Asked(np.empty((len(by_query), 0), dtype=np.int64), self.queries[:, None])
         return [
             ScoredItems(
                 values,
@@ -350,7 +350,7 @@ class Task:
         """What the image, and the caption, of a row is called, for reports."""
         if self.embedded is not None:
             return self.embedded.image_names, self.embedded.text_names
-        return [one.name for one in self.images].__getitem__, list(self.captions).__getitem__
+        return [image.name for image in self.images].__getitem__, list(self.captions).__getitem__
 
     def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
         """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
@@ -376,8 +376,8 @@ def score(
             if isinstance(question, Retrieval | Classification) or (
                 isinstance(question, Choice) and question.right_first
             ):
-                for one in question.score(images, features, by_index=True):
-                    named = {f"{name}_index": group for name, group in one.metrics.items()}
-                    yield replace(one, metrics=named, side=BY_INDEX, margin=None, asked=None, controls={})
+                for scored in question.score(images, features, by_index=True):
+                    named = {f"{name}_index": group for name, group in scored.metrics.items()}
+                    yield replace(scored, metrics=named, side=BY_INDEX, margin=None, asked=None, controls={})
 
     return list(zip(*map(list, map(answers, task.read_by(texts, alignments))), strict=True))

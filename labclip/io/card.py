@@ -115,8 +115,8 @@ def record_page(facts: Mapping[str, Any]) -> Page:
     if len(sections) == 1:
         sections.append(Section("Measured", ["Nothing was measured yet. `labclip evaluate` measures gains and costs."]))
     known = {label: facts[key] for key, label in _FACTS.items() if facts.get(key) is not None}
-    told = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in known.items()]
-    sections += [*cosine_sections(facts), Section("The matrix", notes=[*told, _METHOD])]
+    lines = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in known.items()]
+    sections += [*cosine_sections(facts), Section("The matrix", notes=[*lines, _METHOD])]
     return Page(f"LABCLIP for {base}", lead, sections)
 
 
@@ -150,7 +150,7 @@ def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str,
 
 def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: int = 3) -> Table:
     """The figures that both sides have, base beside LABCLIP; a control has no gain."""
-    published = {("reported", one.benchmark, one.metric): one.words for one in REPORTED}
+    published = {("reported", figure.benchmark, figure.metric): figure.words for figure in REPORTED}
     shown = [
         [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or worded(row["metric"]),
          f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
@@ -162,11 +162,11 @@ def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: in
 
 def cosine_sections(metadata: Mapping[str, Any]) -> list[Section]:
     """The cosines that a fit records, in a section; none where there are none."""
-    if (found := metadata.get("cosines")) is None:
+    if (cosines := metadata.get("cosines")) is None:
         return []
-    models = {"base": "base", "labclip": f"LABCLIP, strength {found['strength']:g}"}
+    models = {"base": "base", "labclip": f"LABCLIP, strength {cosines['strength']:g}"}
     rows: list[Sequence[Value]] = [
-        (words, model, *map(float, found[side][kind]))
+        (words, model, *map(float, cosines[side][kind]))
         for kind, words in (("matched", "right"), ("unmatched", "wrong"))
         for side, model in models.items()
     ]

@@ -52,7 +52,7 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     check_folder(folder)
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     with tempfile.TemporaryDirectory(prefix=".labclip-", dir=there) as name:
         yield Path(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,14 +117,14 @@ def load(folder: str | Path) -> Alignment:
                 f"has a float32 'matrix' [{dim}, {dim}], and at most 'logit_scale' [] and 'fingerprint' [{dim}]. A "
                 f"torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
             )
-    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    hashes = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
     try:
-        others = config.get("other_sha256", {name: found[name] for name in found if name != "matrix"})
+        others = config.get("other_sha256", {name: hashes[name] for name in hashes if name != "matrix"})
         expected = {"matrix": config["matrix_sha256"], **others}
-        if different := [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]:
+        if different := [name for name in sorted({*hashes, *expected}) if hashes.get(name) != expected.get(name)]:
             raise ValueError(
                 f"{WEIGHTS} is not what {CONFIG} describes. The SHA-256 of {different[0]} is "
-                f"{found.get(different[0])}, expected {expected.get(different[0])}. {_AGAIN}"
+                f"{hashes.get(different[0])}, expected {expected.get(different[0])}. {_AGAIN}"
             )
         scale = tensors.get("logit_scale")
         return Alignment(

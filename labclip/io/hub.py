@@ -114,11 +114,11 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
     """
 
     def read(folder: Path) -> Alignment:
-        found = load(folder)
-        is_ = (matrix_sha256(found.fitted), found.base, found.logit_scale, found.strength)
+        alignment = load(folder)
+        is_ = (matrix_sha256(alignment.fitted), alignment.base, alignment.logit_scale, alignment.strength)
         if is_ != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
             raise ValueError(f"{folder} is not the published {entry}: its hash, base, scale or strength differs.")
-        return found
+        return alignment
 
     access = replace(access, revision=None)
     cache = Path(access.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip" / "published"
@@ -220,5 +220,5 @@ def _explained(repo_id: str, access: Access | None = None, file: str = "") -> It
                 f"{what} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. For a folder "
                 f"on this machine, pass './{repo_id}'."
             ) from error
-        said = f"it answered {status}" if status else first_line(cause)
-        raise ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.") from error
+        reason = f"it answered {status}" if status else first_line(cause)
+        raise ConnectionError(f"{repo_id} failed at the Hub ({hub}): {reason}. Try again later.") from error

@@ -255,7 +255,9 @@ def create_model_and_transforms(
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
         source = Source(str(base), entry=_published_for(base), base=base)
     if alignment is None and source.own is None and source.entry is None:
-        known = "; ".join(dict.fromkeys(f'"{one.model}", pretrained="{one.pretrained}"' for one in published.PUBLISHED))
+        known = "; ".join(
+            dict.fromkeys(f'"{entry.model}", pretrained="{entry.pretrained}"' for entry in published.PUBLISHED)
+        )
         raise ValueError(
             f"No known matrix fits {source.name}. Those that are known fit {known}. Pass alignment= (a folder, a "
             f"repository 'org/name', or an Alignment), or fit one on your own captions."

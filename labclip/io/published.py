@@ -51,7 +51,7 @@ _TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-
 REPORTED = tuple(PublishedFigure(**row) for row in _TABLE["reported"])
 """CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
 
-_NEGATION = next(one.values for one in REPORTED if one.benchmark == "negation")
+_NEGATION = next(figure.values for figure in REPORTED if figure.benchmark == "negation")
 KNOWN_COSTS = (
     "Zero-shot classification (CIFAR, ImageNet) drops.",
     f"Negation is not helped: {_NEGATION['base']:.3f} -> {_NEGATION['labclip']:.3f} on NegBench COCO-MCQ.",
@@ -99,12 +99,12 @@ class Published:
     @property
     def reported(self) -> dict[str, dict[str, dict[str, float]]]:
         """Published figures of this very matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for one in REPORTED:
-            if one.matrix == [self.name, self.alignment]:
-                for side, values in found.setdefault(one.benchmark, {"base": {}, "labclip": {}}).items():
-                    values[one.metric] = one.values[side]
-        return found
+        figures: dict[str, dict[str, dict[str, float]]] = {}
+        for figure in REPORTED:
+            if figure.matrix == [self.name, self.alignment]:
+                for side, values in figures.setdefault(figure.benchmark, {"base": {}, "labclip": {}}).items():
+                    values[figure.metric] = figure.values[side]
+        return figures
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -84,10 +84,10 @@ def config_for(
         return known
     name = config or (base.model if base else "")
     if isinstance(name, Mapping):
-        found = dict(name) if matches(clip, name) is not False else None
+        model_cfg = dict(name) if matches(clip, name) is not False else None
     else:
-        found = config_of(clip, name)
-    if found is None:
+        model_cfg = config_of(clip, name)
+    if model_cfg is None:
         given = (
             "is not known, as labclip did not load it" if config is None else f"is another than config={config!r:.200}"
         )
@@ -96,7 +96,7 @@ def config_for(
             f'architecture, one of open_clip.list_models(), for example save_pretrained(FOLDER, config="ViT-B-32"), or '
             f"the model_cfg that it was made from."
         )
-    return {"model_cfg": found, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
+    return {"model_cfg": model_cfg, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
 
 
 def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
@@ -139,7 +139,7 @@ def config_of(clip: nn.Module, name: str) -> dict[str, Any] | None:
         config |= {"quick_gelu": True} if quick_gelu else {}
     # The same weights may sit in either class: force_custom_text=True moves them.
     candidates = [config, config | {"custom_text": True}, config | {"custom_text": False}]
-    return next((one for one in candidates if matches(clip, one) is not False), None)
+    return next((candidate for candidate in candidates if matches(clip, candidate) is not False), None)
 
 
 def matches(clip: nn.Module, config: Mapping[str, Any]) -> bool | None:

@@ -40,7 +40,7 @@ def mark_of(model: Any) -> dict[str, Any] | None:
 def set_mark(model: Any, mark: dict[str, Any]) -> None:
     """Put a mark on a model, where it lasts: on transformers' text side, whose models open alone as well."""
     if hasattr(model, "metadata_props"):  # ONNX
-        kept = [one for one in model.metadata_props if one.key != FOLDED]
+        kept = [entry for entry in model.metadata_props if entry.key != FOLDED]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
         model.metadata_props.add(key=FOLDED, value=json.dumps(mark))
@@ -50,12 +50,12 @@ def set_mark(model: Any, mark: dict[str, Any]) -> None:
 
 
 def check_features(
-    found: torch.Tensor, exact: torch.Tensor, said: str, remedy: str, *, dtype: torch.dtype = torch.float32
+    features: torch.Tensor, exact: torch.Tensor, problem: str, remedy: str, *, dtype: torch.dtype = torch.float32
 ) -> None:
     """Refuse with ValueError features that are others than rounding in a dtype makes of the exact ones."""
-    error = float((found - exact).abs().max() / exact.abs().max())
+    error = float((features - exact).abs().max() / exact.abs().max())
     if not error <= (1e-4 if dtype in (torch.float32, torch.float64) else 5e-2):
-        raise ValueError(f"{said} (relative error {error:.2g}). {remedy}")
+        raise ValueError(f"{problem} (relative error {error:.2g}). {remedy}")
 
 
 @torch.no_grad()
@@ -78,5 +78,5 @@ def check_form(
         pairs.append(("image", image, clip.encode_image, pixels.to(device, dtype)))
     for side, ours, theirs, inputs in pairs:
         exact = theirs(inputs, normalize=False).cpu().float()
-        said = f"{library} gives other {side} features for this {type(clip).__name__}"
-        check_features(ours(inputs).cpu().float(), exact, said, "Fold into another form.", dtype=dtype)
+        problem = f"{library} gives other {side} features for this {type(clip).__name__}"
+        check_features(ours(inputs).cpu().float(), exact, problem, "Fold into another form.", dtype=dtype)

@@ -41,8 +41,8 @@ class _TextTower(nn.Module):
         self.clip = clip
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.clip.encode_text(input_ids, normalize=False)
-        return found
+        features: torch.Tensor = self.clip.encode_text(input_ids, normalize=False)
+        return features
 
 
 def convert(clip: Any) -> Any:
@@ -110,17 +110,17 @@ def append(model: Any, alignment: Alignment) -> None:
 
 def embedding_of(model: Any, dim: int) -> str:
     """The output that is the text embedding: float32 [batch, dim], which nothing else in the graph uses."""
-    shapes = {one.name: one.type.tensor_type for one in model.graph.output}
+    shapes = {output.name: output.type.tensor_type for output in model.graph.output}
     sizes = {name: [part.dim_value or None for part in kind.shape.dim] for name, kind in shapes.items()}
-    found = [name for name, size in sizes.items() if len(size) == 2 and size[1] in (dim, None)]
-    if len(found) > 1:
-        found = [name for name in found if "embed" in name or "feature" in name] or found
-    if len(found) != 1:
+    outputs = [name for name, size in sizes.items() if len(size) == 2 and size[1] in (dim, None)]
+    if len(outputs) > 1:
+        outputs = [name for name in outputs if "embed" in name or "feature" in name] or outputs
+    if len(outputs) != 1:
         raise ValueError(
-            f"{len(found) or 'None'} of the outputs ({', '.join(f'{name} {size}' for name, size in sizes.items())}) "
+            f"{len(outputs) or 'None'} of the outputs ({', '.join(f'{name} {size}' for name, size in sizes.items())}) "
             f"can be the text embedding, [batch, {dim}]. Pass a text tower that has one."
         )
-    (name,) = found
+    (name,) = outputs
     if any(name in node.input for node in model.graph.node):
         raise ValueError(f"The graph goes on after {name}, so it is more than a text tower. Pass the text tower alone.")
     if shapes[name].elem_type != 1:
@@ -138,7 +138,7 @@ def _run(model: Any, tokens: Any, output: str | None = None) -> torch.Tensor:
     """An output of a text tower, the first by default: it takes token ids and at most a mask of them."""
     onnxruntime = require("onnxruntime", "A fold into ONNX is checked with onnxruntime", _INSTALL)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    takes = {one.name: one for one in session.get_inputs()}
+    takes = {entry.name: entry for entry in session.get_inputs()}
     (ids, *others) = [name for name in takes if "mask" not in name] or [""]
     if others or not takes or not takes[ids].type.startswith("tensor(int"):
         raise ValueError(f"It takes {', '.join(takes)}, not token ids alone, so it is no text tower.")
@@ -149,5 +149,5 @@ def _run(model: Any, tokens: Any, output: str | None = None) -> torch.Tensor:
     dtypes = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
     feed = {name: np.ones_like(tokens) if "mask" in name else tokens for name in takes}
     feed = {name: value.astype(dtypes[takes[name].type]) for name, value in feed.items()}
-    (found,) = session.run([output or session.get_outputs()[0].name], feed)
-    return torch.from_numpy(np.asarray(found))
+    (features,) = session.run([output or session.get_outputs()[0].name], feed)
+    return torch.from_numpy(np.asarray(features))

@@ -43,8 +43,8 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
     transform = getattr(clip.visual, "preprocess_cfg", None) or {}
     try:
         for key, value in _TRANSFORM.items():
-            if (found := transform.get(key, value)) != value and tuple(found) != value:
-                raise ValueError(f"its image transform has {key} {value!r}, not {found!r}")
+            if (size := transform.get(key, value)) != value and tuple(size) != value:
+                raise ValueError(f"its image transform has {key} {value!r}, not {size!r}")
         weights = ((key, value.detach().cpu().contiguous().clone()) for key, value in openai_weights(clip).items())
         state = OrderedDict(weights)
         with SkipInitialisation():

@@ -54,8 +54,8 @@ def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
         output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
     if isinstance(output, torch.Tensor):
         return output
-    found = getattr(output, "text_embeds", None)
-    return output.pooler_output if found is None else found
+    features = getattr(output, "text_embeds", None)
+    return output.pooler_output if features is None else features
 
 
 def sample_features(model: Any) -> torch.Tensor:

@@ -60,10 +60,10 @@ def generate(
     """
     checked_whole("k", k, least=1, most=MOST)
     captions, images = captions_of_images(captions, image_index)
-    found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
+    negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
     if same_meaning:
         _logger.info("left out %d negatives that mean the same as their caption", same_meaning)
-    return [one[0] if one else None for one in found] if k == 1 else found
+    return [several[0] if several else None for several in negatives] if k == 1 else negatives
 
 
 def negatives_of(
@@ -76,7 +76,7 @@ def negatives_of(
     progress: bool = False,
 ) -> tuple[list[list[str]], int]:
     """Up to `k` negatives of each caption, and how many candidates were left out as they mean the same."""
-    words, found, same_meaning = getattr(method, "max_words", None), [], 0
+    words, negatives, same_meaning = getattr(method, "max_words", None), [], 0
     known = true_captions(images, captions, words)
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
         chosen, refused = list[str](), 0
@@ -94,8 +94,8 @@ def negatives_of(
                 refused = 0
             if len(chosen) == k or refused == _PATIENCE:
                 break
-        found.append(chosen)
-    return found, same_meaning
+        negatives.append(chosen)
+    return negatives, same_meaning
 
 
 def _candidates(method: Method, caption: str, seed: int) -> Iterator[str]:

@@ -126,14 +126,14 @@ def add(
     checked_whole("k", k, least=1, most=MOST)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     caption, captions, images = _captions(path, out, names, column, image_column, force=force)
-    found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
-    new = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
+    negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
+    new = {name: [several[n] if n < len(several) else None for several in negatives] for n, name in enumerate(names)}
     if clean:
         words = getattr(method, "max_words", None)
         new |= {caption: [clean_caption(text, words) if text else None for text in captions]}
     with whole_file(out) as part:
         write_with_columns(path, part, new)
-    return Counts(len(captions), sum(map(bool, found)), sum(map(len, found)), same_meaning)
+    return Counts(len(captions), sum(map(bool, negatives)), sum(map(len, negatives)), same_meaning)
 
 
 def add_parts(
@@ -172,23 +172,23 @@ def add_parts(
     """
     path, out, tag = Path(path), Path(out), get_tagger(tagger)
     _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)
-    found = parts_and_keywords(captions, images, seed, tag, progress=progress)
+    phrases = parts_and_keywords(captions, images, seed, tag, progress=progress)
     new: dict[str, list[Any]] = {
-        name: [[part[at] for part in parts] for parts, _ in found] for at, name in enumerate(PARTS[:3])
+        name: [[part[at] for part in parts] for parts, _ in phrases] for at, name in enumerate(PARTS[:3])
     }
-    new["keywords"] = [words for _, words in found]
+    new["keywords"] = [words for _, words in phrases]
     with whole_file(out) as part:
         write_with_columns(path, part, new)
-    return Counts(len(captions), sum(bool(parts) for parts, _ in found), sum(len(parts) for parts, _ in found))
+    return Counts(len(captions), sum(bool(parts) for parts, _ in phrases), sum(len(parts) for parts, _ in phrases))
 
 
 def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
     """Items with the parts and keywords of their captions; those that have some keep them. All are held in memory."""
     items = list(items)
     images, captions = _texts(items)
-    found = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
+    phrases = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
     for item in items:
-        own = list(islice(found, len(item.captions)))
+        own = list(islice(phrases, len(item.captions)))
         if not item.parts and not item.keywords:
             words = dict.fromkeys(word for _, several in own for word in several)
             item = replace(item, parts=tuple(part for parts, _ in own for part in parts), keywords=tuple(words))

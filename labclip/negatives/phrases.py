@@ -113,17 +113,17 @@ def parts_and_keywords(
     """The parts and the keywords of captions, each tagged once, and of each its image, None where that is not known."""
     bar = tqdm(captions, unit=" captions", disable=not progress)
     tagged = [_Tagged.of(caption, tag) for caption in bar]
-    return list(zip(_parts_of(tagged, images, seed), [one.keywords for one in tagged], strict=True))
+    return list(zip(_parts_of(tagged, images, seed), [caption.keywords for caption in tagged], strict=True))
 
 
 def _parts_of(captions: Sequence[_Tagged], images: Sequence[Hashable | None], seed: int) -> list[list[Part]]:
     own = [(number, None) if image is None else image for number, image in enumerate(images)]
     together: dict[Hashable, list[_Tagged]] = defaultdict(list)
-    for one, image in zip(captions, own, strict=True):
-        together[image].append(one)
+    for caption, image in zip(captions, own, strict=True):
+        together[image].append(caption)
     return [
-        list(_parts(one, together[image], random.Random(digest(f"{seed}\0{one.caption}"))))
-        for one, image in zip(captions, own, strict=True)
+        list(_parts(caption, together[image], random.Random(digest(f"{seed}\0{caption.caption}"))))
+        for caption, image in zip(captions, own, strict=True)
     ]
 
 
@@ -161,13 +161,13 @@ class _Tagged(NamedTuple):
         if noun not in self.words:
             return False
         # The modifier of "a black train engine" may be said of the train too.
-        described = {one.at: set(map(_singular, one.rest)) for one in self.phrases if not one.joined}
-        return any(found == group and noun in described.get(at, {noun}) for at, found in self.modifiers)
+        described = {phrase.at: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.joined}
+        return any(family == group and noun in described.get(at, {noun}) for at, family in self.modifiers)
 
 
 def _phrase(words: Sequence[str], tags: Sequence[str], at: int) -> _Phrase | None:
     """The phrase that a modifier begins; None where no noun follows, or it would make no part."""
-    nouns = [is_noun(one) for one in tags]
+    nouns = [is_noun(tag) for tag in tags]
     end = at + 1
     while end < len(words) and not nouns[end] and _modifies(words[end], tags[end]):
         end += 1
@@ -186,13 +186,13 @@ def _phrase(words: Sequence[str], tags: Sequence[str], at: int) -> _Phrase | Non
 
 
 def _keywords(words: Sequence[str], tags: Sequence[str]) -> list[str]:
-    found: list[str] = []
+    qualities: list[str] = []
     for is_one, run in groupby(zip(words, tags, strict=True), lambda pair: is_object(*pair)):
         if is_one:
-            found.append(" ".join(word for word, _ in run))
+            qualities.append(" ".join(word for word, _ in run))
         else:
-            found += [word for word, tag in run if is_quality(word, tag)]
-    return list(dict.fromkeys(found))
+            qualities += [word for word, tag in run if is_quality(word, tag)]
+    return list(dict.fromkeys(qualities))
 
 
 def _modifies(word: str, tag: str) -> bool:
@@ -200,7 +200,7 @@ def _modifies(word: str, tag: str) -> bool:
 
 
 def _parts(own: _Tagged, together: list[_Tagged], rng: random.Random) -> Iterator[Part]:
-    named = {group for one in together for _, group in one.modifiers}
+    named = {group for caption in together for _, group in caption.modifiers}
     seen = set()
     for phrase in own.phrases:
         (family, number), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
@@ -209,13 +209,13 @@ def _parts(own: _Tagged, together: list[_Tagged], rng: random.Random) -> Iterato
             continue
         seen.add((phrase.modifier, *rest))
         # Of the same family, and what excludes the own one: a smaller number does not.
-        others = dict.fromkeys((one.modifier, one.group) for one in own.phrases if not one.joined)
+        others = dict.fromkeys((phrase.modifier, phrase.group) for phrase in own.phrases if not phrase.joined)
         swaps = [
             word
             for word, group in others
             if group[0] == family
             and (group[1] > number if family == "numbers" else group[1] != number)
-            and not any(one.may_say(group, noun) for one in together)
+            and not any(caption.may_say(group, noun) for caption in together)
         ]
         least = max(at for name, at in named if name == family) if family == "numbers" else -1
         foils = [group[0] for at, group in enumerate(FAMILIES[family]) if at > least and (family, at) not in named]
@@ -229,14 +229,14 @@ def _parts(own: _Tagged, together: list[_Tagged], rng: random.Random) -> Iterato
 
 def _sensible(modifier: str, family: str, noun: str) -> bool:
     """Whether a wrong modifier of the family makes a phrase that people would type."""
-    one = _singular(noun)
-    if noun == "pair" or (modifier == "orange" and one in _FRUIT):
+    singular = _singular(noun)
+    if noun == "pair" or (modifier == "orange" and singular in _FRUIT):
         return False
     if family == "ages":
-        return one in _ADULTS
+        return singular in _ADULTS
     if family == "numbers":
-        return one != noun
-    return family not in ("colours", "materials") or one not in _PEOPLE
+        return singular != noun
+    return family not in ("colours", "materials") or singular not in _PEOPLE
 
 
 def _singular(noun: str) -> str:

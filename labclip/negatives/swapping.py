@@ -56,14 +56,16 @@ class Swapper:
         mentions = [] if len(caption) > LONGEST else list(_mentions(self._pattern, caption))
         swapped = [mention for mention in mentions if mention.key not in self._opposites]
         changes: list[list[_Edit]] = [
-            [(one, two.text, two), (two, one.text, one)]
-            for one, two in itertools.combinations(swapped, 2)
-            if one.key != two.key and one.run != two.run
+            [(first, second.text, second), (second, first.text, first)]
+            for first, second in itertools.combinations(swapped, 2)
+            if first.key != second.key and first.run != second.run
         ]
         # All mentions of a relation at once: "on the left ..., on the right ..." stays a sentence.
-        relations = [one for one in mentions if one.key in self._opposites]
-        for pair in sorted({tuple(sorted((one.key, self._opposites[one.key]))) for one in relations}):
-            changes.append([(one, self._opposites[one.key], None) for one in relations if one.key in pair])
+        relations = [mention for mention in mentions if mention.key in self._opposites]
+        for pair in sorted({tuple(sorted((mention.key, self._opposites[mention.key]))) for mention in relations}):
+            changes.append(
+                [(mention, self._opposites[mention.key], None) for mention in relations if mention.key in pair]
+            )
         rng.shuffle(changes)
         return (_rewrite(caption, change) for change in changes)
 
@@ -115,10 +117,10 @@ def swap(
 
 def _mentions(pattern: re.Pattern[str], caption: str) -> Iterator[_Mention]:
     end = run = 0
-    for found in pattern.finditer(caption):
-        run += not _JOINED.fullmatch(caption, end, found.start())
-        end = found.end()
-        yield _Mention(found.start(), end, found[0], _key(found[0]), run)
+    for match in pattern.finditer(caption):
+        run += not _JOINED.fullmatch(caption, end, match.start())
+        end = match.end()
+        yield _Mention(match.start(), end, match[0], _key(match[0]), run)
 
 
 def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
@@ -127,18 +129,18 @@ def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
         raise ValueError(f"attributes is one string, {attributes!r}. Pass a list of words.")
     given = list(attributes.items() if isinstance(attributes, Mapping) else attributes)
     words = {_key(item) for item in given if isinstance(item, str)}
-    pairs = [(_key(one), _key(other)) for one, other in (item for item in given if not isinstance(item, str))]
+    pairs = [(_key(first), _key(other)) for first, other in (item for item in given if not isinstance(item, str))]
     if "" in words.union(*pairs):
         raise ValueError("An attribute is empty. Leave it out.")
-    for (one, other), word in itertools.product(RELATIONS.items(), sorted(words)):
-        opposite = re.sub(rf"\b{one}\b", other, word)
+    for (relation, other), word in itertools.product(RELATIONS.items(), sorted(words)):
+        opposite = re.sub(rf"\b{relation}\b", other, word)
         if opposite != word and opposite in words:
             pairs.append((word, opposite))
     opposites: dict[str, str] = {}
-    for one, other in [*pairs, *((other, one) for one, other in pairs)]:
-        if one == other or opposites.setdefault(one, other) != other:
+    for word, other in [*pairs, *((other, word) for word, other in pairs)]:
+        if word == other or opposites.setdefault(word, other) != other:
             raise ValueError(
-                f"{one!r} has the opposites {opposites.get(one, one)!r} and {other!r}. Name one other word."
+                f"{word!r} has the opposites {opposites.get(word, word)!r} and {other!r}. Name one other word."
             )
     if len(words - opposites.keys()) < 2 and not opposites:
         raise ValueError(f"swap needs two different attributes or a pair of opposites, but got {sorted(words)}.")

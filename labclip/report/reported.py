@@ -83,7 +83,7 @@ def _parts(table: Table) -> tuple[Table, Table]:
     """What a page shows of a table, and what it folds away: rows whose differences are all not measurable."""
     marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in table.rows]
     kept, folded = (
-        [row for row, found in zip(table.rows, marks, strict=True) if (found == {"none"}) == quiet]
+        [row for row, judgements in zip(table.rows, marks, strict=True) if (judgements == {"none"}) == quiet]
         for quiet in (False, True)
     )
     return replace(table, rows=kept), replace(table, rows=folded)

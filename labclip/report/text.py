@@ -102,8 +102,8 @@ def _text(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    found = re.sub(r"\](?=[\[(])", r"]\\", text.translate(_MARKDOWN))  # a link
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
+    escaped = re.sub(r"\](?=[\[(])", r"]\\", text.translate(_MARKDOWN))  # a link
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", escaped)
 
 
 def _paragraph(text: str) -> str:
@@ -113,7 +113,7 @@ def _paragraph(text: str) -> str:
 
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
-    sections = [_latex_section(one) for one in page.sections if one.tables]
+    sections = [_latex_section(section) for section in page.sections if section.tables]
     return "\n\n".join([_PREAMBLE, *sections]) + "\n"
 
 

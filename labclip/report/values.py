@@ -133,13 +133,13 @@ def gain_sentence(subject: str, value: float, gain: float | None, grounded: Sequ
         >>> gain_sentence("With the matrix it is", 0.995, 0.41, [0.3])
         'With the matrix it is 99.5%. Of +0.41 gained, +0.30 needs the image.'
     """
-    told = f"{subject} {percent(value)}%"
+    sentence = f"{subject} {percent(value)}%"
     if gain is None:
-        return f"{told}, {UNMEASURABLE}."
+        return f"{sentence}, {UNMEASURABLE}."
     if gain < 0:
-        return f"{told}, which is worse."
-    need = [("all" if one >= gain else f"{one:+.2f}") for one in grounded] if gain > 0 else []
-    return f"{told}." + "".join(f" Of {gain:+.2f} gained, {one} needs the image." for one in need)
+        return f"{sentence}, which is worse."
+    need = [("all" if share >= gain else f"{share:+.2f}") for share in grounded] if gain > 0 else []
+    return f"{sentence}." + "".join(f" Of {gain:+.2f} gained, {share} needs the image." for share in need)
 
 
 def measured_by(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ def as_stored(preprocess: Preprocess) -> Preprocess:
     """A model's image transform without the turn by EXIF: exactly OpenCLIP's."""
     compose: Any = type(preprocess)
     transforms = getattr(preprocess, "transforms", None)
-    return compose([one for one in transforms if one is not upright]) if transforms else preprocess
+    return compose([transform for transform in transforms if transform is not upright]) if transforms else preprocess
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
@@ -40,7 +40,7 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
     if batch and (image.shape[-1] != 3 or image.shape[1] == 3):  # else the channels stand last
         return image
     images = list(image) if isinstance(image, list | tuple) else [image]
-    if not images or not all(isinstance(one, Image) for one in images):
+    if not images or not all(isinstance(image, Image) for image in images):
         raise ValueError(
             f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE), or a float "
             f"tensor [n, 3, height, width], as torch.stack([model.preprocess(image) for image in images])."
@@ -51,10 +51,10 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
             "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
         )
     try:
-        eight = [eight_bits(one) for one in images]
+        eight = [eight_bits(image) for image in images]
     except ValueError as error:
         raise ValueError(f"An image {error}.") from error
-    return torch.stack([preprocess(one) for one in eight]).to(device, image_dtype(tower))
+    return torch.stack([preprocess(image) for image in eight]).to(device, image_dtype(tower))
 
 
 def image_dtype(tower: nn.Module) -> torch.dtype:

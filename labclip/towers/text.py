@@ -88,10 +88,10 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     tokens = tokenizer(captions)
     # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
     full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
-    found = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
+    long = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
     cut = _COUNTED.get() or TruncationCount()
-    cut.count, cut.total, cut.context = cut.count + len(found), cut.total + len(captions), tokens.shape[1]
-    cut.example = cut.example or next(iter(found), "")
+    cut.count, cut.total, cut.context = cut.count + len(long), cut.total + len(captions), tokens.shape[1]
+    cut.example = cut.example or next(iter(long), "")
     if cut is not _COUNTED.get():
         cut.warn(stacklevel=4)
     return tokens

@@ -19,18 +19,18 @@ def _benchmarks() -> dict[str, Benchmark]:
     """
     entries = known_benchmarks()
     forms = {name: entry.pop("form", None) for name, entry in entries.items()}
-    found = {}
+    benchmarks = {}
     for name, entry in entries.items():
         module, _, function = entry.pop("reader").partition(".")
         read, form = getattr(import_module(f"{__name__}.{module}"), function), forms[name]
         if form is not None:
             read = partial(read, Form(**(forms[form] if isinstance(form, str) else form)))
         elif parts := entry.pop("forms", None):
-            read = partial(read, {part: Form(**one) for part, one in parts.items()})
+            read = partial(read, {part: Form(**fields) for part, fields in parts.items()})
         if "metrics" in entry:
             read.__doc__ = entry.pop("metrics")
-        found[name] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
-    return found
+        benchmarks[name] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
+    return benchmarks
 
 
 BENCHMARKS = _benchmarks()

@@ -108,12 +108,12 @@ def captioned(form: Form, sources: Sources, split: str = "", captions: int = 0) 
     """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
     one_of("split", split, form.splits)
     path = sources.either(*(name.format(split=split) for name in form.files[0]))
-    found: dict[int, list[Row]] = {}
+    rows_of: dict[int, list[Row]] = {}
     for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split):
         if (row := sources.image(in_folder(sources, name), location, form.ways[""])) is not None:
             # An image that has several entries is one of the gallery: beside itself it could not be found.
-            found.setdefault(row, []).extend((row, text, (), location) for text in texts)
-    return [row for several in found.values() for row in several[: captions or None]]
+            rows_of.setdefault(row, []).extend((row, text, (), location) for text in texts)
+    return [row for several in rows_of.values() for row in several[: captions or None]]
 
 
 def _entries(path: Path, split: str) -> Iterator[tuple[str, Sequence[str], str]]:
@@ -131,18 +131,18 @@ def _lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
             yield f"{name}.jpg", (text.strip(),), location
 
 
-def _retrieval(sources: Sources, found: Sequence[Row]) -> Task:
-    if not found:
+def _retrieval(sources: Sources, rows: Sequence[Row]) -> Task:
+    if not rows:
         return sources.task()
-    index_of = {row: index for index, row in enumerate(dict.fromkeys(row for row, *_ in found))}
-    texts = [(sources.caption(text, location), index_of[row]) for row, text, _, location in found]
-    rows, index = zip(*texts, strict=True)
-    if repeated := len(set(texts)) - len(set(rows)):
+    index_of = {row: index for index, row in enumerate(dict.fromkeys(row for row, *_ in rows))}
+    texts = [(sources.caption(text, location), index_of[row]) for row, text, _, location in rows]
+    captions, index = zip(*texts, strict=True)
+    if repeated := len(set(texts)) - len(set(captions)):
         sources.notes.append(
             f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong, so that recall is "
             "lower than where the first is taken."
         )
-    return sources.task(Retrieval(np.array(list(index_of)), np.array(rows), np.array(index)))
+    return sources.task(Retrieval(np.array(list(index_of)), np.array(captions), np.array(index)))
 
 
 def _binding(sources: Sources, rows: Sequence[Row]) -> Task:

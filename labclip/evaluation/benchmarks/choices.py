@@ -61,7 +61,7 @@ def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
         reader.add(entry, location, macro=group, file=cell(entry, form.images[0], location))
     if not (items := reader.items):
         return sources.task()
-    names = np.array([one["macro"] for one in items.groups])
+    names = np.array([groups["macro"] for groups in items.groups])
     every, macro = items.group("macro"), items.group("macro", form.least)
     metrics = {"macro": macro}
     if form.left_out:
@@ -124,12 +124,12 @@ def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all
     one_of("subset", subset, ("all", *forms))
     parts = [subset]
     if subset == "all":
-        found = sources.either(*(form.files[0][0] for form in forms.values()))
-        there = {found.name} if found == sources.data else {path.name for path in sources.folder.iterdir()}
+        file = sources.either(*(form.files[0][0] for form in forms.values()))
+        there = {file.name} if file == sources.data else {path.name for path in sources.folder.iterdir()}
         parts = [name for name, form in forms.items() if form.files[0][0] in there]
         if not parts:
-            raise ValueError(f'{found} has no usual name. Pass options={{"subset": VALUE}}. {sources.hint}')
-    return sources.task(*(one for part in parts for one in _whatsup(sources, part, forms[part], breakdown)))
+            raise ValueError(f'{file} has no usual name. Pass options={{"subset": VALUE}}. {sources.hint}')
+    return sources.task(*(question for part in parts for question in _whatsup(sources, part, forms[part], breakdown)))
 
 
 def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> Iterator[Question]:
@@ -184,8 +184,8 @@ def read_statements(form: Form, sources: Sources) -> Task:
     """`read_pairs` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
     names = "Question ID", "Type", "Statement"
     rows, entries = list(read_rows(sources.either(*form.files[0]))), []
-    for (location, one), (_, other) in zip(rows[::2], rows[1::2], strict=False):
-        (number, kind, first), (following, _, second) = fields(one, names, location), fields(other, names, location)
+    for (location, odd), (_, even) in zip(rows[::2], rows[1::2], strict=False):
+        (number, kind, first), (following, _, second) = fields(odd, names, location), fields(even, names, location)
         if int(number) % 2 == 0 or int(following) != int(number) + 1:
             raise ValueError(f"{location}: questions {number} and {following} are not an odd one and the next.")
         item = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{following}.jpg", "kind": _words(kind)}

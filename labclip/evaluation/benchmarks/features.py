@@ -14,33 +14,33 @@ from labclip.features.features import Features, block_of
 
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all images and captions."""
-    found = Features.load(sources.data or sources.folder) if sources.features is None else sources.features
-    index = np.array(found.image_index, dtype=np.int64)
-    is_caption = found.kinds == Kind.CAPTION
+    features = Features.load(sources.data or sources.folder) if sources.features is None else sources.features
+    index = np.array(features.image_index, dtype=np.int64)
+    is_caption = features.kinds == Kind.CAPTION
     captions, negatives = np.flatnonzero(is_caption), np.empty(0, dtype=np.int64)
     numbers = np.arange(len(captions))
-    texts = [block_of(found.texts, captions)]
+    texts = [block_of(features.texts, captions)]
     questions: list[Question] = []
-    if found.negatives is not None and found.has_negative is not None:
-        has = np.array(found.has_negative) & is_caption[:, None]
+    if features.negatives is not None and features.has_negative is not None:
+        has = np.array(features.has_negative) & is_caption[:, None]
         negatives = np.flatnonzero(has)
-        texts.append(block_of(found.negatives.reshape(-1, found.negatives.shape[-1]), negatives))
+        texts.append(block_of(features.negatives.reshape(-1, features.negatives.shape[-1]), negatives))
         wrong = np.full(has.shape, NONE)
         wrong[has] = len(captions) + np.arange(len(negatives))
         some = np.asarray(has[captions].any(axis=1))
         options = np.concatenate([numbers[:, None], wrong[captions]], axis=1)[some]
-        folder = "" if found.folder is None else f"{found.folder.name} "
+        folder = "" if features.folder is None else f"{features.folder.name} "
         locations = [f"{folder}caption {row}" for row in captions[some]]
         questions.append(
             Choice(index[captions[some]], options, {"binding": everything(int(some.sum()))}, locations=locations)
         )
     # An image without a caption, where one was left out, still is in the gallery.
-    questions.append(Retrieval(np.arange(len(found.images)), numbers, index[captions]))
-    left_out = found.manifest.get("skipped", ())
+    questions.append(Retrieval(np.arange(len(features.images)), numbers, index[captions]))
+    left_out = features.manifest.get("skipped", ())
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
     if more := len(index) - len(captions):
         notes.append(f"Its {more:,} parts and keywords are not measured here; the benchmark `parts` does that.")
     names = [*map("caption {}".format, captions), *map("negative {}".format, negatives)]
-    images = block_of(found.images, slice(None)).cpu()
-    embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, found.check_model)
+    images = block_of(features.images, slice(None)).cpu()
+    embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, features.check_model)
     return Task((), (), questions, notes, embedded)

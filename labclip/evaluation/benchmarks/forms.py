@@ -110,14 +110,14 @@ class Reader:
         form = self.form
         if isinstance(form.captions, str):
             return list(cell(entry, form.captions, location))
-        found = [cell(entry, name, location) for name in form.captions]
+        texts = [cell(entry, name, location) for name in form.captions]
         if form.answer:
             answer = str(cell(entry, form.answer, location)).removesuffix(".0")
-            if not answer.isdecimal() or int(answer) >= len(found):
-                raise ValueError(f"{location}: {form.answer} is {answer!r}, not a number from 0 to {len(found) - 1}.")
-            found.insert(0, found.pop(int(answer)))
-        # EqBen has lists of captions for some images, of which its authors take the first.
-        return [one[0] if isinstance(one, list) and one else one for one in found]
+            if not answer.isdecimal() or int(answer) >= len(texts):
+                raise ValueError(f"{location}: {form.answer} is {answer!r}, not a number from 0 to {len(texts) - 1}.")
+            texts.insert(0, texts.pop(int(answer)))
+        # EqBen has lists of texts for some images, of which its authors take the first.
+        return [text[0] if isinstance(text, list) and text else text for text in texts]
 
     def _image(self, value: Any, location: str, box: Any) -> int | None:
         if isinstance(value, ImageSource):

@@ -36,8 +36,8 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
     for location, entry in read_rows(sources.either("coco_val.json", "coco_val_entities.json")):
         image, entities, wrong, relations = fields(entry, FIELDS, location)
         row = sources.image(in_folder(sources, image), location, ways)
-        found = {"entities": _of_entities(entities, wrong), "relations": _of_relations(relations, entities, wrong)}
-        for what, choices in found.items():
+        texts = {"entities": _of_entities(entities, wrong), "relations": _of_relations(relations, entities, wrong)}
+        for what, choices in texts.items():
             if row is None or row in counted[what] or len(counted[what]) == (limit or None):
                 continue
             for kind, right, other in choices:
@@ -50,8 +50,8 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
 
 def _of_entities(entities: list[str], wrong: dict[str, list[dict[str, str]]]) -> Choices:
     """The first pair of entities the second of which has a wrong one."""
-    for one, other in itertools.permutations(entities, 2):
-        first, second = one.lower().strip(), other.lower().strip()
+    for entity, other in itertools.permutations(entities, 2):
+        first, second = entity.lower().strip(), other.lower().strip()
         foils = _first_of_kinds(wrong.get(other, []))
         if foils and _says_something(first) and _says_something(second):
             yield "whole_entities", f"{first} and {second}", first
@@ -68,22 +68,22 @@ def _of_relations(
         subject, verb, target = _triple(relation)
         if not (subject and verb and target):
             continue
-        found = {"swap": f"{target} {verb} {subject}"}
+        texts = {"swap": f"{target} {verb} {subject}"}
         for negative in relation.get("negatives", []):
             kind, parts = negative.get("change_type", "").lower(), _triple(negative)
             if kind in ("antonym", "negation") and all(map(_says_something, parts)):
-                found.setdefault(kind, " ".join(parts))
-        of_target, of_subject = (_first_of_kinds(_wrong_of(one, entities, wrong)) for one in (target, subject))
+                texts.setdefault(kind, " ".join(parts))
+        of_target, of_subject = (_first_of_kinds(_wrong_of(entity, entities, wrong)) for entity in (target, subject))
         if "object" in of_target:
-            found["object"] = f"{subject} {verb} {of_target['object']}"
+            texts["object"] = f"{subject} {verb} {of_target['object']}"
         if "object" in of_subject:
-            found["subject"] = f"{of_subject['object']} {verb} {target}"
-        if len(found) < 2:
+            texts["subject"] = f"{of_subject['object']} {verb} {target}"
+        if len(texts) < 2:
             continue
         if "attribute" in of_target:
-            found["attribute"] = f"{subject} {verb} {of_target['attribute']}"
+            texts["attribute"] = f"{subject} {verb} {of_target['attribute']}"
         yield "whole_relations", f"{subject} {verb} {target}", subject
-        for kind, foil in found.items():
+        for kind, foil in texts.items():
             yield f"relations_{kind}", subject, foil
         return
 
@@ -100,12 +100,12 @@ def _wrong_of(name: str, entities: list[str], wrong: dict[str, list[dict[str, st
 
 def _first_of_kinds(negatives: list[dict[str, str]]) -> dict[str, str]:
     """The first wrong entity that is another object, and the first with another attribute."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for negative in negatives:
         kind, text = negative["change_type"].removesuffix("_change"), negative["negative"].lower()
         if kind in ("object", "attribute") and _says_something(text):
-            found.setdefault(kind, text)
-    return found
+            texts.setdefault(kind, text)
+    return texts
 
 
 def _says_something(text: str) -> bool:

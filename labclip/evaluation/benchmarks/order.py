@@ -57,9 +57,9 @@ def read(
         without += not others
         if others or paper:
             items.add(row, (own, *others), location)
-    if said := ", ".join(f"{count:,} of {name}" for name, count in equal.items()):
+    if counts := ", ".join(f"{count:,} of {name}" for name, count in equal.items()):
         then = "count as right, as in ARO's code" if paper else "are left out"
-        sources.notes.append(f"Shuffles equal to their caption {then}: {said}.")
+        sources.notes.append(f"Shuffles equal to their caption {then}: {counts}.")
     if without:
         sources.notes.append(f"{without:,} captions with no other order {'are right' if paper else 'are left out'}.")
     as_aro = "Not as ARO's code, which takes spaCy's parts of speech and draws no shuffle again."
@@ -98,15 +98,15 @@ def shuffles_of(
     the draws; None where none of them said anything else.
     """
     own, tagged = clean(caption, MAX_WORDS), tag(caption)
-    found: list[str | None] = []
+    negatives: list[str | None] = []
     for name, shuffle in SHUFFLES.items():
         rng = random.Random(f"{seed} {name} {caption}")
         words, tags = (words_of(caption), ()) if name.endswith("trigrams") else tagged
         drawn = (clean(" ".join(shuffle(list(words), tags, rng)), MAX_WORDS) for _ in range(draws))
         # A single draw may say the same in other words; drawn again is what says the same at all.
         same = (lambda text: text == own) if draws == 1 else (lambda text: comparable(text) == comparable(own))
-        found.append(next((text for text in drawn if not same(text)), None))
-    return own, found
+        negatives.append(next((text for text in drawn if not same(text)), None))
+    return own, negatives
 
 
 def _within(words: list[str], slots: Sequence[int], rng: random.Random) -> None:

@@ -58,37 +58,37 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
         seed: Seed of which wrong modifier is taken where there are several.
         tagger: "hanta" or "spacy", which find the parts.
     """
-    found = own_rows(sources, column, image_column, ())
-    rows = [(row, text, location) for row, text, _, location in found if row is not None]
+    table = own_rows(sources, column, image_column, ())
+    rows = [(row, text, location) for row, text, _, location in table if row is not None]
     phrases = _phrases(rows, seed, tagger)
     if rows and not phrases:
         lacks = "no caption has a part, a noun with a colour, size, material, age or number"
         raise ValueError(f"{sources.data}: {lacks}. {sources.hint}")
-    said: dict[int, set[str]] = defaultdict(set)
+    words_of: dict[int, set[str]] = defaultdict(set)
     for row, text, _ in rows:
-        said[row].update(clean(text).replace(",", " ").split())
+        words_of[row].update(clean(text).replace(",", " ").split())
     sources.notes.append(LENGTHS)
-    return sources.task(*_choices(sources, phrases), *_search(sources, phrases, said))
+    return sources.task(*_choices(sources, phrases), *_search(sources, phrases, words_of))
 
 
 def _phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) -> _Phrases:
-    def parts_of(said: Sequence[tuple[int, str]]) -> list[list[Part]]:
-        return parts([text for _, text in said], image_index=[row for row, _ in said], seed=seed, tagger=tagger)
+    def parts_of(captions: Sequence[tuple[int, str]]) -> list[list[Part]]:
+        return parts([text for _, text in captions], image_index=[row for row, _ in captions], seed=seed, tagger=tagger)
 
-    found: _Phrases = defaultdict(dict)
+    phrases: _Phrases = defaultdict(dict)
     for (row, _, location), several in zip(rows, parts_of([(row, text) for row, text, _ in rows]), strict=True):
         for part in several:
             words, others = _words(part.text), _words(part.negative)
             modifier = next(word for word, other in zip(words, others, strict=True) if word != other)
-            phrase = found[row].setdefault(words, _Phrase(part.text, words, modifier, location, {}))
+            phrase = phrases[row].setdefault(words, _Phrase(part.text, words, modifier, location, {}))
             phrase.wrong.setdefault(part.kind, part.negative)
     # As a caption of its own a phrase has no other noun to take a modifier from: its wrong one is a foil.
-    alone = [(row, phrase) for row, several in found.items() for phrase in several.values()]
-    beside = [(row, text) for row, text, _ in rows if row in found]
+    alone = [(row, phrase) for row, several in phrases.items() for phrase in several.values()]
+    beside = [(row, text) for row, text, _ in rows if row in phrases]
     foils = parts_of([*beside, *((row, phrase.text) for row, phrase in alone)])[len(beside) :]
     for (_, phrase), several in zip(alone, foils, strict=True):
         phrase.wrong.update({part.kind: part.negative for part in several if part.text == phrase.text})
-    return found
+    return phrases
 
 
 def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
@@ -99,7 +99,9 @@ def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
             for kind, wrong in phrase.wrong.items():
                 items.add(row, (phrase.text, wrong), phrase.location, **{f"part_{kind}": 0})
             following = islice(cycle(several.values()), index + 1, index + len(several))
-            other = next((one for one in following if one.words[-1] != phrase.words[-1] and "foil" in one.wrong), None)
+            other = next(
+                (after for after in following if after.words[-1] != phrase.words[-1] and "foil" in after.wrong), None
+            )
             if other is not None:
                 half, whole = (f"{phrase.text} and {second}" for second in (other.wrong["foil"], other.text))
                 items.add(row, (phrase.text, half), phrase.location, half_truth=0)
@@ -107,15 +109,15 @@ def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
     return items.question(items.metrics("part_swap", "part_foil", "half_truth", "whole_truth"))
 
 
-def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -> list[Search]:
+def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]]) -> list[Search]:
     """A query for each phrase that enough images have, among all images."""
-    gallery = list(said)
+    gallery = list(words_of)
     saying: dict[str, set[int]] = defaultdict(set)
     having: dict[tuple[str, ...], list[int]] = defaultdict(list)
     bound: dict[str, list[tuple[int, str]]] = defaultdict(list)  # of each modifier the images and the nouns
     first: dict[tuple[str, ...], _Phrase] = {}
     for index, row in enumerate(gallery):
-        for word in said[row]:
+        for word in words_of[row]:
             saying[word].add(index)
         for words, phrase in phrases.get(row, {}).items():
             having[words].append(index)

@@ -57,32 +57,32 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     folder = sources.images or sources.folder
     shards, cifar = _shards(sources.data, split), _cifar_in(folder)
     if shards:
-        found = _samples(sources, shards)
+        samples = _samples(sources, shards)
     elif cifar is not None:
-        found = _cifar(sources, *cifar, split)
+        samples = _cifar(sources, *cifar, split)
     elif split == "test":
-        found = _folders(sources, folder)
+        samples = _folders(sources, folder)
     else:
         raise ValueError(
             f"{folder} is no CIFAR and no WebDataset; which alone have splits. Pass data=FOLDER with that of the split."
         )
-    if not found.rows:
+    if not samples.rows:
         return sources.task()
-    names = found.classes if shards else [name.replace("_", " ") for name in found.classes]
+    names = samples.classes if shards else [name.replace("_", " ") for name in samples.classes]
     if classes:
-        names = _names(classes, found.classes, sources)
+        names = _names(classes, samples.classes, sources)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         sources.notes.append(
             f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. "
             f"Code that takes the first of them has higher figures."
         )
-    prompts = _prompts(templates or found.templates, names, sources)
+    prompts = _prompts(templates or samples.templates, names, sources)
     width = max(map(len, prompts))
     rows = np.full((len(names), width), NONE)
     for row, name, several in zip(rows, names, prompts, strict=True):
-        row[: len(several)] = [sources.caption(one, f"class {name!r}") for one in several]
+        row[: len(several)] = [sources.caption(prompt, f"class {name!r}") for prompt in several]
     sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
-    images, labels = np.array(found.rows, dtype=np.int64).T
+    images, labels = np.array(samples.rows, dtype=np.int64).T
     return sources.task(Classification(images, labels, rows))
 
 
@@ -93,7 +93,7 @@ def _folders(sources: Sources, folder: Path) -> _Labelled:
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if all(path.name.isdecimal() for path in folders):  # ImageNetV2's, whose 10 is not behind 1
         folders.sort(key=lambda path: int(path.name))
-    shown = [sorted(path for path in one.iterdir() if path.suffix.lower() in _IMAGES) for one in folders]
+    shown = [sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGES) for folder in folders]
     if len(folders) < 2 or not any(shown):
         count = sum(map(len, shown))
         raise ValueError(f"{folder} has {len(folders)} folders with {count} images, not one folder a class.")
@@ -114,23 +114,24 @@ def _shards(data: Path | None, split: str) -> list[Path]:
 
 def _samples(sources: Sources, shards: Sequence[Path]) -> _Labelled:
     """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
-    found = []
+    samples = []
     for location, cells in (row for shard in shards for row in tar_rows(shard)):
         if cells["image"] is None or not str(cells.get("cls")).strip().isdecimal():
             raise ValueError(f"{location} must have an image, and the number of its class in .cls.")
-        found.append((sources.add(cells["image"]), int(cells["cls"])))
+        samples.append((sources.add(cells["image"]), int(cells["cls"])))
     files = {path.name: path for at in (shards[0].parent.parent, shards[0].parent) for path in at.glob("*.txt")}
-    listed, count = files.get("classnames.txt"), 1 + max((label for _, label in found), default=0)
+    listed, count = files.get("classnames.txt"), 1 + max((label for _, label in samples), default=0)
     names = _lines(listed) if listed else [str(number) for number in range(count)]
     if count > len(names):
         raise ValueError(f"{shards[0]} has {count} classes, but {listed} has {len(names)} names. Fetch both again.")
-    return _Labelled(found, names, str(files.get("zeroshot_classification_templates.txt", "")))
+    return _Labelled(samples, names, str(files.get("zeroshot_classification_templates.txt", "")))
 
 
 def _cifar_in(folder: Path) -> tuple[Path, str] | None:
     """The folder that holds a CIFAR's own folder, and the name of that one, where `folder` is either."""
-    known = ((parent, name) for name in _CIFAR for parent in (folder, folder.parent))
-    return next((one for one in known if folder in (one[0], one[0] / one[1]) and (one[0] / one[1]).is_dir()), None)
+    known = ((root, name) for name in _CIFAR for root in (folder, folder.parent))
+    fitting = ((root, name) for root, name in known if folder in (root, root / name) and (root / name).is_dir())
+    return next(fitting, None)
 
 
 def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
@@ -138,12 +139,12 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
 
     try:
         # Checks the published MD5 of each file before it opens any: what is pickled there is known.
-        found = getattr(datasets, _CIFAR[name])(folder, train=split == "train", download=False)
+        dataset = getattr(datasets, _CIFAR[name])(folder, train=split == "train", download=False)
     except RuntimeError as error:
         raise ValueError(f"{folder / name} is not CIFAR as it was published ({error}). Fetch it again.") from error
-    pixels = map(np.ascontiguousarray, found.data)
-    rows = [sources.image_in_memory(one, f"{name} {split} {number}") for number, one in enumerate(pixels)]
-    return _Labelled(list(zip(rows, found.targets, strict=True)), found.classes)
+    pixels = map(np.ascontiguousarray, dataset.data)
+    rows = [sources.image_in_memory(image, f"{name} {split} {number}") for number, image in enumerate(pixels)]
+    return _Labelled(list(zip(rows, dataset.targets, strict=True)), dataset.classes)
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
