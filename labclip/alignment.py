@@ -1,4 +1,4 @@
-"""What is learned: one matrix on the text embedding, its application, and queries put together from aligned texts."""
+"""`Alignment`: one matrix on the text embedding, its application, and queries composed of aligned texts."""
 
 from __future__ import annotations
 

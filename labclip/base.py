@@ -17,7 +17,7 @@ FOLDED = "labclip_folded"
 
 
 PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
-"""What OpenCLIP calls the precisions of a model; the first is the default."""
+"""OpenCLIP's names of precisions; the first is the default."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Base:
 
 
 def described_mark(mark: Mapping[str, Any]) -> str:
-    """In words what was merged into a model, its `FOLDED`, or what stored embeddings were aligned by."""
+    """A fold's mark, or the manifest of aligned embeddings, in words."""
     base, name = mark.get("base"), mark.get("alignment") or f"SHA-256 {str(mark.get('matrix_sha256'))[:12]}..."
     fitted_on = f", fitted on {base.get('model')} ({base.get('pretrained')})" if isinstance(base, dict) else ""
     return f"{name} at strength {mark.get('strength')}{fitted_on}"

@@ -41,7 +41,7 @@ def checked_whole(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 
 
 
 def described(value: Any) -> str:
-    """What a value is, by type, and by dtype and shape where it has them."""
+    """A value in words: its type, and dtype and shape where it has them."""
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {described(value[0]) if value else 'nothing'}"
     array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
@@ -49,7 +49,7 @@ def described(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the lines that follow."""
+    """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -24,7 +24,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 OPENCLIP_CONFIG, OPENCLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""What OpenCLIP calls a model's weights, the first that is there."""
+"""OpenCLIP's names of a weights file; the first that exists is taken."""
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
 """The record of a feature folder, and of one that is not finished."""
@@ -156,7 +156,7 @@ def read_json(path: str | Path, *, remedy: str = "") -> Any:
 
 
 def known_benchmarks() -> dict[str, dict[str, Any]]:
-    """What is known of each benchmark by its name: the entries of benchmarks.json."""
+    """The entries of benchmarks.json, by benchmark."""
     path = Path(__file__).parent / "evaluation" / "benchmarks" / "benchmarks.json"
     return {entry["name"]: entry for entry in read_json(path)}
 

@@ -142,7 +142,7 @@ def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> 
 def ranks(
     images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How many wrong ones are at least as near as the right one, in both directions of retrieval, and by how much.
+    """Ranks and margins of the right answers in both directions of retrieval.
 
     One pass over the cosines, a block at a time: memory grows with images plus texts, not with their product.
     Recall@k is the fraction of ranks below k.
@@ -178,12 +178,12 @@ def ranks(
 
 
 def _edge(later: Tensor) -> Tensor:
-    """How much nearer than the right one counts: what stands behind it in a tie does not."""
+    """The least margin at which a candidate counts as nearer than the right one, by its index."""
     return torch.where(later, TIE, -TIE)
 
 
 def _wrong(images: Tensor, texts: Tensor, image_index: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Which texts, which images, and their cosines, -inf of a right pair; a block at a time."""
+    """Blocks of texts, images and their cosines, with -inf for right pairs."""
     columns = max(1, min(len(images), 8192))
     for part in _parts(len(texts), max(1, _BLOCK // columns)):
         index = image_index[part]
@@ -199,7 +199,7 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
 
 
 def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
-    """How many wrong classes are at least as near to each image as its own, and by how much its own is nearer.
+    """The rank of each image's class, and the margin over the nearest wrong class.
 
     Args:
         images: Unit-length, float32 [n, dim].

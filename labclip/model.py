@@ -354,7 +354,7 @@ class LABCLIP(nn.Module):
         return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script(model)` scripts: the wrapper looks at its input, a folded model does not."""
+        """The folded model, for `torch.jit.script`: the wrapper looks at its input, which scripting can't follow."""
         return self.fold()
 
     def __getattr__(self, name: str) -> Any:

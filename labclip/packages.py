@@ -12,7 +12,7 @@ from typing import Any
 from labclip._version import __version__
 
 EVAL = 'pip install "labclip[eval]"'
-"""What brings plots and pages."""
+"""How to install what plots and pages need."""
 
 PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 """Why, and what brings it."""

@@ -1,4 +1,4 @@
-"""What the paper's figures show, measured on embeddings and labels, and the diagnosis made of it.
+"""The paper's measurements on embeddings and labels, and the diagnosis made of them.
 
 Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 """

@@ -35,7 +35,7 @@ SCENES = 5000
 """Embedded scenes drawn where no data is given: fractions are known to .014, and two cores take about a minute."""
 
 EVALUATED = 1000
-"""Of these at most for parts and search: as many as `labclip.evaluate` draws, so that its figures are the same."""
+"""Scenes at most for parts and search: as many as `labclip.evaluate` draws, so that its figures are the same."""
 
 _AFTER = {
     "": "",

@@ -18,7 +18,7 @@ _COLOURS = {"image": BLUE, "text": ORANGE, "base": SOFT, "own": GREEN, "fitted":
 
 
 def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any:
-    """What each side ("image", "text") knows, beside what cosine makes of it by "base", "own" and "fitted"."""
+    """Bars: accuracy of the probes on "image" and "text", and of the cosine by "base", "own" and "fitted"."""
     rows = [(f"linear probe on {SIDES[side]}", probed.accuracy, _COLOURS[side]) for side, probed in probes.items()]
     rows += [(f"cosine, {MODELS[name]}", estimate, _COLOURS[name]) for name, estimate in cosine.items()]
     figure, axes = empty(5.6, 0.9 + 0.4 * len(rows))

@@ -1,4 +1,4 @@
-"""What is read and what is confused: linear probes of one side's embeddings, and cosine by pair of words."""
+"""Linear probes on one encoder's embeddings, and the most confused pairs of words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labclip.evaluation.scores import Estimate, ScoredItems, compare
 
 @dataclass(frozen=True)
 class Probed:
-    """What a linear probe reads on scenes of combinations unseen in its training.
+    """The accuracy of a linear probe on scenes of combinations unseen in its training.
 
     Attributes:
         accuracy: Fraction of objects whose attribute is read right; its `chance` is 1 / number of attributes.

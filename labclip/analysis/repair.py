@@ -1,4 +1,4 @@
-"""What a matrix repairs and what it costs, on scenes of combinations unseen in its fit."""
+"""Gains and costs of a matrix on scenes of combinations unseen in its fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labclip.features import Features
 from labclip.training import fit, same_images, split_combinations
 
 STEPS = 800
-"""Of a fit. On 4,000 scenes of the embedded model five times as many bind no more (.869 for .874, two folds)."""
+"""Steps of a fit. On 4,000 scenes of the embedded model five times as many bind no more (.869 for .874, two folds)."""
 PENALTY = 1e-4
 """One of those that `labclip.fit` tries, without distillation. Strength is still chosen, and with it what it costs."""
 INNER = 0.1
@@ -93,7 +93,7 @@ def preferred(data: SceneFeatures) -> Mask:
 
 
 def _lacks(data: SceneFeatures) -> str:
-    """What is missing for a fit, in words; empty if nothing."""
+    """Why no matrix can be fitted, in words; empty if one can."""
     there = data.there["swapped"]
     if len(np.unique(data.labels.combination[there])) < LEAST:
         return f"fewer than {LEAST} combinations have a caption with attributes swapped"

@@ -38,7 +38,7 @@ _RULES = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis(Reported):
-    """What `diagnose` returns: everything that was measured, and the verdict.
+    """The result of `diagnose`: all measurements, and the verdict.
 
     Attributes:
         model: The base in words.
@@ -162,7 +162,7 @@ def _compared(compared: Compared, models: Sequence[str]) -> dict[str, Any]:
 
 
 def repair_sentences(repaired: Repair) -> list[str]:
-    """What each matrix repairs and costs; empty where there is none."""
+    """The gain and cost of each matrix, a sentence each; empty without one."""
     sentences = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
     if (pairs := repaired.unseen_pairs) is not None:
         (base, ours), (moved,) = pairs.estimates, pairs.differences
@@ -174,7 +174,7 @@ def repair_sentences(repaired: Repair) -> list[str]:
 
 
 def search_sentences(evaluated: Report | None) -> list[str]:
-    """What a search finds, in one sentence or two; nothing where none was made."""
+    """The result of the search, in a sentence or two; empty without a search."""
     compared = [] if evaluated is None else evaluated.results[0].compared
     for metric in compared:
         if metric.metric == "search_confused5":
@@ -187,7 +187,7 @@ def search_sentences(evaluated: Report | None) -> list[str]:
 
 
 def _gain_and_cost(repaired: Repair, model: int) -> str:
-    """What a matrix, by its number among the models, makes of binding, and what it costs."""
+    """Gain and cost of a matrix, by its index among the models."""
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
     gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours.value, moved.measured)
     costs = {worded(metric.metric): metric.differences[model - 1] for metric in repaired.retrieval}
@@ -240,7 +240,7 @@ def _confusions(diagnosis: Diagnosis) -> Section:
 
 
 def _space(diagnosis: Diagnosis) -> Section:
-    """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
+    """The embedding space before and after: captions and their permutations, modality gap, spectrum."""
     tables, figures, measured = [], [], diagnosis.spectrum
     if diagnosis.permutations:
         rows: list[list[Value]] = []

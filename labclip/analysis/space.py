@@ -1,4 +1,4 @@
-"""What a matrix does to the space: similarity of permuted captions, modality gap, spectrum."""
+"""The embedding space before and after a matrix: similarity of permuted captions, modality gap, spectrum."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What a matrix A, [dim, dim], does.
+    """The spectrum of a matrix A, [dim, dim], and the angles it rotates by.
 
     Attributes:
         singular_values: Descending, [dim].
@@ -158,7 +158,7 @@ class Spectrum:
 
 
 def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
-    """What a matrix does to embeddings: its distance from the identity, its spectrum, the angles it rotates by.
+    """Measure a matrix: its distance from the identity, its spectrum, the angles it rotates by.
 
     Args:
         matrix: An `Alignment` (as it is applied, strength included) or [dim, dim].

@@ -70,7 +70,7 @@ UNLABELLED = Verdict(
         "labelled scenes, of CLEVR or PUG, to find out where binding is lost."
     ],
 )
-"""Of a table of captions."""
+"""The verdict on a table of captions."""
 
 
 def state(probed: Probed) -> str:

@@ -32,7 +32,7 @@ _LOG = logging.getLogger("labclip")
 
 
 def in_one_line(error: BaseException) -> str:
-    """What is wrong and what to do: messages of labclip as they are, those of the system and other packages told."""
+    """An error in one line: labclip's own message as it is, those of the system and other packages explained."""
     text = re.sub(r"\[Errno \d+\] ", "", " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror is not None:
         what = f"{error.filename} can't be used" if error.filename else "Reading or writing failed"
@@ -155,7 +155,7 @@ class _Notes(logging.Handler):
 
 
 def _worded(context: click.Context, text: str) -> str:
-    """What may be printed of a text, with the options of the group's command for the parameters of Python."""
+    """A printable message, with the command's options in place of Python's parameters."""
     return printable(with_options(text, context.invoked_subcommand, main.commands))
 
 

@@ -36,7 +36,7 @@ ROWS = {
     "search_confused5": ("confused among its top five", "lower is better"),
     "one_object_acc1": ("one object", "zero-shot, 120 classes"),
 }
-"""What each metric is called, and what it is of."""
+"""Each metric's name in words, and its benchmark."""
 
 # Whether a scene with three objects or an unseen pair, by the metric that it is an item of.
 _KINDS: dict[str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ class Example:
 
 @dataclass(frozen=True)
 class SearchExample:
-    """What both models find first with the query by which the base's top five hold most confused scenes."""
+    """The top results of both models for the query on which the base confuses most scenes."""
 
     query: str  # an object in words, for example "a red cube"
     shown: int  # scenes of the gallery that show it
@@ -77,7 +77,7 @@ class SearchExample:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a run found; `str` is a report of it."""
+    """The results of a run; `str` is a report."""
 
     results: dict[str, Any]  # plain JSON, see `run`
     examples: list[Example]  # the first scenes of the draw: of seen pairs, with an unseen one, of three objects

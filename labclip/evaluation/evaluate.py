@@ -171,7 +171,7 @@ def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str,
 
 
 def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict[str, Any]:
-    """What was given for one benchmark, or for several by their names."""
+    """A value for each benchmark, from one value for all or a mapping by name."""
     by_name = isinstance(given, Mapping)
     if by_name and what == "options":  # an option's value is none
         by_name = all(isinstance(value, Mapping) for value in given.values())
@@ -244,7 +244,7 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
-    """What the base would get if its captions had length 1 too."""
+    """A note with the base's figures if its captions had unit length too."""
     by_cosine = score(replace(task, own_length=False), images, texts, [])
     figures = [
         f"{metric} {of_cosine.value(metric):.3f} (here {base.value(metric):.3f})"

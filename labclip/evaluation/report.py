@@ -104,7 +104,7 @@ class Report(Reported):
         return Page(f"{title}: {self.base}", lead, sections, self._facts())
 
     def _lead(self, chosen: Sequence[Shown]) -> str:
-        """What was found in a sentence for everybody; of several alignments by the best one."""
+        """The result in two or three plain sentences; of several alignments, the best one's."""
         lead = summary.lead_metric(chosen)
         _, *aligned = lead.compared.estimates
         if not aligned:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as values: every metric, and what each model answered to every item."""
+"""Results of an evaluation: every metric, and each model's answer to every item."""
 
 from __future__ import annotations
 

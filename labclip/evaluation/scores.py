@@ -1,4 +1,4 @@
-"""Which items were right, how they are averaged, and what chance alone would have moved."""
+"""Right and wrong items, their averages, and intervals that tell a difference from chance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Right = NDArray[np.bool_ | np.floating[Any]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What n items ask, as rows of a task's images and captions.
+    """The images and captions of n items, as rows of a task's.
 
     Attributes:
         images: The images of each item, int64 [n, j]; -1 stands for none.
@@ -220,7 +220,7 @@ class _Sample:
         return float((self.weight * values).sum())
 
     def independent(self, values: NDArray[Any]) -> float:
-        """How many independent items would leave the mean of `values` as uncertain as these do."""
+        """The effective sample size: independent items whose mean would be as uncertain as that of `values`."""
         if self.units == 1:
             return 1.0
         variance = self.mean(values.astype(float) ** 2) - self.mean(values) ** 2

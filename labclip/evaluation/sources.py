@@ -1,4 +1,4 @@
-"""What a benchmark is, the `Sources` that its reader gets, and the `Items` that it fills."""
+"""`Benchmark`, the `Sources` that its reader gets, and the `Items` that it fills."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labclip.evaluation.tasks import NONE, Choice, Question, Retrieval, Rows, Ta
 from labclip.features.features import Features
 
 MEASURES = ("binding", "retrieval", "classification")
-"""What `Benchmark.measures` may be."""
+"""Allowed values of `Benchmark.measures`."""
 
 LENGTHS = (
     "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns say what the "
@@ -85,7 +85,7 @@ class Benchmark:
 
 @dataclass
 class Sources(DataFiles):
-    """What a benchmark's reader gets: its files, and the collection of images and captions that it asks about.
+    """The argument of a benchmark's reader: its files, and the images and captions that it collects.
 
     Args:
         features: Embeddings that stand for the data, where the user passed them instead of a path.

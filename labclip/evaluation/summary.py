@@ -11,7 +11,7 @@ from labclip.evaluation.sources import Benchmark
 from labclip.report.values import percent, signed, worded
 
 SIDES = {"binding": "binding", "retrieval": "retrieval", "classification": "zero-shot classification"}
-"""What a `Benchmark.measures` is called: the first is what a matrix is for, the others what it may cost."""
+"""`Benchmark.measures` in words: a matrix is for the first, and may cost the others."""
 
 KNOWN = 0.9
 """Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
@@ -32,7 +32,7 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """What a sentence calls it."""
+        """Its name in a sentence."""
         return (f"{self.title}, " if self.title else "") + worded(self.compared.metric)
 
     @property
@@ -78,7 +78,7 @@ def lead_metric(chosen: Sequence[Shown]) -> Shown:
 
 
 def opening(shown: Shown) -> str:
-    """What the base does, as a sentence for everybody."""
+    """The base's result as a plain sentence."""
     base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
     if shown.side != "binding":
         return f"This model gets {percent(base.value)}% in {words}{_guessing(base)} on {title}."
@@ -90,7 +90,7 @@ def opening(shown: Shown) -> str:
 
 
 def attributes(base: Estimate) -> str:
-    """How well a model tells which attribute belongs to which object, for a sentence."""
+    """A model's accuracy on swapped attributes, as the end of a sentence."""
     verb = "tells" if base.low >= KNOWN else "confuses"
     return f"{verb} which attribute belongs to which object: {percent(base.value)}% accuracy{_guessing(base)}"
 
@@ -100,7 +100,7 @@ def _guessing(base: Estimate) -> str:
 
 
 def cost_sentence(others: Mapping[str, Difference]) -> str:
-    """What it costs in the other figures, by their names: the largest measurable loss, never a mean."""
+    """The cost as a sentence: the largest measurable loss among some metrics, never a mean."""
     losses = [(-moved.gain, name) for name, moved in others.items() if moved.measurable and moved.gain < 0]
     if not others:
         return "What it costs was not measured."

@@ -1,4 +1,4 @@
-"""What a benchmark asks a model: images, captions, and questions that cosines answer."""
+"""A benchmark as a task: images, captions, and questions that cosines answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONE = -1
 """Stands for no caption and for no group."""
 
 TOP = 5
-"""Of what a search finds, as many are looked at."""
+"""Results of a search that count."""
 
 _COSINES = 4_000_000  # at a time
 
@@ -98,7 +98,7 @@ def first_equal(images: Tensor) -> Rows:
 
 
 def _controls(margins: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.bool_]]:
-    """What is right with the mean of the other images as the image, and with the image less it; {} of one image."""
+    """Whether items are right by the mean of the other images, and by the image less it; {} for a single image."""
     return {name: margin > 0 for name, margin in zip(("blind", "grounded"), margins, strict=False)}
 
 
@@ -140,7 +140,7 @@ class Retrieval:
 def at_each(
     ranked: Sequence[Tensor], unit: Rows, asked: Asked, name: str, chances: Mapping[int, float], side: str = "retrieval"
 ) -> list[ScoredItems]:
-    """From ranks and margins whether what is right is among the first k, for each k with its chance."""
+    """Recall at each k of `chances`, from ranks and margins."""
     rank, margin = (values.numpy() for values in ranked)
     scores = [
         ScoredItems(rank < k, unit, {f"{name}{k}": everything(len(rank))}, chance, side=side)
@@ -347,7 +347,7 @@ class Task:
     own_length: bool = False
 
     def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
-        """What the image, and the caption, of a row is called, for reports."""
+        """Functions from a row to the name of its image and to its caption, for reports."""
         if self.embedded is not None:
             return self.embedded.image_names, self.embedded.text_names
         return [image.name for image in self.images].__getitem__, list(self.captions).__getitem__

@@ -58,7 +58,7 @@ _TASK = "zero-shot-image-classification"
 
 
 def record(name: str, base: Base | None, dim: int, strength: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a matrix that is loaded by a name, as `labclip info --json` prints it.
+    """The record of a matrix that is loaded by a name, as `labclip info --json` prints it.
 
     Of the metadata, "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base": {metric: value},
     "labclip": {metric: value}}}`; "reported" are published figures in the same form.

@@ -162,7 +162,7 @@ def _merged(
 
 
 def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]:
-    """What a name means: a model, and the alignment that it does not have itself."""
+    """The model of a name, and the alignment to merge into it."""
     form = form_of(name)
     if form is None:
         model = LABCLIP.from_pretrained(name, alignment=None if force else alignment)

@@ -37,7 +37,7 @@ _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version_
 
 @dataclass(frozen=True)
 class Access:
-    """What every `from_pretrained` takes by these names, and means by them."""
+    """The arguments of every `from_pretrained`, with the Hub client's names and meanings."""
 
     revision: str | None = None
     token: str | bool | None = None
@@ -57,7 +57,7 @@ class Access:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As the client's functions take it."""
+        """Keyword arguments for the client's functions."""
         return {
             "revision": self.revision, "token": self.token, "cache_dir": self.cache, "local_files_only": self.off,
             "force_download": self.force_download, **_WHO,

@@ -1,4 +1,4 @@
-"""What a name means: a known one, MODEL:TAG, a folder, or a repository on the Hub. Resolved once, in this order.
+"""Resolves a name, once, in this order: a known name, a folder, MODEL:TAG, a repository on the Hub.
 
 Loads no OpenCLIP, unless it is asked for one of its models: an alignment alone is there in a moment.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What a name, as the user typed it, means."""
+    """The base and alignment that a name stands for."""
 
     name: str
     folder: Path | None = None  # of an OpenCLIP model
@@ -83,7 +83,7 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
 
 
 def _held(name: str, folder: Path, access: Access | None) -> Source:
-    """What a folder holds: a base, an alignment, or both; one with neither is read as an alignment, which says so."""
+    """The source in a folder: a base, an alignment, or both; with neither, the error says so."""
     if access is None:
         return Source(name)
     from labclip.io.folder import load
@@ -141,7 +141,7 @@ def form_of(name: str | Path) -> str | None:
 
 
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
-    """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
+    """The base of an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
     `force_quick_gelu` is for a weights file in the tag's place. ValueError if OpenCLIP knows no such name or tag, or
     the tag's weights do not run with the name's activation.

@@ -108,7 +108,7 @@ class Published:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What an `Alignment` made of it carries; no "results", as labclip did not measure the figures."""
+        """The metadata of its `Alignment`; without "results", as labclip did not measure the figures."""
         source = (
             f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
             f"downloaded for your own use, not to be published again"

@@ -1,4 +1,4 @@
-"""What forms of a folded model share: the kind of a model, the mark of a fold, and the check of the features."""
+"""Shared by all forms of a folded model: its library, the mark of a fold, the check of its features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_openclip(model: Any) -> bool:
 
 
 def mark_of(model: Any) -> dict[str, Any] | None:
-    """What was merged into a model, or None: an attribute of OpenCLIP's, in the config of transformers', in ONNX's."""
+    """The mark of a fold, or None: an attribute of an OpenCLIP model, in the config of transformers' or of ONNX's."""
     config = getattr(model, "config", None)
     for holder in (model, config, getattr(config, "text_config", None)):
         if isinstance(mark := getattr(holder, FOLDED, None), dict):

@@ -1,4 +1,4 @@
-"""Which of a caption's candidates become its negatives: seeded by the caption alone, and never a true caption."""
+"""Choosing a caption's negatives among the candidates: seeded by the caption alone, never a true caption."""
 
 from __future__ import annotations
 

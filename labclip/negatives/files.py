@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """What `add` wrote: rows, rows with a negative, and negatives; and how many it left out as they mean the same."""
+    """Counts of `add`: rows, rows with a negative, negatives, and those left out because they mean the same."""
 
     captions: int
     with_negative: int
@@ -196,7 +196,7 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
 
 
 def _texts(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
-    """What identifies the image of each caption, None where nothing does, and the captions."""
+    """A key for the image of each caption, None where there is none, and the captions."""
     images = [item.image.key if item.image else None for item in items for _ in item.captions]
     return images, [caption for item in items for caption in item.captions]
 

@@ -1,4 +1,4 @@
-"""What people type into a search, from captions: noun phrases with a modifier, each with a wrong one, and keywords."""
+"""Parts of captions, as people type them into a search: noun phrases with a wrong one each, and keywords."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class _Phrase(NamedTuple):
 
 
 class _Tagged(NamedTuple):
-    """What the words of a caption are."""
+    """The words of a caption with their tags."""
 
     caption: str
     words: frozenset[str]  # in the singular
@@ -149,7 +149,7 @@ class _Tagged(NamedTuple):
 
     @classmethod
     def of(cls, caption: str, tag: Tagger) -> _Tagged:
-        """What is found in a caption."""
+        """Tag a caption."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
         tags = tag(words) if words else []
         modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
@@ -162,7 +162,7 @@ class _Tagged(NamedTuple):
             return False
         # The modifier of "a black train engine" may be said of the train too.
         described = {phrase.at: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.joined}
-        return any(family == group and noun in described.get(at, {noun}) for at, family in self.modifiers)
+        return any(own == group and noun in described.get(at, {noun}) for at, own in self.modifiers)
 
 
 def _phrase(words: Sequence[str], tags: Sequence[str], at: int) -> _Phrase | None:

@@ -71,7 +71,7 @@ class Swapper:
 
 
 def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
-    """What finds phrases in a caption, whole and in any case; the longest first: "light blue" is not "blue"."""
+    """A pattern that finds whole phrases in any case, the longest first: "light blue" is not "blue"."""
     ordered = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
     either = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in ordered)
     return re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What the words of a caption are: lists of words, and parts of speech by HanTa, spaCy, or a function of the user's."""
+"""Taggers: parts of speech by HanTa, spaCy or the user's own function, and lists of words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every result has in common: text for a terminal, Markdown, LaTeX, an HTML page and plain JSON values."""
+"""`Reported`, the base of every result: terminal text, Markdown, LaTeX, an HTML page and JSON."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def render(page: Page) -> str:
 
 
 def _parts(table: Table) -> tuple[Table, Table]:
-    """What a page shows of a table, and what it folds away: rows whose differences are all not measurable."""
+    """A table's rows with a measurable difference, and the others, which a page folds away."""
     marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in table.rows]
     kept, folded = (
         [row for row, judgements in zip(table.rows, marks, strict=True) if (judgements == {"none"}) == quiet]

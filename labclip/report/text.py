@@ -107,7 +107,7 @@ def _escaped(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """What would begin a heading or a list at the start of a line is escaped."""
+    """A paragraph; marks that would begin a heading or a list are escaped."""
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", _spans(line(text), _escaped, "`{}`".format))
 
 

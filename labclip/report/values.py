@@ -1,4 +1,4 @@
-"""What a page consists of. Every string is plain text, whoever wrote it: it is escaped when it is shown."""
+"""The parts of a report page. Every string is plain text, and escaped when it is shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from labclip.checks import printable
 
 LOWER_IS_BETTER = ("modality_gap", "search_confused")
-"""How the names of metrics begin of which less is better."""
+"""Prefixes of metrics for which lower is better."""
 
 RECALL = re.compile(r"(?:(.+)_)?(t2i|i2t)_r(\d+)")
 """The name of a metric of retrieval: what is searched with, if it is no caption, the direction, and k."""
@@ -125,7 +125,7 @@ def signed(value: float) -> str:
 
 
 def gain_sentence(subject: str, value: float, gain: float | None, grounded: Sequence[float] = ()) -> str:
-    """What a matrix makes of an accuracy, and how much of the gain the image makes: the gain in `NAME_grounded`.
+    """A sentence on the accuracy with a matrix, its gain, and the part that needs the image, that of `NAME_grounded`.
 
     A gain below 0 is for the worse, None is not measurable.
 

@@ -29,7 +29,7 @@ _SHADOW, _SOFT = 0.30, 0.30  # how far a shadow falls and over what width it fad
 
 @dataclass(frozen=True)
 class Layout:
-    """What an image depends on, for n scenes of k objects ordered left to right; lengths in units of its width.
+    """All that decides the images of n scenes of k objects, ordered left to right; lengths in image widths.
 
     Attributes:
         colours: Index into `COLOURS`, [n, k].
@@ -135,7 +135,7 @@ class _Patch:
         return (x * self._cos + y * self._sin) * self.flip, y * self._cos - x * self._sin
 
     def shade(self) -> Array:
-        """How much of the ground's light is left around the object."""
+        """The fraction of light left on the ground around the object."""
         lx, ly, _ = self.light
         away = self._distance(*self._own(self.x + lx * _SHADOW, self.y + ly * _SHADOW), self.turn)
         t = np.clip((_SOFT - away) / (2 * _SOFT), 0, 1)  # 1 well inside, exactly 0 from `_SOFT` outside on

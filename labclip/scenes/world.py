@@ -107,7 +107,7 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
 
 def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
-    """As `sample`, without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
+    """The scenes of `sample` without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
     checked_whole("n", n, least=1)
     checked_whole("seed", seed)
     checked_whole("n_objects", n_objects, least=1, most=_MOST)

@@ -1,1 +1,1 @@
-"""What labclip knows of OpenCLIP's towers: activation, tokens and prefixes, texts and images as they take them."""
+"""OpenCLIP's towers: activation, tokens and prefixes, encoding of texts and images."""

@@ -11,7 +11,7 @@ from labclip.files import known_benchmarks
 
 
 def _benchmarks() -> dict[str, Benchmark]:
-    """Those of benchmarks.json.
+    """The benchmarks of benchmarks.json, by name.
 
     `reader` is "module.function" in this package. One that reads several benchmarks takes the `form` of each, where the
     files have what, or the `forms` of its parts; a form that is a name is that benchmark's, and `metrics` says what is

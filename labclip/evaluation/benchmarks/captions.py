@@ -124,7 +124,7 @@ def _entries(path: Path, split: str) -> Iterator[tuple[str, Sequence[str], str]]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
-    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
+    """Images and captions of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with unquoted commas."""
     for location, cells in itertools.islice(text_rows(path), 1, None):
         name, _, text = cells["caption"].partition(".jpg,")
         if cells["caption"].strip():

@@ -70,7 +70,7 @@ def read(
 
 
 def _spacy() -> Callable[[str], Tagged]:
-    """From a caption to spaCy's words and tags."""
+    """A tagger: a caption to spaCy's words and tags."""
     try:
         model = spacy_model()
     except MissingPackageError as error:

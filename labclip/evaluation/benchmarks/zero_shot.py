@@ -188,7 +188,7 @@ def _of_class(value: dict[str, Any], name: str, kind: type, file: str) -> Any:
 
 
 def _listed(file: str, sources: Sources) -> Any:
-    """What a file lists, as it is named or in the folder of data: its lines, or JSON."""
+    """The entries of a file, its lines or JSON; its path as given or in the data folder."""
     path = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
