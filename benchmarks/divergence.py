@@ -1,8 +1,8 @@
 """Whether the divergence on held-out captions foretells what retrieval loses on other data, whatever made the matrix.
 
-    python benchmarks/divergence.py [--world scenes turned ...] [--seeds 0] [--photos FOLDER] [--json FILE]
+    python benchmarks/divergence.py [--dataset scenes turned ...] [--seeds 0] [--photos FOLDER] [--json FILE]
 
-Nine weightings of the loss, each at many strengths, in the worlds of recipes.py: the points are sorted by their
+Nine weightings of the loss, each at many strengths, on the data sets of recipes.py: the points are sorted by their
 divergence on the captions that the fit held out, and the table shows what R@1 they keep of the base's, in the domain of
 the fit and in others, on data that the fit never saw: the mean over a row's points, and the worst of them.
 """
@@ -46,7 +46,7 @@ def points(setting, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--world", nargs="+", choices=[*recipes.SETTINGS, "photos"], help="by default all there are")
+    parser.add_argument("--dataset", nargs="+", choices=[*recipes.SETTINGS, "photos"], help="by default all there are")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
@@ -55,19 +55,21 @@ def main():
     settings = dict(recipes.SETTINGS)
     if arguments.photos:
         settings = {"photos": partial(recipes.photos_setting, arguments.photos)} | settings
-    worlds = {}
-    for world in arguments.world or settings:
-        found = [point for seed in arguments.seeds for point in points(settings[world](arguments.count, seed), seed)]
+    results = {}
+    for dataset in arguments.dataset or settings:
+        measured = [
+            point for seed in arguments.seeds for point in points(settings[dataset](arguments.count, seed), seed)
+        ]
         rows = []
         for low, high in zip([0.0, *EDGES], [*EDGES, float("inf")], strict=True):
-            inside = [point[1:] for point in found if low < point[0] <= high]
+            inside = [point[1:] for point in measured if low < point[0] <= high]
             if inside:
                 own, other = ({"mean": statistics.mean(side), "worst": min(side)} for side in zip(*inside, strict=True))
                 rows.append({"above": low, "points": len(inside), "own": own, "elsewhere": other})
-                print(world, rows[-1], flush=True)
-        worlds[world] = rows
+                print(dataset, rows[-1], flush=True)
+        results[dataset] = rows
     if arguments.json:
-        record = {"seeds": arguments.seeds, "count": arguments.count, "worlds": worlds}
+        record = {"seeds": arguments.seeds, "count": arguments.count, "datasets": results}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Base, LABCLIP and full fine-tuning (FT) side by side on the embedded world.
+"""Base, LABCLIP and full fine-tuning (FT) side by side on the embedded scenes.
 
     python benchmarks/finetune.py [--count 8000] [--epochs 6] [--json FILE]
 

@@ -3,7 +3,7 @@
     python benchmarks/in_libraries.py [TITLE ...] [--rounds 6] [--json benchmarks/in_libraries.json]
 
 Runs every function of `docs/libraries.py` whose package is installed, or those named. The index is 400 image embeddings
-by the base: 200 scenes, and the same with the colours of their objects swapped. R@1 is the share of the 200 captions
+by the base: 200 scenes, and the same with the colours of their objects swapped. R@1 is the fraction of the 200 captions
 whose own scene comes first. The file keeps the rows of libraries and of major versions that are not installed.
 """
 

@@ -1,17 +1,17 @@
 """What each recipe gains and costs: binding and retrieval, inside and outside the domain of the fit.
 
-    python benchmarks/recipes.py [--world scenes turned ...] [--seeds 0 1 2 3] [--photos FOLDER] [--json FILE]
+    python benchmarks/recipes.py [--dataset scenes turned ...] [--seeds 0 1 2 3] [--photos FOLDER] [--json FILE]
 
-Five synthetic worlds. `scenes` is the embedded model on fresh scenes: binding on seen and on unseen pairs, and as the
-other domain captions that do not bind. `turned` and `planted` have binding planted in random embeddings: in `turned`
-what repairs it helps the other domain too, in `planted` the other domain uses every dimension and can only lose.
-`turned, narrow` and `planted, wide` were drawn only to check: no setting was chosen on them. `photos` are embeddings of
-real photos and captions in a folder: fit.safetensors, dev.safetensors with their shuffled negatives, and
+Five data sets are synthetic. `scenes` is the embedded model on fresh scenes: binding on seen and on unseen pairs, and
+as the other domain captions that do not bind. `turned` and `planted` have binding planted in random embeddings: in
+`turned` what repairs it helps the other domain too, in `planted` the other domain uses every dimension and can only
+lose. `turned, narrow` and `planted, wide` were drawn only to check: no setting was chosen on them. `photos` are
+embeddings of real photos and captions in a folder: fit.safetensors, dev.safetensors with their shuffled negatives, and
 dev-other.safetensors and dev-classes.safetensors of other domains (images, texts, negatives, image_index).
 
 Fits never see what the table is measured on. `grounded` is binding by what an image adds to the mean image.
 Figures are means over seeds, with the standard error where there are
-several. Recall elsewhere is a share of the base's, the mean over the other domains and both directions: R@1, but R@5
+several. Recall elsewhere is a fraction of the base's, the mean over the other domains and both directions: R@1, but R@5
 for classes, of which the base finds few at once.
 """
 
@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from worlds import planted
+from planted_data import planted
 
 import labclip
 from labclip import Alignment, metrics
@@ -47,7 +47,7 @@ RECIPES = {
 
 
 class Setting(NamedTuple):
-    """One world: what is fitted on, what a fit may choose by, and what is measured."""
+    """One data set: what is fitted on, what a fit may choose by, and what is measured."""
 
     fit: Features
     validation: Features | None
@@ -80,14 +80,14 @@ def scenes_setting(count, seed):
 
 
 def planted_setting(count, seed, **changes):
-    """A planted world."""
-    world = planted(count + 2000, seed=seed, **changes)
+    """A planted data set."""
+    data = planted(count + 2000, seed=seed, **changes)
     tests = {
-        "seen": features(*world.rows(slice(count, None))),
-        "other": features(world.other_images[-1000:], world.other_texts[-1000:]),
+        "seen": features(*data.rows(slice(count, None))),
+        "other": features(data.other_images[-1000:], data.other_texts[-1000:]),
     }
-    other = features(world.other_images[:1000], world.other_texts[:1000])
-    return Setting(features(*world.rows(slice(0, count))), None, other, tests)
+    other = features(data.other_images[:1000], data.other_texts[:1000])
+    return Setting(features(*data.rows(slice(0, count))), None, other, tests)
 
 
 def photos_setting(folder, count, seed):
@@ -149,7 +149,7 @@ def measured(setting, matrix, strength):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--world", nargs="+", choices=[*SETTINGS, "photos"], help="by default all that are there")
+    parser.add_argument("--dataset", nargs="+", choices=[*SETTINGS, "photos"], help="by default all that are there")
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
@@ -158,16 +158,16 @@ def main():
     arguments = parser.parse_args()
     settings = ({"photos": partial(photos_setting, arguments.photos)} if arguments.photos else {}) | SETTINGS
     tables = {}
-    for world in arguments.world or settings:
+    for dataset in arguments.dataset or settings:
         found = {}
         for seed in arguments.seeds:
-            setting = settings[world](arguments.count, seed)
+            setting = settings[dataset](arguments.count, seed)
             for name in ("base", *arguments.recipes):
                 start = time.perf_counter()
                 row = measured(setting, *fitted(setting, name, seed)) | {"seconds": time.perf_counter() - start}
-                print(world, seed, name, {key: round(value, 3) for key, value in row.items()}, flush=True)
+                print(dataset, seed, name, {key: round(value, 3) for key, value in row.items()}, flush=True)
                 found.setdefault(name, []).append(row)
-        tables[world] = {
+        tables[dataset] = {
             name: {
                 key: {
                     "mean": statistics.mean(values := [row[key] for row in rows]),
@@ -178,7 +178,7 @@ def main():
             for name, rows in found.items()
         }
     if arguments.json:
-        record = {"seeds": arguments.seeds, "count": arguments.count, "worlds": tables}
+        record = {"seeds": arguments.seeds, "count": arguments.count, "datasets": tables}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

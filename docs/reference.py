@@ -125,7 +125,7 @@ def costs():
     scenes = Report.from_json(ROOT / "benchmarks" / "results" / "scenes.json")["scenes"]
     trials = read("weights/scenes/results.json")
     results = next(trial for trial in trials["trials"] if trial["seed"] == trials["shipped"])
-    photos, rows = read("benchmarks/recipes.json")["worlds"]["photos"], []
+    photos, rows = read("benchmarks/recipes.json")["datasets"]["photos"], []
     for name, what in (("binding", "pairs of the fit"), ("binding_heldout", "an unseen pair")):
         rows.append((f"binding, {what}", *(one.value for one in scenes.metric(name).estimates)))
     for name, what in (
@@ -170,7 +170,7 @@ def recipes():
     """The tables of `benchmarks/recipes.py`, from the file it writes."""
     found = read("benchmarks/recipes.json")
     parts = []
-    for world, recipes in found["worlds"].items():
+    for dataset, recipes in found["datasets"].items():
         columns = [key for key in next(iter(recipes.values())) if key != "seconds"]
         rows = {}
         for name, row in recipes.items():
@@ -178,18 +178,18 @@ def recipes():
             rows[cells] = f"{rows[cells]}; {name.removeprefix('labclip, ')}" if cells in rows else name
         rows = [[name, *cells] for cells, name in rows.items()]
         seeds = ", ".join(map(str, found["seeds"]))
-        count = "" if world == "photos" else f"{found['count']:,} scenes, "
-        parts.append(f"`{world}`, {count}seeds {seeds}:\n\n{table(('', *columns), rows)}")
+        count = "" if dataset == "photos" else f"{found['count']:,} scenes, "
+        parts.append(f"`{dataset}`, {count}seeds {seeds}:\n\n{table(('', *columns), rows)}")
     return "\n\n".join(parts)
 
 
 def divergence():
     """The tables of `benchmarks/divergence.py`, from the file it writes."""
     found, rows = read("benchmarks/divergence.json"), []
-    for world, bins in found["worlds"].items():
+    for dataset, bins in found["datasets"].items():
         for row in bins:
             sides = [f"{row[side][kind]:.3f}" for side in ("own", "elsewhere") for kind in ("mean", "worst")]
-            rows.append([f"`{world}`", f"{row['above']:g}", str(row["points"]), *sides])
+            rows.append([f"`{dataset}`", f"{row['above']:g}", str(row["points"]), *sides])
     heads = ("dataset", "divergence above", "points", "own, mean", "own, worst", "elsewhere, mean", "elsewhere, worst")
     return table(heads, rows)
 
@@ -197,10 +197,10 @@ def divergence():
 def grounded():
     """The tables of `benchmarks/grounded.py`, from the file it writes."""
     rows = []
-    for world, recipes in read("benchmarks/grounded.json")["tables"].items():
+    for dataset, recipes in read("benchmarks/grounded.json")["tables"].items():
         for name, found in recipes.items():
             shown = {key: value for key, value in found.items() if key != "strength"}
-            rows.append([f"`{world}`", name, *("" if one is None else f"{one:.3f}" for one in shown.values())])
+            rows.append([f"`{dataset}`", name, *("" if one is None else f"{one:.3f}" for one in shown.values())])
     return table(("photos", "recipe", *shown), rows)
 
 

@@ -375,8 +375,8 @@ class LABCLIP(nn.Module):
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
-            features = fn(tensor)
-            return features if features.dtype == tensor.dtype else tensor.to(features.device)
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         for module in self.children() if recurse else ():
             module._apply(fn)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The diagnosis: planted worlds get the verdict they were planted for, by the rules, and the report says the same."""
+"""The diagnosis: planted data get the verdict they were planted for, by the rules, and the report says the same."""
 
 import itertools
 import json

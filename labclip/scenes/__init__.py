@@ -1,4 +1,4 @@
-"""The embedded world: rendered scenes, their captions, and which colour-shape pairs a fit may see.
+"""The embedded scenes: rendered images, their captions, and which colour-shape pairs a fit may see.
 
 It needs NumPy only. The model of these scenes and the scripts that make it are in `weights/`.
 """

@@ -1,4 +1,4 @@
-"""The words of the embedded world, and which colour-shape pairs a fit may see."""
+"""The words of the embedded scenes, and which colour-shape pairs a fit may see."""
 
 from __future__ import annotations
 

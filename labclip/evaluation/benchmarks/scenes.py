@@ -1,4 +1,4 @@
-"""The embedded world: binding on seen and on held-out pairs, and what it costs; needs no data."""
+"""The embedded scenes: binding on seen and on held-out pairs, and what it costs; needs no data."""
 
 from __future__ import annotations
 

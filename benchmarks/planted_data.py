@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class World:
+class PlantedData:
     """Unit-length embeddings.
 
     Attributes:
@@ -44,8 +44,8 @@ class World:
 def planted(
     n: int = 6000, *, dim: int = 256, binding: float = 0.5, binding_dim: int = 32, noise: float = 1.0,
     turned: bool = False, seed: int = 0,
-) -> World:  # fmt: skip
-    """Draw a planted world.
+) -> PlantedData:  # fmt: skip
+    """Draw a planted data set.
 
     Args:
         n: Scenes, and half as many pairs of the other domain.
@@ -81,7 +81,7 @@ def planted(
     other = codes(n // 2)
     part = F.normalize(torch.randn(n // 2, binding_dim, generator=draw), dim=-1) @ plane[:binding_dim]
     part = binding * part if turned else torch.zeros_like(other)
-    return World(
+    return PlantedData(
         images=noisy(content + binding * right),
         texts=noisy(content + binding * right @ rotation, own=wording),
         negatives=noisy(content + binding * wrong @ rotation, own=wording),
