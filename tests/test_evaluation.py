@@ -65,6 +65,9 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     (note,) = (note for note in paper.notes if "keep their own length" in note)
     assert f"By cosine the base has binding {by_cosine:.3f} (here {(base > 0).float().mean():.3f})" in note
     assert not any("own length" in text for text in ours.notes)
+    for metric in ("part_swap", "part_foil", "half_truth", "whole_truth", "search_map"):  # by cosine
+        assert metric not in note
+        assert paper.metric(metric).estimates == ours.metric(metric).estimates
 
 
 def test_what_stands_where_there_is_no_negative_counts_for_nothing(model):

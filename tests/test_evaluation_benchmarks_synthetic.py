@@ -18,7 +18,9 @@ from labclip.data.scene_files import (
     read_scene_file,
     swapped_caption,
 )
+from labclip.evaluation.benchmarks.parts import exact_parts
 from labclip.evaluation.benchmarks.synthetic import AmongAllCaptions, _clevr_split, _pug_split, split_of
+from labclip.evaluation.sources import Sources
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("cube", "ball", "cone")
 things = st.lists(st.tuples(st.sampled_from(COLOURS), st.sampled_from(SHAPES)), min_size=1, max_size=5).map(tuple)
@@ -50,6 +52,20 @@ def test_splits_are_80_10_10_of_the_combinations_and_seeded():
     assert Counter(split_of(known, 0)) == {"train": 152, "val": 19, "test": 19}
     assert split_of(known, 0) == split_of(known[::-1], 0)[::-1]  # whatever the order of the rows
     assert split_of(known, 0) != split_of(known, 1)
+
+
+@given(st.lists(things, min_size=1, max_size=8), st.integers(0, 9))
+def test_a_wrong_part_is_never_true_of_its_image(scenes, seed):
+    sources, shown = Sources(None), {row: SceneEntry("", scene, "") for row, scene in enumerate(scenes)}
+    for choice in exact_parts(sources, shown, "{} {}".format, COLOURS, seed, {*itertools.chain(*scenes)}):
+        for metric, group in choice.metrics.items():
+            for row, options in zip(choice.image[group >= 0], choice.options[group >= 0], strict=True):
+                true, colours = {" ".join(one) for one in scenes[row]}, {colour for colour, _ in scenes[row]}
+                right, wrong = (sources.captions[one].split(" and ") for one in options)
+                assert true.issuperset(right)
+                assert true.issuperset(wrong) == (metric == "whole_truth")
+                if metric != "whole_truth":  # a swapped attribute is in the image, a foil is not
+                    assert (wrong[-1].split()[0] in colours) == (metric == "part_swap")
 
 
 LINES = ("0.png,cube,red,sphere,blue", "1.png,sphere,blue,cube,red", "2.png,cube,red,sphere,red",
@@ -88,7 +104,7 @@ def test_clevr_as_the_papers_code_has_it(tmp_path):
     """Captions in one order, ties right by index, and an image asked among the captions of all scenes."""
     authors(tmp_path, LINES)
     task = read("clevr", tmp_path, split="all")
-    (choice, search) = task.questions
+    choice, search, *_ = task.questions
     own, swapped = "blue sphere and red cube", "blue cube and red sphere"
     assert [said for _, said in asked(task)] == [[own, swapped], [own, swapped], [swapped, own]]
     assert isinstance(search, AmongAllCaptions)
@@ -198,13 +214,16 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
              "4.png,Arena,Bear,Cat,left,Blue,Red", "5.png,Arena,Cat,Bear,bottom,Grass,Stone"]  # fmt: skip
     lay(tmp_path, {"labels.csv": SPAR + "\n".join(lines), **{f"{number}.png": None for number in range(6)}})
     task = read("pug-spar", tmp_path, protocol="labclip", split="all")
-    assert task.captions == ["Blue Bear and Red Cat", "Red Bear and Blue Cat",
-                             "Grass Cat and Stone Bear", "Stone Cat and Grass Bear"]  # fmt: skip
-    assert counts(task) == {"binding": 3, **{f"{side}_r{k}": 2 for side in ("t2i", "i2t") for k in (1, 5, 10)}}
+    assert task.captions[:4] == ["Blue Bear and Red Cat", "Red Bear and Blue Cat",
+                                 "Grass Cat and Stone Bear", "Stone Cat and Grass Bear"]  # fmt: skip
+    recall = {f"{side}_r{k}": 2 for side in ("t2i", "i2t") for k in (1, 5, 10)}
+    parts = dict.fromkeys(("part_swap", "part_foil", "half_truth", "whole_truth"), 6)
+    assert counts(task) == {"binding": 3, **recall, **parts}
+    assert "Search: 4 pairs that fewer than 3 images show are no queries." in task.notes
     assert task.notes[0] == "3 images with one animal, two of a kind, or no texture are left out."
     # The paper's negative has the animals in the other order, not the textures.
     task = read("pug-spar", tmp_path, split="all")
-    (choice, search) = task.questions
+    choice, search, *_ = task.questions
     assert [said for _, said in asked(task)] == [
         ["Blue Bear and Red Cat", "Blue Cat and Red Bear"], ["Blue Bear and Red Cat", "Blue Cat and Red Bear"],
         ["Grass Cat and Stone Bear", "Grass Bear and Stone Cat"],
@@ -217,10 +236,17 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
 
 
 def test_every_order_of_two_animals_of_spare_is_a_caption(tmp_path):
-    lay(tmp_path, LABELS["pug-spare"][0])
+    row = "0.png,D,Crow,Fox,Red,Blue,,\n"  # twice, as in the paper's splits
+    lay(
+        tmp_path,
+        {"PUG_SPARE.csv": SPARE + row + row + "1.png,D,Crow,Fox,Sand,Blue,,\n", "D/0.png": None, "D/1.png": None},
+    )
     task = read("pug-spare", tmp_path, split="all")
+    assert (counts(task)["binding"], counts(task)["part_swap"]) == (3, 4)  # a part counts once an image
     assert {task.captions[row] for row in task.questions[1].captions} == {
-        "Red Crow and Blue Fox", "Blue Crow and Red Fox", "Red Fox and Blue Crow", "Blue Fox and Red Crow"
+        f"{one} Crow and {other} Fox" if first else f"{one} Fox and {other} Crow"
+        for first, shade in itertools.product((True, False), ("Red", "Sand"))
+        for one, other in itertools.permutations((shade, "Blue"))
     }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 DIM = 16
 SYMMETRIC = BENCHMARKS["vg-r"].read.args[0].left_out
+EIGHT = ("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow")  # colours of CLEVR
 WORDS = ("dog", "cat", "red", "old", "runs", "sits")
 
 
@@ -682,7 +683,9 @@ def synthetic(kind):
     def build(folder, rng):
         attributes = ("Red", "Blue", "Grey") if kind != "pug-spar" else ("Blue", "Red")
         things = ("ant", "bee", "cow", "doe")
-        protocol = rng.choice(("paper", "labclip"))
+        protocol, palette = rng.choice(("paper", "labclip")), attributes
+        if kind == "clevr" and rng.random() < 0.5:  # its own: any of them may be in no image
+            attributes, palette = ("red", "blue", "gray"), EIGHT
         scenes = []
         for _ in range(50):
             two = rng.sample(things, 2)
@@ -691,7 +694,11 @@ def synthetic(kind):
                 shades = rng.sample(attributes, 2)
             scenes.append(tuple(zip(shades, two, strict=True)))
         if kind == "clevr":
-            lines = [f"{n}.png,{b},{a},{d},{c}" for n, ((a, b), (c, d)) in enumerate(scenes)]
+            if protocol == "labclip":
+                for n in range(2, 50, 2):
+                    scenes[n] = tuple((rng.choice(attributes), rng.choice(things)) for _ in range(rng.randint(1, 5)))
+            lines = [",".join([f"{n}.png", *(word for one in scene for word in one[::-1])])
+                     for n, scene in enumerate(scenes)]  # fmt: skip
             (folder / "output_2obj.csv").write_text("\n".join(lines))
         else:
             head = "filename,world_name,character_name,character2_name,character_texture,character2_texture"
@@ -705,17 +712,23 @@ def synthetic(kind):
             return " and ".join(" ".join(one) for one in (sorted(scene) if sort else scene))
 
         def expected(world):
+            found = [(f"{n}.png", scene) for n, scene in enumerate(scenes) if f"{n}.png" in images]
+            pairs = sorted({pair for _, scene in found for pair in scene})
+            parts = exact_parts(world, found, sorted(palette), 42, "{} {}".format)
+            parts |= exact_search(world, found, pairs, "{} {}".format, 3)
             if kind == "clevr" and protocol == "paper":
                 world = world.own_length()
-            found = [(f"{n}.png", scene) for n, scene in enumerate(scenes) if f"{n}.png" in images]
             hits, first = [], []
             for image, scene in found:
-                (a, b), (c, d) = scene
-                if a != c:
-                    options = [caption(scene), caption(((c, b), (a, d)))]
+                swaps = [(i, j) for i, j in itertools.combinations(range(len(scene)), 2)
+                         if scene[i][0] != scene[j][0] and scene[i][1] != scene[j][1]]  # fmt: skip
+                for i, j in swaps[:1]:
+                    other = list(scene)
+                    other[i], other[j] = (scene[j][0], scene[i][1]), (scene[i][0], scene[j][1])
+                    options = [caption(scene), caption(other)]
                     hits.append(right(world, image, options[0], options[1:]))
                     first.append(right_by_index(world, image, options, 0))
-            metrics = {"binding": mean(hits)}
+            metrics = {"binding": mean(hits), **parts}
             if protocol == "labclip":
                 said = [(image, caption(scene), tuple(sorted(scene))) for image, scene in found]
                 return metrics | gallery(world, said)
@@ -723,7 +736,7 @@ def synthetic(kind):
                 metrics["binding_index"] = mean(first)
             together = {(one[0][0], one[1][0]) for one in scenes}
             if kind == "clevr":  # any two colours
-                together = set(itertools.product({colour for one in together for colour in one}, repeat=2))
+                together = set(itertools.product(palette, repeat=2))
             every = {
                 caption(((shades[at], b), (shades[1 - at], d)))
                 for shades, at in itertools.product(together, (0, 1))
@@ -746,26 +759,26 @@ def noun(colour, shape):
     return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
 
 
-def is_in(table, pair):
-    return bool(table[COLOURS.index(pair[0]), SHAPES.index(pair[1])])
-
-
-def parts_of_scenes(world, scenes, seed, ending):
+def exact_parts(world, shown, attributes, seed, say, ending="", asked=lambda pair: True):
+    """Of [(image, its objects)]: each object once, with the next ones of another name in turn."""
     draw, hits = np.random.default_rng([seed, 0xF011]), {}
-    for image, two in zip(scenes.images, scenes.objects, strict=True):
-        sees = partial(world.sees, pixels(image.data))
-        absent = [colour for colour in COLOURS if colour not in dict(two)]
-        for (colour, shape), (other_colour, other_shape) in (two, two[::-1]):
-            foil, part = absent[draw.integers(len(absent))], noun(colour, shape)
-            if ending and not is_in(HELD_OUT, (colour, shape)):
+    for image, objects in shown:
+        absent = [one for one in attributes if one not in dict(objects)]
+        every = [pair for at, pair in enumerate(objects) if pair not in objects[:at]]
+        for at, (attribute, name) in enumerate(every):
+            foils = [absent[draw.integers(len(absent))]] if absent else []
+            if not asked((attribute, name)):
                 continue
-            half, whole = (f"{part} and {noun(one, other_shape)}" for one in (foil, other_colour))
-            for name, true, wrong in (
-                ("part_swap", part, noun(other_colour, shape)), ("part_foil", part, noun(foil, shape)),
-                ("half_truth", part, half), ("whole_truth", whole, part),
-            ):  # fmt: skip
-                hits.setdefault(f"{name}{ending}", []).append(sees(true) > sees(wrong))
-    return {name: mean(values) for name, values in hits.items()}
+            others = [pair for pair in (every + every)[at + 1 : at + len(every)] if pair[1] != name]
+            swaps = [other for other, _ in others if say(other, name) not in {say(*pair) for pair in objects}]
+            part = say(attribute, name)
+            texts = [("part_swap", part, say(swap, name)) for swap in swaps[:1]]
+            texts += [("part_foil", part, say(foil, name)) for foil in foils]
+            texts += [("half_truth", part, f"{part} and {say(foil, others[0][1])}") for foil in foils if others]
+            texts += [("whole_truth", f"{part} and {say(*others[0])}", part) for _ in foils if others]
+            for metric, true, wrong in texts:
+                hits.setdefault(f"{metric}{ending}", []).append(world.sees(image, true) > world.sees(image, wrong))
+    return {metric: mean(values) for metric, values in hits.items()}
 
 
 def search_values(seen):
@@ -782,17 +795,22 @@ def search_values(seen):
     }
 
 
-def search_of_scenes(world, names, scenes):
+def exact_search(world, shown, pairs, say, least, ending=lambda pair: ""):
     values = {}
-    for pair in itertools.product(COLOURS, SHAPES):
-        words = [{*itertools.chain(*two)} for two in scenes]
-        seen = [(world.sees(name, noun(*pair)), pair in two, set(pair) <= both and pair not in two)
-                for name, two, both in zip(names, scenes, words, strict=True)]  # fmt: skip
-        if any(true for _, true, _ in seen):
-            ending = "_heldout" if is_in(HELD_OUT, pair) else "" if not is_in(VALIDATION, pair) else None
+    for pair in pairs:
+        seen = []
+        for image, objects in shown:
+            both = any(pair[0] == one for one, _ in objects) and any(pair[1] == one for _, one in objects)
+            seen.append((world.sees(image, say(*pair)), pair in objects, both and pair not in objects))
+        if sum(true for _, true, _ in seen) >= least and ending(pair) is not None:
             for name, value in search_values(seen).items():
-                values.setdefault(f"{name}{ending}", []).append(value)
-    return {name: mean(several) for name, several in values.items() if not name.endswith("None")}
+                values.setdefault(f"{name}{ending(pair)}", []).append(value)
+    return {name: mean(several) for name, several in values.items()}
+
+
+def end_of_scenes(pair):
+    table = COLOURS.index(pair[0]), SHAPES.index(pair[1])
+    return "_heldout" if HELD_OUT[table] else None if VALIDATION[table] else ""
 
 
 def parts_of_captions(folder, rng):
@@ -857,13 +875,17 @@ def scenes(folder, rng):
             drawn = labelled_scenes(n, seed=seed, split=split)
             words = zip(drawn.images, drawn.captions, drawn.swapped, strict=True)
             found[metric] = mean(right(world, pixels(image.data), own, [swapped]) for image, own, swapped in words)
-            found |= parts_of_scenes(world, drawn, seed, metric.removeprefix("binding"))
+            shown, ending = [pixels(image.data) for image in drawn.images], metric.removeprefix("binding")
+            own = partial(lambda ending, pair: end_of_scenes(pair) == ending, ending)
+            shown = list(zip(shown, drawn.objects, strict=True))
+            found |= exact_parts(world, shown, COLOURS, seed, noun, ending, own)
         whole = sample(n, seed=seed, split="all")
         names = list(map(pixels, whole.images))
         bags = [tuple(sorted(word for one in objects for word in one)) for objects in whole.objects]
         for prefix, texts in (("", whole.captions), ("tags_", whole.tags)):
             found |= gallery(world, zip(names, texts, bags, strict=True), prefix)
-        found |= search_of_scenes(world, names, whole.objects)
+        shown, pairs = list(zip(names, whole.objects, strict=True)), itertools.product(COLOURS, SHAPES)
+        found |= exact_search(world, shown, pairs, noun, 1, end_of_scenes)
         ones = labelled_scenes(n, seed=seed, split="all", n_objects=1)
         classes = list(itertools.product(COLOURS, SHAPES))
         prompts = [noun(colour, shape) for colour, shape in classes]

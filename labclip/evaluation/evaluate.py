@@ -245,10 +245,10 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
     """A note with the base's figures if its captions had unit length too."""
-    by_cosine = score(replace(task, own_length=False), images, texts, [])
+    by_cosine = score(replace(task, questions=task.questions[: task.own_length], own_length=0), images, texts, [])
     figures = [
         f"{metric} {of_cosine.value(metric):.3f} (here {base.value(metric):.3f})"
-        for (of_cosine,), (base, *_) in zip(by_cosine, scores, strict=False)  # scores may go on with ties by index
+        for (of_cosine,), (base, *_) in zip(by_cosine, scores, strict=False)  # scores go on with other questions
         for metric in of_cosine.metrics
     ]
     return (

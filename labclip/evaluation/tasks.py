@@ -335,8 +335,8 @@ class Task:
         questions: What is asked about them.
         notes: What was left out, with counts, and which choices were made; they go into the report.
         embedded: Stands for images and captions that are embedded already.
-        own_length: Whether the base's captions keep the length that it gives them, as in some published code, so that a
-            longer one wins more often. An alignment's never do.
+        own_length: For how many questions, from the first on, the base's captions keep the length that it gives them,
+            as in some published code, so that a longer one wins more often. An alignment's never do.
     """
 
     images: Sequence[ImageSource]
@@ -344,7 +344,7 @@ class Task:
     questions: Sequence[Question]
     notes: Sequence[str] = ()
     embedded: Embedded | None = None
-    own_length: bool = False
+    own_length: int = 0
 
     def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
         """Functions from a row to the name of its image and to its caption, for reports."""
@@ -355,7 +355,7 @@ class Task:
     def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
         """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
         base = unit_length(texts, "Text features")
-        yield texts.float() if self.own_length else base
+        yield base
         for alignment in alignments:
             yield unit_length(alignment(base), "Aligned text features")
 
@@ -369,15 +369,20 @@ def score(
     """
     images = unit_length(images, "Image features")
 
-    def answers(features: Tensor) -> Iterator[ScoredItems]:
-        for question in task.questions:
-            yield from question.score(images, features)
-        for question in task.questions if ties == "index" else ():
+    def answers(features: Tensor, own_length: int = 0) -> Iterator[ScoredItems]:
+        asked = [
+            (question, texts.float() if at < own_length else features) for at, question in enumerate(task.questions)
+        ]
+        for question, captions in asked:
+            yield from question.score(images, captions)
+        for question, captions in asked if ties == "index" else ():
             if isinstance(question, Retrieval | Classification) or (
                 isinstance(question, Choice) and question.right_first
             ):
-                for scored in question.score(images, features, by_index=True):
+                for scored in question.score(images, captions, by_index=True):
                     named = {f"{name}_index": group for name, group in scored.metrics.items()}
                     yield replace(scored, metrics=named, side=BY_INDEX, margin=None, asked=None, controls={})
 
-    return list(zip(*map(list, map(answers, task.read_by(texts, alignments))), strict=True))
+    read = task.read_by(texts, alignments)
+    base = list(answers(next(read), task.own_length))
+    return list(zip(base, *map(list, map(answers, read)), strict=True))

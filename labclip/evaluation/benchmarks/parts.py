@@ -1,23 +1,37 @@
-"""Search as people type it: the parts of a table's captions, such as "a red shirt", as queries."""
+"""Search as people type it: parts, such as "a red shirt", of a table's captions or of scenes with known objects."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
 
 from labclip.data.cleaning import clean
+from labclip.data.scene_files import Object, SceneEntry
 from labclip.evaluation.benchmarks.captions import own_rows
-from labclip.evaluation.scores import everything
+from labclip.evaluation.scores import Groups, everything
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import Choice, Search, Task
+from labclip.evaluation.tasks import NONE, Choice, Search, Task
 from labclip.negatives import Part, parts
 
 LEAST = 3
 """Images that must have a phrase for it to be a query."""
+
+Scenes = Mapping[int, SceneEntry]
+"""What each image shows, by its row."""
+
+Say = Callable[[str, str], str]
+"""An attribute and an object in words."""
+
+Pairs = Container[Object]
+
+_Query = tuple[str, Collection[int], Collection[int]]
+"""Its text, and indices of the images that are right and of those that have its words."""
+
+_CHOICES = ("part_swap", "part_foil", "half_truth", "whole_truth")
 
 
 class _Phrase(NamedTuple):
@@ -106,7 +120,7 @@ def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
                 half, whole = (f"{phrase.text} and {second}" for second in (other.wrong["foil"], other.text))
                 items.add(row, (phrase.text, half), phrase.location, half_truth=0)
                 items.add(row, (whole, phrase.text), phrase.location, whole_truth=0)
-    return items.question(items.metrics("part_swap", "part_foil", "half_truth", "whole_truth"))
+    return items.question(items.metrics(*_CHOICES))
 
 
 def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]]) -> list[Search]:
@@ -125,12 +139,82 @@ def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]
             first.setdefault(words, phrase)
     queries = [words for words, images in having.items() if len(images) >= LEAST]
     sources.notes.append(f"Search: {len(queries):,} phrases that at least {LEAST} of {len(gallery):,} images have.")
+    asked: list[_Query] = []
+    for words in queries:
+        elsewhere = {index for index, noun in bound[first[words].modifier] if noun != words[-1]}
+        confused = elsewhere.intersection(*(saying[word] for word in words))
+        asked.append((first[words].text, having[words], confused))
+    return _among(sources, gallery, asked, {"": everything(len(queries))})
+
+
+def exact_parts(
+    sources: Sources, scenes: Scenes, say: Say, attributes: Sequence[str], seed: int, asked: Pairs, ending: str = ""
+) -> list[Choice]:
+    """The choices of `read` where every object is known: a wrong text is never true of its image.
+
+    They are of the parts that are `asked`, each part of an image once. A foil is drawn from the `attributes` that no
+    object of the image has. The metrics' names have the `ending`.
+    """
+    rng, items, left_out = np.random.default_rng([seed, 0xF011]), Items(sources), Counter[str]()
+    for row, scene in scenes.items():
+        objects = list(dict.fromkeys(scene.objects))
+        present = {attribute for attribute, _ in objects}
+        absent = [attribute for attribute in attributes if attribute not in present]
+        for index, (attribute, name) in enumerate(objects):
+            foil = absent[rng.integers(len(absent))] if absent else ""
+            if (attribute, name) not in asked:
+                continue
+            others = [other for other in objects[index + 1 :] + objects[:index] if other[1] != name]
+            swap = next((swap for swap, _ in others if (swap, name) not in objects), "")
+            other, second = others[0] if others and foil else ("", "")
+            part = say(attribute, name)
+            texts = {
+                "part_swap": (part, say(swap, name)) if swap else None,
+                "part_foil": (part, say(foil, name)) if foil else None,
+                "half_truth": (part, f"{part} and {say(foil, second)}") if other else None,
+                "whole_truth": (f"{part} and {say(other, second)}", part) if other else None,
+            }
+            for metric, two in texts.items():
+                if two is None:
+                    left_out[metric] += 1
+                else:
+                    items.add(row, two, scene.location, **{f"{metric}{ending}": 0})
+    if left_out:
+        counts = ", ".join(f"{count:,} of {metric}" for metric, count in left_out.items())
+        sources.notes.append(
+            f"Left out of images with every attribute or one kind of object, for want of a wrong text: {counts}."
+        )
+    return items.question(items.metrics(*(f"{metric}{ending}" for metric in _CHOICES)))
+
+
+def exact_search(
+    sources: Sources, scenes: Scenes, say: Say, pairs: Sequence[Object], endings: Mapping[str, Pairs], least: int
+) -> list[Search]:
+    """The search of `read` where every object is known: a query for each of the pairs that `least` images show.
+
+    Metrics with one of the `endings` are the mean over its pairs.
+    """
+    showing: dict[Object, set[int]] = defaultdict(set)  # indices of images; also of an attribute or a name alone
+    for index, scene in enumerate(scenes.values()):
+        for attribute, name in scene.objects:
+            for words in ((attribute, name), (attribute, ""), ("", name)):
+                showing[words].add(index)
+    if few := sum(0 < len(showing[pair]) < least for pair in pairs):
+        sources.notes.append(f"Search: {few:,} pairs that fewer than {least} images show are no queries.")
+    asked = [pair for pair in pairs if len(showing[pair]) >= least]
+    queries = [(say(*pair), showing[pair], showing[pair[0], ""] & showing["", pair[1]]) for pair in asked]
+    groups = {ending: np.array([0 if pair in of else NONE for pair in asked]) for ending, of in endings.items()}
+    return _among(sources, list(scenes), queries, groups)
+
+
+def _among(
+    sources: Sources, gallery: Sequence[int], queries: Sequence[_Query], groups: Mapping[str, Groups]
+) -> list[Search]:
     if not queries:
         return []
     right, confused = np.zeros((2, len(queries), len(gallery)), dtype=np.bool_)
-    for number, words in enumerate(queries):
-        right[number, having[words]] = True
-        elsewhere = {index for index, noun in bound[first[words].modifier] if noun != words[-1]}
-        confused[number, list(elsewhere.intersection(*(saying[word] for word in words)))] = True
-    rows = np.array([sources.caption(first[words].text, first[words].location) for words in queries])
-    return [Search(np.array(gallery), rows, right, confused & ~right, {"": everything(len(queries))})]
+    for number, (_, own, having) in enumerate(queries):
+        right[number, list(own)] = True
+        confused[number, list(having)] = True
+    rows = np.array([sources.caption(text, "a query") for text, *_ in queries])
+    return [Search(np.array(gallery), rows, right, confused & ~right, groups)]

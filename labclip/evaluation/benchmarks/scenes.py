@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 
 from labclip.checks import checked_whole
-from labclip.data.scene_files import LabelledScenes, labelled_scenes
+from labclip.data.scene_files import LabelledScenes, SceneEntry, labelled_scenes
+from labclip.evaluation.benchmarks.parts import exact_parts, exact_search
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Search, Task
+from labclip.evaluation.tasks import Classification, Question, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, Scenes, sample
 from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
+
+_PAIRS = {
+    ending: {(COLOURS[colour], SHAPES[shape]) for colour, shape in np.argwhere(table)}
+    for ending, table in (("", ~(HELD_OUT | VALIDATION)), ("_heldout", HELD_OUT))
+}
+"""The pairs of metrics whose names end so."""
 
 
 def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
@@ -39,12 +45,15 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     for split, ending in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
         items = swapped_items(sources, scenes)
+        known = dict(zip(items.image, map(SceneEntry, items.locations, scenes.objects, items.locations), strict=True))
         questions += items.question(f"binding{ending}")
-        questions += _parts(sources, scenes, items.image, seed, ending)
+        questions += exact_parts(sources, known, noun_phrase, COLOURS, seed, _PAIRS[ending], ending)
     gallery_of = sample(n, seed=seed, split="all")
     names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
     shown = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
-    questions += [_search(sources, gallery_of.objects, shown), *_retrieval(sources, gallery_of, shown, names)]
+    known = dict(zip(shown, map(SceneEntry, names, gallery_of.objects, names), strict=True))
+    questions += exact_search(sources, known, noun_phrase, [*itertools.product(COLOURS, SHAPES)], _PAIRS, least=1)
+    questions += _retrieval(sources, gallery_of, shown, names)
     sources.notes.append(LENGTHS)
     return sources.task(*questions, _one_object(sources, n, seed))
 
@@ -55,40 +64,6 @@ def swapped_items(sources: Sources, scenes: LabelledScenes) -> Items:
     for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
         items.add(sources.add(image), captions, image.name)
     return items
-
-
-def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int], seed: int, ending: str) -> list[Choice]:
-    """Each object alone against what is wrong; of unseen pairs only their own objects."""
-    rng, items = np.random.default_rng([seed, 0xF011]), Items(sources)
-    names = [f"{name}{ending}" for name in ("part_swap", "part_foil", "half_truth", "whole_truth")]
-    for row, image, objects in zip(rows, scenes.images, scenes.objects, strict=True):
-        absent = [colour for colour in COLOURS if colour not in {colour for colour, _ in objects}]
-        for (colour, shape), (other_colour, other_shape) in (objects, objects[::-1]):
-            foil, part = absent[rng.integers(len(absent))], noun_phrase(colour, shape)
-            if ending and not HELD_OUT[COLOURS.index(colour), SHAPES.index(shape)]:
-                continue
-            half, whole = (f"{part} and {noun_phrase(one, other_shape)}" for one in (foil, other_colour))
-            wrong = noun_phrase(other_colour, shape), noun_phrase(foil, shape)
-            for name, texts in zip(
-                names, ((part, wrong[0]), (part, wrong[1]), (part, half), (whole, part)), strict=True
-            ):
-                items.add(row, texts, image.name, **{name: 0})
-    return items.question(items.metrics(*names))
-
-
-def _search(sources: Sources, scenes: Sequence[tuple[tuple[str, str], ...]], rows: list[int]) -> Search:
-    shown = [set(objects) for objects in scenes]
-    words = [({colour for colour, _ in objects}, {shape for _, shape in objects}) for objects in scenes]
-    pairs = [pair for pair in itertools.product(COLOURS, SHAPES) if any(pair in one for one in shown)]
-    right = np.array([[pair in one for one in shown] for pair in pairs])
-    named = np.array([[pair[0] in colours and pair[1] in shapes for colours, shapes in words] for pair in pairs])
-    unseen, never = (
-        np.array([table[COLOURS.index(colour), SHAPES.index(shape)] for colour, shape in pairs])
-        for table in (HELD_OUT, HELD_OUT | VALIDATION)
-    )
-    queries = [sources.caption(noun_phrase(*pair), "a query") for pair in pairs]
-    groups = {"": np.where(never, NONE, 0), "_heldout": np.where(unseen, 0, NONE)}
-    return Search(np.array(rows), np.array(queries), right, named & ~right, groups)
 
 
 def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[str]) -> list[Retrieval]:

@@ -19,9 +19,10 @@ from torch import Tensor
 from labclip import metrics
 from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
 from labclip.evaluation.benchmarks.forms import Form, one_of
+from labclip.evaluation.benchmarks.parts import LEAST, exact_parts, exact_search
 from labclip.evaluation.scores import Asked, ScoredItems
-from labclip.evaluation.sources import Items, Sources
-from labclip.evaluation.tasks import Rows, Task, at_each
+from labclip.evaluation.sources import LENGTHS, Items, Sources
+from labclip.evaluation.tasks import Question, Rows, Task, at_each
 
 SEED = 42
 """Of the paper's splits."""
@@ -34,13 +35,18 @@ CLEVR_SHAPES = frozenset(("cube", "cylinder", "sphere"))
 Scene = tuple[Object, ...]
 
 
-def read(form: Form, sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED) -> Task:
+def read(
+    form: Form, sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED, objects: int = 0
+) -> Task:
     """`binding`: the caption beats the one of the swapped scene; `i2t_r1` among the captions of all scenes.
 
     In the paper, as in Meta's code, textures of PUG:SPAR stand in one order, so that the animals change places: "Blue
     Bear and Red Cat" against "Blue Cat and Red Bear". With `protocol=labclip` the textures do. In PUG:SPARE every order
     of two animals is a caption of its own; in the paper's splits an image stands twice where both orders were drawn,
     and "val" has some that are in "test".
+
+    Beside the paper's figures stand those of parts and of search, as in `parts` but with what is really in each image:
+    by cosine, each image once, and of more than two objects with the next one that makes a wrong text.
 
     Args:
         form: The `kind` of data.
@@ -51,23 +57,10 @@ def read(form: Form, sources: Sources, *, protocol: str = "paper", split: str = 
             among one image per distinct scene, and cosines alone.
         split: "all", or "train", "val", "test" by combination, 80, 10 and 10 percent: a combination and its swaps are
             on one side. The paper's figures are of "test".
-        seed: Seed of the split.
+        seed: Seed of the split, and of the attributes that are wrong.
+        objects: Only images with as many; 0 takes 2 of CLEVR's numbered files, and all of any other.
     """
-    return _read(form.kind, sources, protocol, split, seed)
-
-
-def read_clevr(
-    sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED, objects: int = 0
-) -> Task:
-    """`binding`: the caption beats the one with two colours swapped; `i2t_r1` among the captions of all scenes.
-
-    Options are those of `read`, and `objects`: only images with as many; 0 takes 2 of the numbered files, and all of
-    any other.
-    """
-    return _read("clevr", sources, protocol, split, seed, objects)
-
-
-def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, objects: int = 0) -> Task:
+    kind = form.kind
     paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
     one_of("split", split, ("all", "train", "val", "test"))
     file = find_scene_file(sources, (kind,), objects=objects)
@@ -82,7 +75,8 @@ def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, obj
         return caption(sorted(scene) if in_one_order else scene)
 
     items, shown, without = Items(sources), Items(sources), 0
-    for row, entry in locate_images(sources, file, entries):
+    located = locate_images(sources, file, entries)
+    for row, entry in located:
         own, swapped = say(entry.objects), swap(entry.objects)
         # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
         shown.add(row, (own,), entry.location, meaning=tuple(sorted(entry.objects)))
@@ -97,22 +91,29 @@ def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, obj
             f"{without:,} of {len(shown):,} images have no swapped caption with another meaning, as where two "
             f"attributes or two objects are equal."
         )
-    if not paper:
+    published: list[Question] = [*items.question("binding", right_first=paper and kind == "clevr")]
+    if paper:
+        every = {sources.caption(say(scene), kind): None for scene in _scenes(known, kind)}
+        order = "one order" if in_one_order else "both orders"
+        sources.notes.append(f"As the paper's code: captions in {order}, recall among {len(every):,}.")
+        label_of = {text: label for label, text in enumerate(every)}
+        label = np.array([label_of[text] for (text,) in shown.options])
+        published.append(AmongAllCaptions(np.array(shown.image), label, np.array(list(every))))
+    else:
         sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
-        return sources.task(*items.question("binding"), *shown.gallery())
-    every = {sources.caption(say(scene), kind): None for scene in _scenes(known, kind)}
-    order = "one order" if in_one_order else "both orders"
-    sources.notes.append(f"As the paper's code: captions in {order}, recall among {len(every):,}.")
-    if kind == "clevr":
+        published += shown.gallery()
+    if paper and kind == "clevr":
         sources.notes.append(
             "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
             "higher or lower."
         )
-    label_of = {text: label for label, text in enumerate(every)}
-    label = np.array([label_of[text] for (text,) in shown.options])
-    search = AmongAllCaptions(np.array(shown.image), label, np.array(list(every)))
-    task = sources.task(*items.question("binding", right_first=kind == "clevr"), search)
-    return replace(task, own_length=kind == "clevr")
+    sources.notes.append(LENGTHS)
+    scenes, phrase = dict(located), "{} {}".format
+    pairs = dict.fromkeys(sorted({pair for scene in scenes.values() for pair in scene.objects}))
+    parts = exact_parts(sources, scenes, phrase, _attributes(known, kind), seed, pairs)
+    search = exact_search(sources, scenes, phrase, list(pairs), {"": pairs}, LEAST)
+    task = sources.task(*published, *parts, *search)
+    return replace(task, own_length=len(published) if paper and kind == "clevr" else 0)
 
 
 def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[SceneEntry]:
@@ -150,12 +151,17 @@ def _scenes(entries: Sequence[SceneEntry], kind: str) -> Iterator[Scene]:
     attributes = sorted({tuple(attribute for attribute, _ in one.objects) for one in entries})
     names = sorted({name for one in entries for _, name in one.objects})
     if kind == "clevr":
-        colours = {colour for several in attributes for colour in several}
-        attributes = list(itertools.product(sorted(CLEVR_COLOURS if colours <= CLEVR_COLOURS else colours), repeat=2))
+        attributes = list(itertools.product(_attributes(entries, kind), repeat=2))
         names = sorted(CLEVR_SHAPES if CLEVR_SHAPES.issuperset(names) else names)
     for several, two in itertools.product(attributes, itertools.permutations(names, 2)):
         for order in (several, several[::-1]):
             yield tuple(zip(order, two, strict=True))
+
+
+def _attributes(entries: Sequence[SceneEntry], kind: str) -> list[str]:
+    """Those of a file; of CLEVR all, where it has no other."""
+    attributes = {attribute for entry in entries for attribute, _ in entry.objects}
+    return sorted(CLEVR_COLOURS if kind == "clevr" and attributes <= CLEVR_COLOURS else attributes)
 
 
 def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[SceneEntry]:
