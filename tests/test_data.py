@@ -180,6 +180,38 @@ def test_what_only_identifies_an_image_is_no_path(tmp_path):
         read(path)
 
 
+def negated(negatives, shown, **others):
+    return {"image": "a.png", "caption": "x", "negatives": negatives, "shown": shown, **others}
+
+
+TWO = {"image": "a.png", "caption": "x", "shown": "", "second": "2.png"}
+SHOWN = [
+    (negated(["one", "", "two", "one"], ["1.png", "no.png", None, "2.png"]), (["one", "two"], ["1.png", None])),
+    (negated("one", "1.png"), (["one"], ["1.png"])),
+    (
+        negated([["one", "two"], None], [["1.png", "2.png"], None], caption=["x", "y"]),
+        (["one", "two"], ["1.png", "2.png"]),
+    ),
+    (negated(["...", "A ball.", "a ball"], ["1.png", None, "2.png"]), (["a ball"], ["2.png"])),
+    (negated(["one", "two"], ["1.png"]), "has 2 in 'negatives' but 1 in 'shown'"),
+    (negated("one", 7), "has an image that is a int, not a path"),
+    ({**TWO, "negative": "one", "negative_2": "two"}, (["one", "two"], [None, "2.png"])),
+    ({**TWO, "negative_2": "two"}, "names an image in 'second', but lacks the column of negatives"),
+]
+
+
+@pytest.mark.parametrize(("row", "wanted"), SHOWN)
+def test_images_of_negatives_are_read_beside_them(tmp_path, row, wanted):
+    (tmp_path / "c.jsonl").write_text(json.dumps(row))
+    columns = ("shown", "second") if "second" in row else ("shown",)
+    (item,) = read_items(tmp_path / "c.jsonl", negative_images=columns, clean=True)
+    if isinstance(wanted, str):
+        assert item.problem.startswith(wanted)
+    else:
+        images = [image and image.name for image in item.negative_images[0]]
+        assert (list(item.negatives[0]), images, item.problem) == (*wanted, "")
+
+
 def test_tars(tmp_path):
     members = [
         ("d/0.png", picture(0)),

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import sys
 
 import commands
@@ -96,6 +97,38 @@ def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
     assert run(model, data, force=True).negatives is None
 
 
+def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
+    """From a column of the captions file; those of no caption stand in no gallery."""
+    # The negative of the first image is shown by one that comes later, of the third by its own, of the fourth by none.
+    shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
+    rows = [[f"{i}.png", scenes.captions[i], scenes.swapped_captions[i], shown[i]] for i in range(8)]
+    rows[6][2] = ""  # no negative, so its image is of no use
+    true = ["1.png", scenes.tags[1], scenes.captions[1], "9.png"]  # a caption of its image, so no negative
+    write(data, [*rows, true], "image,caption,negative,shown")
+    encoded, own = [], LABCLIP.encode_image
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
+        features = run(model, data, negative_images="shown")
+    assert sum(encoded) == 10  # each once
+    with torch.no_grad():
+        images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True).numpy()
+    assert np.abs(features.images - images[:8]).max() < UNIT
+    there = features.has_negative_image[:, 0]
+    assert there.tolist() == [True, True, False, False, True, True, False, True, False]
+    wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
+    assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
+    assert np.array_equal(features.negative_images[~there, 0], features.images[features.image_index][~there])
+    assert texts(data / "features")[4]["negative_images"] == ["9.png"]
+    assert texts(data / "features")[3]["negative_images"] == [None]
+    assert features.manifest["columns"]["negative_images"] == ["shown"]
+    assert len(Features.load(data / "features", base=model, verify=True)) == 9
+    with pytest.raises(ValueError, match="has features already, but its negative_images is"):
+        run(model, data)
+    assert run(model, data, "without").negative_images is None
+    write(data, [rows[3]], "image,caption,negative,shown")
+    assert run(model, data, "none", negative_images="shown").negative_images is None
+
+
 RAW, CLEANED = "A red cube on a blue ball.", "a blue cube on a red ball"
 
 
@@ -140,7 +173,7 @@ for owner, names in ((os, ("fsync", "replace")), (Corpus, ("__init__",)),
 for step in (1, 6):
     print(*kills.until_done(lambda: embed(
         model, data + "/captions.csv", f"{data}/killed{step}", images=data + "/photos", batch_size=5, progress=False,
-        on_error="skip",
+        on_error="skip", negative_images="shown",
     ), step, 71))
 """
 
@@ -148,16 +181,24 @@ for step in (1, 6):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch):
+    """With images of negatives: of the first five in files of their own, of the others among those with captions."""
     monkeypatch.setattr(embedding, "BLOCK", 7)
+    header, *rows = (data / "captions.csv").read_text().splitlines()
+    shown = [f"shown-{number}.png" if number < 5 else f"{number - 5}.png" for number in range(2 * N)]
+    for number in range(5):
+        shutil.copy(data / "photos" / f"{number + 6}.png", data / "photos" / f"shown-{number}.png")
+    write(data, zip(rows, shown, strict=True), header=f"{header},shown")
     (data / "photos" / "4.png").write_bytes(b"no image")
-    run(model, data, "unbroken", on_error="skip")
+    run(model, data, "unbroken", on_error="skip", negative_images="shown")
     killed = commands.python(KILLED, data).split()
     assert len(killed) >= 20
     writing = {"begin", "append", "cut", "note", "keep", "finish", "__exit__"}
     assert set(killed) == writing | {"__init__", "fsync", "replace"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
-    assert Features.load(data / "killed6").manifest["counts"]["images"] == N - 1
+    features = Features.load(data / "killed6")
+    assert features.manifest["counts"]["images"] == N - 1
+    assert features.has_negative_image.sum() == N - 2  # without the broken image, and the negative that it would show
 
 
 def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeypatch):

@@ -98,16 +98,18 @@ def arrays(**changed):
 
 
 def test_arrays_are_saved_and_loaded(tmp_path):
-    given = arrays()
+    given = arrays(negative_images=np.random.default_rng(1).normal(size=(5, 2, DIM)))
+    given["negative_images"][2, 0] = given["images"][2]
     features = Features.from_arrays(**given, base=BASE, fingerprint=torch.eye(DIM)[0])
     saved = features.save(tmp_path / "features")
     loaded = Features.load(tmp_path / "features", base=BASE, verify=True)
-    for name in ("images", "texts"):
+    for name in ("images", "texts", "negative_images"):
         unit = given[name] / np.linalg.norm(given[name], axis=-1, keepdims=True)
         np.testing.assert_allclose(getattr(loaded, name), unit, atol=UNIT)
         assert np.array_equal(getattr(loaded, name), getattr(saved, name))
     assert loaded.image_index.tolist() == given["image_index"]
     assert loaded.has_negative.tolist() == [[True, True], [True, False], *[[True, True]] * 3]
+    assert loaded.has_negative_image.tolist() == [[True, True]] * 2 + [[False, True]] + [[True, True]] * 2
     assert np.array_equal(loaded.negatives[1, 1], loaded.texts[1])
     assert loaded.base == BASE
     assert loaded.fingerprint.tolist() == [1, 0, 0, 0]
@@ -131,8 +133,10 @@ def test_tensors_of_any_precision_and_memory_maps_are_taken(tmp_path, monkeypatc
     given = {name: torch.tensor(value).bfloat16() if name != "image_index" else torch.tensor(value)
              for name, value in arrays().items()}  # fmt: skip
     given["texts"].requires_grad_()
+    given["negative_images"] = given["images"][given["image_index"]][:, None].repeat(1, 2, 1)
     loaded = Features.from_arrays(**given).save(tmp_path / "features")
     assert np.abs(np.linalg.norm(loaded.texts, axis=1) - 1).max() < UNIT
+    assert not loaded.has_negative_image.any()
     mapped = {name: getattr(loaded, name) for name in ("images", "texts", "negatives", "image_index")}
     again = Features.from_arrays(**mapped)
     assert np.array_equal(again.has_negative, loaded.has_negative)
@@ -160,7 +164,7 @@ def test_rows_without_a_direction_are_not_saved_but_absent_negatives_may_have_no
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_tensors_on_a_gpu_are_taken(tmp_path):
     given = {name: torch.as_tensor(value).cuda() for name, value in arrays().items()}
-    features = Features.from_arrays(**given)
+    features = Features.from_arrays(**given, negative_images=given["negatives"].clone())
     assert np.array_equal(features.has_negative, Features.from_arrays(**arrays()).has_negative)
     assert len(features.save(tmp_path / "features")) == 5
 
@@ -175,7 +179,7 @@ def test_tensors_on_a_gpu_are_taken(tmp_path):
         ({"image_index": [0, 1, 2, 0, 3]}, r"image_index\[4\] is 3, but images has rows 0 to 2"),
         ({"image_index": [0.0] * 5}, r"image_index is float64 \[5\]\. Pass 5 whole numbers"),
         ({"has_negative": [1] * 5}, r"has_negative is int64 \[5, 1\], not bool \[5, 2\]"),
-        ({"negatives": np.ones((4, 2, DIM))}, r"negatives has shape \[4, 2, 4\], not \[5, 2, 4\]"),
+        ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\], not \[5, 2, 4\]"),
         ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. Pass for each text 0 \(a caption\)"),
         ({"base": "ViT-B-32"}, "The embeddings have dim 4, but base is 'ViT-B-32'. Pass the labclip.Base they are of"),
         ({"kind": [0, 1]}, r"kind is int64 \[2\]\. Pass 5 whole numbers"),

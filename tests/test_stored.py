@@ -150,7 +150,7 @@ def test_a_clip_retrieval_folder_keeps_its_numbers_and_metadata():
 
 def feature_folder(name="features", base=BASE):
     rows, negatives = drawn(10, np.float32), drawn(20, np.float32, 1).reshape(10, 2, DIM)
-    Features.from_arrays(images=rows, texts=rows, negatives=negatives, base=base).save(name)
+    Features.from_arrays(images=rows, texts=rows, negatives=negatives, negative_images=negatives, base=base).save(name)
 
 
 BY_NAME = "holds image embeddings by its name"
@@ -161,6 +161,7 @@ BY_NAME = "holds image embeddings by its name"
     [
         ("in/img_emb", BY_NAME),
         ("image_features.npy", BY_NAME),
+        ("features/negative_image_features.npy", BY_NAME),
         ("features", r"image_features\.npy holds image embeddings by its name"),
         ("other/text_features.npy", r"holds embeddings of M \(x\), as its manifest\.json says, but .* fitted on tiny"),
     ],

@@ -143,6 +143,19 @@ def test_published_recipes_draw_among_all_negatives_even_the_caption_itself():
     assert ours.history[0]["loss"] == pytest.approx(only.history[0]["loss"], abs=1e-4)
 
 
+def test_images_of_negatives_are_used_where_they_are():
+    images, texts, _ = planted.world(600)
+    images, others, texts, negatives = images[:300], images[300:], texts[:300], texts[300:]
+
+    def both(negatives, others):
+        return labclip.fit(planted.features(images, texts, negatives, negative_images=others), **QUICK)
+
+    plain, with_images = fit(images, texts, negatives), both(negatives, others)
+    assert not torch.equal(plain.alignment.fitted, with_images.alignment.fitted)
+    # The caption's own image stands for one that is missing.
+    torch.testing.assert_close(both(negatives, images).alignment.fitted, plain.alignment.fitted, rtol=1e-3, atol=1e-4)
+
+
 def test_rank():
     result = labclip.fit(planted.drawn(200), rank=3, **QUICK)
     change = result.alignment.fitted / result.alignment.fitted.diagonal().median()

@@ -10,16 +10,20 @@ from labclip.training.recipes import RECIPES, for_data
 from labclip.training.rows import read_data
 
 
-def drawn(seed):
-    """96 captions of 30 texts and 40 images, 7 a copy of 3, and two negatives each of the same texts."""
+def drawn(seed, with_images):
+    """96 captions of 30 texts and 40 images, 7 a copy of 3, and two negatives each of the same texts and images."""
     draw = torch.Generator().manual_seed(seed)
     images, texts, _ = planted.world(40, seed=seed)
     images[7] = images[3].half()
     image, text = (torch.randint(count, (96,), generator=draw) for count in (40, 30))
-    wrong = torch.randint(30, (96, 2), generator=draw)
+    wrong, shown = (torch.randint(count, (96, 2), generator=draw) for count in (30, 40))
     has = torch.rand(96, 2, generator=draw) < 0.8
-    features = planted.features(images, texts[text], texts[wrong], image, has_negative=has)
+    others = {"negative_images": images[shown]} if with_images else {}
+    features = planted.features(images, texts[text], texts[wrong], image, has_negative=has, **others)
     true = {(image, text) for image, text in zip(image.tolist(), text.tolist(), strict=True)}
+    if with_images:
+        there = torch.from_numpy(features.has_negative_image) & has
+        true |= set(zip(shown[there].tolist(), wrong[there].tolist(), strict=True))
     same = {number: {3, 7} if number in (3, 7) else {number} for number in range(40)}
     return features, images, texts[:30], {(other, text) for image, text in true for other in same[image]}
 
@@ -34,8 +38,9 @@ def masked(features, ranks=None, **settings):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_absent_negatives_and_texts_that_are_true_of_an_image_do_not_count(seed):
-    features, images, texts, true = drawn(seed)
+@pytest.mark.parametrize("with_images", [False, True])
+def test_absent_negatives_and_texts_that_are_true_of_an_image_do_not_count(seed, with_images):
+    features, images, texts, true = drawn(seed, with_images)
     whole = list(masked(features))
     for batch, found in whole:
         image, text = ((rows @ known.T).argmax(dim=1).tolist() for rows, known in
@@ -55,4 +60,4 @@ def test_absent_negatives_and_texts_that_are_true_of_an_image_do_not_count(seed)
 
 def test_nothing_is_masked_where_no_text_recurs_or_by_the_published_recipe():
     assert not any(found for _, found in masked(planted.drawn(96, k=2)))
-    assert not any(found for _, found in masked(drawn(0)[0], published=True))
+    assert not any(found for _, found in masked(drawn(0, with_images=False)[0], published=True))

@@ -27,16 +27,25 @@ def own_softmax(logits, columns):
     return (F.cross_entropy(logits, columns) + F.cross_entropy(logits[:, columns].T, rows)) / 2
 
 
-def batch_of(images, texts, n, absent=(), skipped=(), mean=None):
-    """A batch of n captions with their images."""
-    there = torch.ones(len(texts), dtype=torch.bool)
+def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
+    """A batch of n captions; `images` are theirs and of those texts that are `paired`, by number."""
+    rows, there = torch.tensor([*range(n), *paired]), torch.ones(len(texts), dtype=torch.bool)
     there[list(absent)] = False
-    left_out = (~there).repeat(n, 1)
+    with_image = torch.isin(torch.arange(len(texts)), rows)
+    left_out = (~there).repeat(len(rows), 1)
     for row, column in skipped:
         left_out[row, column] = True
     left_out = left_out if left_out.any() else None
-    mean = images.new_zeros(images.shape[1]) if mean is None else mean
-    return Batch(images, texts, torch.arange(n), n, ~there, left_out, mean)
+    return Batch(
+        images,
+        texts,
+        rows,
+        n,
+        with_image,
+        ~there,
+        left_out,
+        images.new_zeros(images.shape[1]) if mean is None else mean,
+    )
 
 
 def gradients(objective, batch, matrix, *others, weights=PLAIN):
@@ -51,12 +60,12 @@ def slow_loss(batch, matrix, log_scale, bias, weights, objective):
     n, rows, own = batch.captions, torch.arange(len(batch.images)), batch.columns
     unit = F.normalize(batch.texts @ matrix.T, dim=-1)
     logits = log_scale.exp() * batch.images @ unit.T
-    hard = (torch.arange(len(unit)) >= n).expand_as(logits)
+    hard = (own // n)[:, None] != torch.arange(len(unit)) // n
     there = torch.ones_like(hard) if batch.skipped is None else ~batch.skipped
     kept = torch.zeros((), dtype=torch.float64)
     if weights.grounded:
-        shown = log_scale.exp() * unit @ batch.mean
-        logits = logits + torch.where(batch.absent, 0.0, shown[torch.arange(len(unit)) % n] - shown)
+        shown, alone = log_scale.exp() * unit @ batch.mean, ~batch.absent & ~batch.paired
+        logits = logits + torch.where(alone, shown[torch.arange(len(unit)) % n] - shown, 0.0)
     if weights.mean_image:
         moved = [
             DISTILLED_SCALE * batch.mean @ (unit[t] - batch.texts[t]) for t in range(len(unit)) if not batch.absent[t]
@@ -85,6 +94,8 @@ CASES = {
     "skipped": (8, 1, Weights(negatives=6.0, distill=0.7), {"skipped": PAIRS}),
     "everything": (8, 1, FULL, {"skipped": PAIRS, "absent": [9, 13]}),
     "several negatives": (8, 2, FULL, {"absent": [9, 20]}),
+    "images of negatives": (8, 1, Weights(negatives=5.0), {"paired": range(8, 16)}),
+    "images of some": (8, 1, FULL, {"paired": [8, 10, 11, 13, 14, 15], "absent": [12], "skipped": [(9, 11)]}),
 }
 
 
@@ -94,6 +105,7 @@ CASES = {
 def test_losses_and_gradients_are_those_of_torchs_own_losses(case, t, objective):
     n, m, weights, parts = CASES[case]
     images, texts, matrix = draw(n, 6, m)
+    images = torch.cat([images, draw(n, 6, 0, seed=1)[0][: len(parts.get("paired", ()))]])
     log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (t, -3.0))
     batch = batch_of(images, texts, n, mean=0.3 * draw(1, 6, 0, seed=2)[0][0], **parts)
     loss = slow_loss(batch, matrix, log_scale, bias, weights, objective)
@@ -128,7 +140,9 @@ def hard_data():
     images, texts, negatives = planted.world(200, k=2)
     negatives[::3] = texts[::3, None]
     index = torch.arange(100).repeat(2)
-    return planted.features(images[:100], texts, negatives, index)
+    others = images[torch.stack([(index + 1 + j) % 100 for j in range(2)], dim=1)]
+    others[1::4] = images[index][1::4, None]
+    return planted.features(images[:100], texts, negatives, index, negative_images=others)
 
 
 @pytest.mark.parametrize("options", [{}, {"recipe": "paper"}, {"rank": None, "hard_negatives": 2, "seed": 3}])
@@ -160,8 +174,9 @@ def test_an_objective_sees_what_its_protocol_says():
     assert logits.shape == (50, 100)
     assert torch.equal(columns, torch.arange(50))
     assert torch.isfinite(logits).all()
-    logits, columns = seen[0]  # with absent negatives and captions of one image
-    assert torch.isfinite(logits[columns, columns]).all()
+    logits, columns = seen[0]
+    assert len(logits) == len(columns) > 50  # images of negatives have rows of their own, where there are any
+    assert torch.isfinite(logits[torch.arange(len(columns)), columns]).all()
     assert (logits == -math.inf).any()
 
 

@@ -182,3 +182,16 @@ def test_split_by_combination_leaks_nothing():
     assert split_combinations(captions, negatives, share=0.2, seed=2).combinations != split.combinations
     with pytest.raises(ValueError, match=r"Holding out .* leaves 0 captions to fit on"):
         split_combinations(captions, negatives, share=0.99)
+
+
+def test_an_image_that_is_held_out_is_not_shown_as_that_of_a_negative():
+    images, texts, negatives = planted.world(100)
+    other = torch.arange(99, -1, -1)
+    shown = images[other][:, None].half().float()
+    fit, held, _ = sides_of(planted.features(images, texts, negatives, negative_images=shown))
+    for caption in fit.captions.tolist():
+        assert bool(fit.has_negative_image[caption]) == (int(other[caption]) not in held.images_used.tolist())
+    validation = rows((images, texts, negatives), slice(0, 20))
+    features = planted.features(images[20:], texts[20:], negatives[20:], negative_images=shown[20:])
+    fit, _, _ = split(read_data(features), validation, 0.1, seed=0)
+    assert fit.has_negative_image.flatten().tolist() == [number >= 20 for number in other[20:].tolist()]

@@ -64,7 +64,7 @@ def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
 @pytest.mark.parametrize("rank", [None, 4])
 def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
-    data = planted.drawn(300)
+    data = planted.drawn(300, negative_images=planted.world(300)[0].roll(-1, 0))
     settings = SETTINGS | {"objective": objective, "rank": rank, "identity_penalty": 1e-4}
     expected = labclip.fit(data, **settings)
     real, left, result = trainer.State.save, [0], None

@@ -29,15 +29,30 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-def test_sentences_and_parts_have_a_negative_and_tags_have_none(script):
+def test_a_swapped_scene_shows_the_colours_of_a_scene_the_other_way_round(script):
+    described = script("described")
+    layout, _ = described.draw_scenes(60_000, seed=1, split="seen")
+    found = described.swapped_scenes(layout, seed=0)
+
+    def objects(row, colours):
+        return set(zip(colours[row].tolist(), layout.shapes[row].tolist(), strict=True))
+
+    for row in range(0, len(layout), 997):
+        assert objects(row, layout.colours[:, ::-1]) == objects(found[row], layout.colours)
+    assert not np.array_equal(found, described.swapped_scenes(layout, seed=1))
+
+
+def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(script):
     described = script("described")
     made = described.describe(6, seed=3, split="seen")
     scenes = made.embed(LABCLIP.from_pretrained("scenes"))
-    features = described.to_fit(scenes)
-    assert features.has_negative.tolist() == [[True]] * 24 + [[False]] * 12
+    others = scenes.images.roll(1, dims=0)
+    features = described.to_fit((scenes, others))
+    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 24 + [[False]] * 12
     assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5] * 3
     assert torch.equal(features.texts[3], scenes.captions[1, 1])
     assert torch.equal(features.negatives[3, 0], scenes.swapped[1, 1])
+    assert torch.equal(features.negative_images[3, 0], others[1])
     assert torch.equal(features.texts[12:24].view_as(scenes.parts), scenes.parts)
     assert torch.equal(features.texts[24:], scenes.tags.repeat_interleave(2, dim=0))
     colours, shapes = made.layout.colours[0], made.layout.shapes[0]

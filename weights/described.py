@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import measure
 import numpy as np
@@ -74,6 +74,10 @@ class DescribedScenes:
             tags=rows(self.tags),
         )
 
+    def embed_swapped(self, model: LABCLIP) -> Tensor:
+        """Embeddings of the same scenes rendered with the colours swapped, [n, dim]."""
+        return measure.embed_images(model, render_all(replace(self.layout, colours=self.swapped_colours)))
+
 
 def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int = 2) -> DescribedScenes:
     """Draw, render and describe `n` scenes of two or three objects, with `wordings` sentences each."""
@@ -91,30 +95,55 @@ def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int
     )
 
 
+def swapped_scenes(layout: Layout, seed: int) -> NDArray[np.int64]:
+    """For each scene of two objects another of the same layout that shows it with the colours swapped, int64 [n]."""
+    content, swapped = _content(layout.colours, layout.shapes), _content(layout.colours[:, ::-1], layout.shapes)
+    order = np.argsort(content, kind="stable")
+    first, last = (np.searchsorted(content[order], swapped, side) for side in ("left", "right"))
+    assert (last > first).all(), "with some ten scenes a content, each has a swapped one"
+    return np.asarray(order[np.random.default_rng([seed, 0x5A9]).integers(first, last)])
+
+
+def _content(colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for what a scene shows, whichever object is on the left: int64 [n]."""
+    pairs = np.sort(colours * len(SHAPES) + shapes, axis=1)
+    return np.asarray(pairs[:, 0] * 1000 + pairs[:, 1])
+
+
 def distinct(layout: Layout) -> NDArray[np.int64]:
     """The first scene of each set of colours and shapes: among them each caption has one right image."""
     contents = np.concatenate([np.sort(layout.colours, axis=1), np.sort(layout.shapes, axis=1)], axis=1)
     return np.sort(np.unique(contents, axis=0, return_index=True)[1])
 
 
-def to_fit(*scenes: Embedded) -> Features:
+def to_fit(*scenes: tuple[Embedded, Tensor]) -> Features:
     """What a matrix is fitted on, of scenes of any numbers of objects together: sentences, parts, tags.
 
-    A sentence and a part have the swapped one as their negative. Tags are right for both, so they have none; they stand
-    twice, as there are two of each of the others.
+    A sentence and a part have the swapped one as their negative, and an image of the swapped scene. Tags are right for
+    both images, so they have no negative; they stand twice, as there are two of each of the others.
+
+    Args:
+        scenes: Embeddings, and an image of each scene with the colours swapped, [n, dim].
     """
-    texts, negatives, index, count = [], [], [], 0
-    for part in scenes:
+    texts, negatives, others, index, count = [], [], [], [], 0
+    for part, swapped_images in scenes:
         tags = part.tags[:, None].expand(-1, 2, -1)
-        for right, wrong in ((part.captions, part.swapped), (part.parts, part.swapped_parts), (tags, tags)):
+        for right, wrong, images in (
+            (part.captions, part.swapped, swapped_images),
+            (part.parts, part.swapped_parts, swapped_images),
+            (tags, tags, part.images),
+        ):
+            each = right.shape[1]
             texts.append(right.flatten(0, 1))
             negatives.append(wrong.flatten(0, 1))  # a row equal to its caption's own is no negative
-            index.append(torch.arange(count, count + len(right)).repeat_interleave(right.shape[1]))
+            others.append(images.repeat_interleave(each, dim=0))
+            index.append(torch.arange(count, count + len(right)).repeat_interleave(each))
         count += len(part.images)
     return Features.from_arrays(
-        images=torch.cat([part.images for part in scenes]),
+        images=torch.cat([part.images for part, _ in scenes]),
         texts=torch.cat(texts),
         negatives=torch.cat(negatives),
+        negative_images=torch.cat(others),
         image_index=torch.cat(index),
     )
 

@@ -41,7 +41,7 @@ class TestScenes:
         self,
         model: LABCLIP,
         learnt: DescribedScenes,
-        features: Embedded,
+        embedded: tuple[Embedded, Tensor],
         fit: Callable[..., Tensor],
     ) -> dict[str, Any]:
         """Measure a model with its matrix, and with another that was fitted on scenes of three objects too.
@@ -49,16 +49,17 @@ class TestScenes:
         Args:
             model: With the matrix that was fitted on `learnt`.
             learnt: The scenes of the fit, of two objects; the probes are trained on them.
-            features: Their embeddings.
-            fit: Gives the matrix for several of these: here scenes of two and of three objects.
+            embedded: Their embeddings, and those of an image of each with the colours swapped, [n, dim].
+            fit: Gives the matrix for several such pairs: here scenes of two and of three objects.
         """
         parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
         two_unseen = torch.from_numpy(HELD_OUT[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
         parts["heldout_both"] = parts["heldout"][two_unseen]
+        features, swapped_images = embedded
         parts["fit"] = features[:3000]
         gallery = self._gallery(model)
         three = self.three_learnt.embed(model)
-        both = fit(features[:MIXED], three)
+        both = fit((features[:MIXED], swapped_images[:MIXED]), (three, self.three_learnt.embed_swapped(model)))
         singles = measure.embed_images(model, self.single_images)
         prompts = measure.embed_texts(model, measure.single_prompts())
         dim = len(prompts[0])

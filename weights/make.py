@@ -30,9 +30,10 @@ import measure
 import open_clip
 import torch
 from card import write_card
-from described import DescribedScenes, Embedded, describe, distinct, to_fit, to_select
+from described import DescribedScenes, Embedded, describe, distinct, swapped_scenes, to_fit, to_select
 from evaluate import TestScenes
 from pretrain import MODEL_CFG, Pretraining, pretrain, pretraining_scenes, save_clip
+from torch import Tensor
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, Features
@@ -111,13 +112,14 @@ def make_one(
     model = LABCLIP(clip.eval(), Alignment.identity(dim), preprocess=preprocess, tokenizer=tokenizer)
     log.info("seed %d: embedding %s scenes and fitting", seed, f"{len(learnt.layout):,}")
     scenes = learnt.embed(model)
+    embedded = scenes, scenes.images[swapped_scenes(learnt.layout, seed)]
     others = selection.embed(model)
     fingerprint = measure.embed_texts(model, [FINGERPRINT_CAPTION])[0]
 
-    def fit(*parts: Embedded) -> Alignment:
+    def fit(*parts: tuple[Embedded, Tensor]) -> Alignment:
         return fit_matrix(replace(to_fit(*parts), base=named, fingerprint=fingerprint), others, seed)
 
-    fitted = fit(scenes)
+    fitted = fit(embedded)
     model.alignment = Alignment(
         fitted.fitted,
         base=named,
@@ -135,7 +137,7 @@ def make_one(
     )
     model.alignment.save_pretrained(folder)
     done = time.perf_counter()
-    results = test.results(model, learnt, scenes, lambda *parts: fit(*parts).matrix)
+    results = test.results(model, learnt, embedded, lambda *parts: fit(*parts).matrix)
     results["seed"] = seed
     results["settings"] = {"pretraining": asdict(pretraining), "fitting": FITTING, "fit_scenes": FIT_SCENES}
     results["seconds"] = {

@@ -2,7 +2,7 @@
 
     python weights/seeds.py [--seeds 0 1 2] [--json FILE]
 
-The seed draws the batches. Measured by `labclip evaluate scenes`, 1,000 scenes;
+The seed draws the batches, and the images of the swapped scenes. Measured by `labclip evaluate scenes`, 1,000 scenes;
 three objects and two unseen pairs are measured as in `make.py`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import measure
 import torch
-from described import describe, to_fit
+from described import describe, swapped_scenes, to_fit
 from make import FIT_SCENES, Selection, fit_matrix
 
 import labclip
@@ -38,7 +38,7 @@ def main() -> None:
     learnt, selection = describe(FIT_SCENES, seed=2_000_000, split="seen"), Selection().embed(model)
     scenes, fits = learnt.embed(model), {}
     for seed in arguments.seeds:
-        features = to_fit(scenes)
+        features = to_fit((scenes, scenes.images[swapped_scenes(learnt.layout, seed)]))
         fits[f"seed {seed}"] = fit_matrix(features, selection, seed)
         print(f"seed {seed}: strength {fits[f'seed {seed}'].strength}", flush=True)
     result = labclip.evaluate(model, "scenes", alignments=fits, cache=None, progress=False)["scenes"]

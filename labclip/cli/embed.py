@@ -96,6 +96,10 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "*--negative-column negative_columns", "NAME", "Column of hard negatives; may be given again. [default: all of "
     "negative, negative_2, ..., negatives, neg_caption and negative_caption that are there]",
 )  # fmt: skip
+@options.text(
+    "*--negative-images", "COLUMN", "Column of images that the negatives describe; may be given again, for the next "
+    "column of negatives.",
+)  # fmt: skip
 @options.text("*--split", "NAME", "Use only rows with this value in the column `split`.")
 @click.option(
     "--clean/--as-is", default=None, help="Clean captions and negatives alike (lower case, most punctuation gone, 40 "
@@ -131,7 +135,7 @@ def embed(
     check_inputs(settings["images"])
     # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
-    names = ("column", "image_column", "negative_columns", "images", "clean")
+    names = ("column", "image_column", "negative_columns", "negative_images", "images", "clean")
     next(read_items(find_inputs(captions)[:1], **{name: given[name] for name in names if name in given}), None)
     from labclip.features import embed as embed_folder
 

@@ -74,6 +74,7 @@ class Item:
         captions: Captions of the image, none of them empty; none at all where there is a problem.
         negatives: For each caption its negatives, distinct, often none.
         location: File and position, "captions.csv line 7".
+        negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
         parts: Parts of the captions with a wrong one of each, as `labclip.negatives.add_parts` writes them.
         keywords: Words of the captions, written beside them; they have no negative.
         problem: Why the row can't be used, as the location's sentence goes on: "has an empty caption". "" where it can.
@@ -83,6 +84,7 @@ class Item:
     captions: tuple[str, ...]
     negatives: tuple[tuple[str, ...], ...]
     location: str
+    negative_images: tuple[tuple[ImageSource | None, ...], ...] = ()
     parts: tuple[Part, ...] = ()
     keywords: tuple[str, ...] = ()
     problem: str = ""
@@ -111,6 +113,7 @@ def read_items(
     column: str | None = None,
     image_column: str | None = None,
     negative_columns: Sequence[str] | None = None,
+    negative_images: Sequence[str] = (),
     split: Collection[str] | None = None,
     require_image: bool = True,
     clean: bool | None = None,
@@ -140,10 +143,10 @@ def read_items(
     inputs, told, other_splits, count = find_inputs(paths), "", set[str](), 0
     texts = (column,) if column else CAPTIONS
     sources = (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS)
-    needed = [*(negative_columns or ()), *(["split"] if split else [])]
+    needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
     for path in inputs:
         root = path.parent if images is None else path_of(images)
-        table = _Table(root, texts, sources, negative_columns, require_image, clean)
+        table = _Table(root, texts, sources, negative_columns, negative_images, require_image, clean)
         taken = ""
         for location, cells in read_rows(path, table.wanted(path, needed)):
             if not isinstance(cells, dict):
@@ -176,6 +179,7 @@ class _Table:
     captions: Sequence[str]
     images: Sequence[str]
     negatives: Sequence[str] | None
+    negative_images: Sequence[str]
     require_image: bool
     clean: bool | None
 
@@ -211,13 +215,7 @@ class _Table:
         """What a row says, or what is wrong with it."""
         image = None
         try:
-            cell = self._image_cell(cells)[1]
-            if isinstance(cell, str):
-                image = ImageSource(cell, self.root / cell if self.require_image else None, location=location)
-            elif isinstance(cell, ImageSource) or cell is None:
-                image = cell
-            else:
-                raise _RowError(f"has an image that is a {type(cell).__name__}, not a path")
+            image = self._source(self._image_cell(cells)[1], location)
             if image is None and self.require_image:
                 raise _RowError("names no image" if {*self.images} & {*cells} else _lacks(self.images, cells))
             name = next((name for name in self.captions if name in cells), None)
@@ -231,14 +229,15 @@ class _Table:
             captions = tuple(map(self._text, raw))
             if "" in captions:
                 raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {raw[captions.index('')]!r}")
-            negatives = self._negatives_of(cells, None if listed is None else len(captions))
+            negatives = self._negatives_of(cells, None if listed is None else len(captions), location)
             parts, keywords = _parts(cells)
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
         if self.clean is None:
             for caption, own in zip(captions, negatives, strict=True):
                 _refuse_mixed(caption, own, location)
-        return Item(image, captions, tuple(map(tuple, negatives)), location, parts, keywords)
+        described = tuple(tuple(own.values()) for own in negatives) if self.negative_images else ()
+        return Item(image, captions, tuple(map(tuple, negatives)), location, described, parts, keywords)
 
     def _text(self, cell: Any) -> str:
         """A caption or a negative, all in one form, so that nothing but what they say tells them apart."""
@@ -254,16 +253,34 @@ class _Table:
                 return name, str(cell) if isinstance(cell, int) and not self.require_image else cell
         return "", None
 
+    def _source(self, cell: Any, location: str) -> ImageSource | None:
+        """Where the image of a cell is; None of an empty one."""
+        if _is_empty(cell) or isinstance(cell, ImageSource):
+            return cell or None
+        if not isinstance(cell, str):
+            raise _RowError(f"has an image that is a {type(cell).__name__}, not a path")
+        return ImageSource(cell, self.root / cell if self.require_image else None, location=location)
+
     def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
         return _usual_negatives(names) if self.negatives is None else self.negatives
 
-    def _negatives_of(self, cells: Cells, captions: int | None) -> list[list[str]]:
-        """For each caption its negatives, each once; see `_by_caption`."""
-        found: list[dict[str, None]] = [{} for _ in range(captions or 1)]
-        for column in self._negatives(tuple(cells)):
-            for own, several in zip(found, _by_caption(cells, column, captions), strict=True):
-                own.update(dict.fromkeys(filter(None, (self._text(cell) for cell in several if not _is_empty(cell)))))
-        return [list(own) for own in found]
+    def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
+        """For each caption its negatives, each once, with the first image that it describes; see `_by_caption`."""
+        found: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
+        for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
+            if column is None and not _is_empty(cells.get(images)):
+                raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
+            texts, described = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
+            for own, several, sources in zip(found, texts, described, strict=True):
+                if all(map(_is_empty, sources)):
+                    sources = [None] * len(several)
+                elif len(sources) != len(several):
+                    count = f"has {len(several)} in {column!r} but {len(sources)} in {images!r}"
+                    raise _RowError(f"{count}; name an image for each negative, or none")
+                for cell, source in zip(several, sources, strict=True):
+                    if not _is_empty(cell) and (text := self._text(cell)):
+                        own[text] = own.get(text) or self._source(source, location)
+        return found
 
 
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
@@ -284,9 +301,9 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
     return tuple(map(Part, *columns)), tuple(keywords)
 
 
-def _by_caption(cells: Cells, column: str, captions: int | None) -> list[list[Any]]:
+def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
     """What a column has for each of the `captions` that a list has; None is one caption that is not a list."""
-    value = cells.get(column)
+    value = None if column is None else cells.get(column)
     values = _listed(value)
     if values is None and column in _NEGATIVES[:2] and isinstance(value, str) and value.startswith("["):
         raise _RowError(f"has a {column} that is neither a text nor a list of texts")

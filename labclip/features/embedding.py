@@ -20,7 +20,7 @@ from labclip.data import find_inputs, read_items
 from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
-from labclip.features.folder import Writer, counts_of, read_manifest
+from labclip.features.folder import HEADER, Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embeds_into, check_folder, make_folder, path_of, sha256_of
@@ -50,6 +50,7 @@ def embed(
     column: str | None = None,
     image_column: str | None = None,
     negative_columns: Sequence[str] | None = None,
+    negative_images: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
     clean: bool | None = None,
     parts: bool = False,
@@ -80,6 +81,8 @@ def embed(
         image_column: The images' column; by default likewise.
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
+        negative_images: The column of images that the negatives describe, a path each or none; of several, the first is
+            for the first column of negatives, and so on.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a raw caption with a shuffled negative, which is cleaned: a fit would tell
@@ -129,8 +132,9 @@ def embed(
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
-    negatives, splits = _tuple(negative_columns), _tuple(split)
+    negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
     columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
+    columns |= {"negative_images": shown} if shown else {}
     columns |= {"parts": True} if parts else {}
     names = [path.name if path.is_absolute() else path.as_posix() for path in inputs]  # and never where it lay
     described = [
@@ -152,7 +156,7 @@ def embed(
         encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
-            split=splits, clean=clean,
+            negative_images=shown, split=splits, clean=clean,
         )  # fmt: skip
         items = with_parts(items) if parts else items
         corpus = Corpus(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
@@ -210,7 +214,7 @@ def _write(
     _logger.info("%s: %d images and %d texts to embed", folder, len(corpus.images), len(corpus.texts))
     state.begin()
     write_images(corpus, state, encoder, skip=skip)
-    images = len(corpus.images) - len(values["left_out"])
+    images = corpus.captioned - sum(number < corpus.captioned for number in values["left_out"])
     if not images:
         names = ", ".join(one["name"] for one in record["inputs"])
         why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
@@ -219,6 +223,8 @@ def _write(
     if "counts" not in values:
         state.note(counts=write_rest(corpus, state, images=images, texts_cut=encoder.cut.count))
         state.keep()
+    # Behind the images that captions describe are those that only negatives do, which are not needed any more.
+    state.cut("images", HEADER + 4 * dim * images)
     made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
     versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
     state.finish({**record, **made}, versions)
@@ -296,18 +302,30 @@ def write_rest(corpus: Corpus, state: Writer, *, images: int, texts_cut: int) ->
     used = kept[image]
     texts, index, has = [*compress(corpus.texts, used)], rows[image][used], corpus.has_negative[used]
     kinds = np.array([text.kind for text in texts], dtype="|i1")
-    for text in texts:
+    shown = np.repeat(index[:, None], has.shape[1], axis=1)  # where there is none, the caption's own
+    for row, text in enumerate(texts):
+        numbers = [None if key is None or not kept[corpus.number[key]] else corpus.number[key] for key in text.shown]
+        for column, number in enumerate(numbers):
+            if number is not None and has[row, column]:
+                shown[row, column] = rows[number]
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
+        if corpus.shows_negatives:
+            line["negative_images"] = [None if number is None else corpus.images[number].name for number in numbers]
         if text.kind:
             line["kind"] = text.kind.name.lower()
         state.append("captions.jsonl", _line(line))
-    for source in compress(corpus.images, kept):
+    for source in compress(corpus.images[: corpus.captioned], kept):
         state.append("images.jsonl", _line({"image": source.name}))
     state.append("image_index", index.astype("<i8"))
     if corpus.has_kinds:
         state.append("kind", kinds)
     if has.size:
         state.append("has_negative", has)
+    if has.size and corpus.shows_negatives:
+        encoded = np.memmap(state.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
+        for start in range(0, len(texts), BLOCK):
+            state.append("negative_images", encoded[shown[start : start + BLOCK]])
+        state.append("has_negative_image", shown != index[:, None])
     true = sum(len(text.negatives) for text in texts) - int(has.sum())
     return counts_of(images, kinds, has, has_kinds=corpus.has_kinds, true_negatives=true, texts_cut=texts_cut)
 

@@ -43,6 +43,8 @@ class Features:
         negatives: Text embeddings of each caption's hard negatives, [n_texts, k, dim], or None. Where `has_negative` is
             False the row counts for nothing.
         has_negative: Which negatives there are, bool [n_texts, k]; None if `negatives` is.
+        negative_images: Image embeddings of what the negatives describe, [n_texts, k, dim], or None.
+        has_negative_image: Which of them there are, bool [n_texts, k]; None if `negative_images` is.
         kind: What each text is, int8 [n_texts]: 0 a caption, 1 a part of one ("a red shirt"), 2 keywords; None where
             all are captions.
         base: The OpenCLIP model they are of, or None where its name is not known.
@@ -57,6 +59,8 @@ class Features:
     image_index: Any
     negatives: Any = None
     has_negative: Any = None
+    negative_images: Any = None
+    has_negative_image: Any = None
     kind: Any = None
     base: Base | None = None
     fingerprint: Any = None
@@ -78,19 +82,21 @@ class Features:
             first = int(outside[0])
             raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {count - 1}.")
         object.__setattr__(self, "image_index", index)
-        if self.negatives is not None:
-            if (shape := _shape("negatives", self.negatives, 3, dim=dim)) != (texts, self.k, dim):
+        for name, own, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
+            values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
+            if values is None:
+                if flags is not None:
+                    raise ValueError(f"has_{name} is there, but no {name}s. Pass {name}s=, or leave it out.")
+                continue
+            if (shape := _shape(f"{name}s", values, 3, dim=dim)) != (texts, self.k, dim):
                 raise ValueError(
-                    f"negatives has shape {list(shape)}, not {[texts, self.k, dim]}. Pass as many for each text; where "
-                    f"there is none, the text's own row."
+                    f"{name}s has shape {list(shape)}, not {[texts, self.k, dim]}. Pass as many for each text, "
+                    f"and an image for each negative; where there is none, the text's own row or image."
                 )
-            flags = self.has_negative
-            there = _differs(self.texts, self.negatives) if flags is None else np.atleast_2d(_array(flags).T).T
+            there = _differs(own, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
             if there.dtype != np.bool_ or there.shape != shape[:2]:
-                raise ValueError(f"has_negative is {there.dtype} {list(there.shape)}, not bool {list(shape[:2])}.")
-            object.__setattr__(self, "has_negative", there)
-        elif self.has_negative is not None:
-            raise ValueError("has_negative is there, but no negatives. Pass negatives=, or leave it out.")
+                raise ValueError(f"has_{name} is {there.dtype} {list(there.shape)}, not bool {list(shape[:2])}.")
+            object.__setattr__(self, f"has_{name}", there)
         if self.kind is not None:
             kinds = _whole("kind", self.kind, texts)
             if not set(np.unique(kinds)) <= {*Kind} or kinds.all():
@@ -136,7 +142,7 @@ class Features:
     @classmethod
     def from_arrays(
         cls, *, images: Any, texts: Any, negatives: Any = None, image_index: Any = None, has_negative: Any = None,
-        kind: Any = None, base: Base | None = None, fingerprint: Any = None,
+        negative_images: Any = None, kind: Any = None, base: Base | None = None, fingerprint: Any = None,
     ) -> Features:  # fmt: skip
         """Take embeddings that are already computed: arrays, tensors or memory maps, floating point, any scale.
 
@@ -147,6 +153,8 @@ class Features:
             image_index: The row of each caption's image, whole numbers [n_texts]; None where text i describes image i.
             has_negative: Which negatives there are, bool [n_texts] or [n_texts, k]; None takes a row equal to its
                 caption's own as absent, which reads all of them once.
+            negative_images: An image of each negative, the shape of `negatives`; one equal to the caption's own image
+                is absent.
             kind: What each text is, whole numbers [n_texts]: 0 a caption, 1 a part, 2 keywords.
             base: The model they are of.
             fingerprint: The base's text embedding that tells bases apart, [dim].
@@ -155,8 +163,13 @@ class Features:
             ValueError: If shapes do not belong together, or an index is no row. What is not finite is refused where
                 all rows are read: by `fit`, `evaluate` and `save`.
         """
-        negatives = negatives[:, None] if getattr(negatives, "ndim", 0) == 2 else negatives
-        return cls(images, texts, image_index, negatives, has_negative, kind, base, fingerprint)
+        negatives, negative_images = (
+            rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
+        )
+        return cls(
+            images, texts, image_index, negatives, has_negative, negative_images, kind=kind, base=base,
+            fingerprint=fingerprint,
+        )  # fmt: skip
 
     def save(self, folder: str | Path) -> Features:
         """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
@@ -207,9 +220,10 @@ class Features:
                 yield values[part].astype(values.dtype if values.itemsize == 1 else "<i8", copy=False)
                 continue
             rows = block_of(values, part).cpu().numpy()
-            if name == "negatives":
-                own = block_of(self.texts, part).cpu().numpy()
-                rows = np.where(self.has_negative[part][..., None], rows, own[:, None])
+            if name in ("negatives", "negative_images"):
+                own = self.texts if name == "negatives" else self.images
+                mine = block_of(own, part if name == "negatives" else self.image_index[part]).cpu().numpy()
+                rows = np.where(getattr(self, f"has_{name[:-1]}")[part][..., None], rows, mine[:, None])
             lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
             if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
                 what = "all zeros" if lengths[tuple(bad[0])] == 0 else "not finite"
@@ -285,13 +299,13 @@ def _whole(name: str, values: Any, count: int) -> NDArray[np.int64]:
     return array.astype(np.int64, copy=False)
 
 
-def _differs(own: Any, others: Any) -> NDArray[np.bool_]:
-    """Which of [n, k, dim] others differ from their own row of [n, dim]: bool [n, k]."""
+def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[np.bool_]:
+    """Which of [n, k, dim] others differ from their own row of [n, dim], or of its row `index`: bool [n, k]."""
     found = []
     for start in range(0, len(others), _BLOCK):
         part = slice(start, start + _BLOCK)
         theirs = F.normalize(block_of(others, part), dim=-1)
-        mine = F.normalize(block_of(own, part), dim=-1)[:, None]
+        mine = F.normalize(block_of(own, part if index is None else index[part]), dim=-1)[:, None]
         # What is not finite is no absent negative: it is refused where it is used.
         found.append(~((mine.to(theirs.device) - theirs).abs().amax(dim=-1) <= _SAME).cpu())
     return torch.cat(found).numpy()

@@ -32,6 +32,7 @@ FORMAT_VERSION = 2
 FIELDS = {
     "images": "image_features.npy", "texts": "text_features.npy", "image_index": "image_index.npy",
     "negatives": "negative_features.npy", "has_negative": "has_negative.npy",
+    "negative_images": "negative_image_features.npy", "has_negative_image": "has_negative_image.npy",
     "kind": "kind.npy",
 }  # fmt: skip
 """The file of each array of `Features`."""
@@ -258,6 +259,8 @@ def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]
         "image_index": ((texts,), "<i8"),
         "negatives": ((texts, k, dim), "<f4"),
         "has_negative": ((texts, k), "|b1"),
+        "negative_images": ((texts, k, dim), "<f4"),
+        "has_negative_image": ((texts, k), "|b1"),
         "kind": ((texts,), "|i1"),
     }
 

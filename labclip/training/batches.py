@@ -83,20 +83,28 @@ class Batches:
     def _batch(self, captions: torch.Tensor, which: torch.Tensor) -> Batch:
         """The batch of some captions [N] and which of their negatives [N, m]."""
         data, n = self.data, self.size // self.ranks.count
-        columns = torch.arange(n) + self.ranks.own * n
-        images = data.image_index[captions[columns]]
-        texts = torch.cat([captions, data.negative_rows[captions].gather(1, which).T.flatten()])
-        present, skipped = data.has_negative[captions].gather(1, which).T.flatten(), None
-        absent = torch.cat([torch.zeros_like(captions, dtype=torch.bool), ~present])
+        blocks = 1 + which.shape[1]
+
+        def side_by_side(of_captions: torch.Tensor, of_negatives: torch.Tensor) -> torch.Tensor:
+            """One for each text: the captions, then the first negative of each, then the second."""
+            return torch.cat([of_captions, of_negatives[captions].gather(1, which).T.flatten()])
+
+        every = torch.ones(len(captions), dtype=torch.bool)
+        paired, present = (side_by_side(every, flags) for flags in (data.has_negative_image, data.has_negative))
+        images = side_by_side(data.image_index[captions], data.negative_image_rows)
+        texts = side_by_side(captions, data.negative_rows)
+        own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
+        columns, absent, skipped = own[paired[own]], ~present, None
         if self.settings.published:
-            absent = torch.zeros_like(absent)
+            absent = torch.zeros_like(present)
         else:
-            skipped = self._skipped(images, texts, columns, absent)
+            skipped = self._skipped(images[columns], texts, columns, absent)
         return Batch(
-            images=data.images.take(images),
+            images=data.images.take(images[columns]),
             texts=data.texts.take(texts),
             columns=columns,
             captions=self.size,
+            paired=paired,
             absent=absent,
             skipped=skipped,
             mean=self.mean,
@@ -106,8 +114,10 @@ class Batches:
     def _truths(self) -> torch.Tensor:
         """Each image with each text that is true of it, as image * len(texts) + text by their `Rows.same`, sorted."""
         data, captions = self.data, self.data.captions
-        images = data.image_index[captions]
-        return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[captions])
+        shown = data.has_negative_image[captions]
+        images = torch.cat([data.image_index[captions], data.negative_image_rows[captions][shown]])
+        texts = torch.cat([captions, data.negative_rows[captions][shown]])
+        return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
 
     def _skipped(
         self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor, absent: torch.Tensor

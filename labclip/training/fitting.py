@@ -47,8 +47,8 @@ def fit(
 
     Args:
         features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
-            `Features.from_arrays(images=..., texts=..., negatives=...)`. Parts and keywords (`Features.kind`) are
-            fitted together with captions.
+            `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
+            from its like as well as a caption. Parts and keywords (`Features.kind`) are fitted together with captions.
         validation: Held-out features or their folder, of other images than the fit's and of captions that are none of
             its negatives (parts and keywords may be: a short text is true of many images); or rows of `features`, from
             `labclip.training.split_combinations`. By default a seeded tenth of the images.
@@ -268,6 +268,6 @@ def _identity(batches: Batches, sets: Sequence[Data], objective: str) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for data in (batches.data, *sets):
         digest.update(data.images.digest() + data.texts.digest())
-        for part in (data.image_index, data.captions, data.has_negative, data.kind):
+        for part in (data.image_index, data.captions, data.has_negative, data.has_negative_image, data.kind):
             digest.update(part.numpy().tobytes())
     return digest.hexdigest()

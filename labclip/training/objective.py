@@ -24,12 +24,12 @@ class Objective(Protocol):
         """The loss of a batch.
 
         Args:
-            logits: Cosines times exp(t), float32 [n, texts]. Row i is the image of caption i; texts are the n captions
-                of the batch, then a negative of each, m times: column j n + i is negative j of caption i. To those of
-                negatives log(negative_weight) is added, and by recipe "labclip" what the mean image prefers, which
-                leaves what the image adds to it. An entry that does not count is -inf: an absent negative, a text that
-                is true of the image but not its own.
-            columns: Each row's own text, 0 to n - 1, int64 [n].
+            logits: Cosines times exp(t), float32 [rows, texts]. A row is an image; texts are the n captions of the
+                batch, then a negative of each, m times: column j n + i is negative j of caption i. Without images of
+                negatives there are n rows, row i the image of caption i. To those of negatives log(negative_weight) is
+                added, and by recipe "labclip" what the mean image prefers, which leaves what the image adds to it. An
+                entry that does not count is -inf: an absent negative, a text that is true of the image but not its own.
+            columns: Each row's own text, int64 [rows]; 0 to n - 1 without images of negatives.
 
         Returns:
             A scalar, computed from the logits by operations that torch differentiates.
@@ -48,7 +48,7 @@ class Weights:
             halved.
         identity: Of ||A - I||_F^2.
         grounded: Whether a caption is told from its own negative by what its image adds to the mean image: what the
-            mean image prefers, text alone tells.
+            mean image prefers, text alone tells. Negatives with images of their own have that built in.
         mean_image: Of keeping the mean image's cosines with the batch's texts as the base has them: the mean square of
             `DISTILLED_SCALE` times their change. So text alone decides no more than before, and where the base's
             cosines of unmatched pairs are far from 0, they stay on their scale.
@@ -102,12 +102,13 @@ class Batch:
     """One step's unit-length embeddings. Texts are N captions, then a negative of each, m times.
 
     Attributes:
-        images: The images of this rank's n captions, [n, dim].
+        images: The images of this rank's n captions, then those of its negatives that have one, [rows, dim].
         texts: All texts, [(1 + m) * N, dim].
-        columns: The caption of each image, int64 [n].
+        columns: The text of each image, int64 [rows].
         captions: N.
+        paired: Which texts have an image, on any rank, bool [(1 + m) * N].
         absent: Which texts are negatives that a caption does not have, bool [(1 + m) * N].
-        skipped: Which images and texts do not count together, bool [n, (1 + m) * N]; None if all do.
+        skipped: Which images and texts do not count together, bool [rows, (1 + m) * N]; None if all do.
         mean: The mean of the fit's images, [dim], not brought to unit length.
     """
 
@@ -115,6 +116,7 @@ class Batch:
     texts: torch.Tensor
     columns: torch.Tensor
     captions: int
+    paired: torch.Tensor
     absent: torch.Tensor
     skipped: torch.Tensor | None
     mean: torch.Tensor
@@ -134,20 +136,22 @@ def loss_of(
     `aligned` are the batch's texts times the matrix. With several ranks it is this rank's part of their sum, and so is
     its gradient.
     """
-    total, scale = batch.captions, log_scale.exp()
+    total, scale, images = batch.captions, log_scale.exp(), int(batch.paired.sum())
     scaled = aligned * (scale / aligned.norm(dim=-1, keepdim=True).clamp_min(1e-12))
     logits = batch.images @ scaled.T
-    hard = torch.arange(len(scaled), device=scaled.device) >= total  # the negatives
+    block = torch.arange(len(scaled), device=scaled.device) // total
+    of_image = block[batch.columns if images > total else batch.columns[:1], None]
+    hard = block != of_image  # a caption's negatives, and of a negative with an image all captions, [1 or rows, texts]
     kept = torch.zeros_like(scale)
     if weights.distill:
-        captions = logits[:, :total] * (DISTILLED_SCALE / scale)
+        captions = logits[: total // ranks.count, :total] * (DISTILLED_SCALE / scale)
         kept = weights.distill / (2 * total) * _divergence(batch, captions, ranks)
     if bias is not None:
         logits = logits + bias
     elif weights.negatives != 1:
         logits = logits + hard * math.log(weights.negatives)
     shown = scaled @ batch.mean  # logits of the mean image
-    alone = ~batch.absent[total:]
+    alone = ~(batch.paired | batch.absent)[total:]
     if weights.grounded and bool(alone.any()):
         prefers = shown[:total].repeat(len(alone) // total) - shown[total:]
         logits = logits + F.pad(prefers * alone, (total, 0))
@@ -159,34 +163,36 @@ def loss_of(
     if callable(objective):
         return _own(objective, logits, batch.columns) + kept
     if objective == "softmax":
-        entropies = _CrossEntropies.apply(logits, batch.columns, total, ranks)  # type: ignore[no-untyped-call]
-        return entropies / (2 * total) + kept
+        columns = slice(total) if images == total else batch.paired.nonzero().flatten()
+        entropies = _CrossEntropies.apply(logits, batch.columns, columns, ranks)  # type: ignore[no-untyped-call]
+        return entropies / (2 * images) + kept
     right = logits[torch.arange(len(logits), device=logits.device), batch.columns].sum()
     terms = F.softplus(logits) * torch.where(hard, weights.negatives, 1.0)
-    return (terms.sum() - right) / total + kept
+    return (terms.sum() - right) / images + kept
 
 
 def _divergence(batch: Batch, after: torch.Tensor, ranks: Ranks) -> torch.Tensor:
     """The KL divergence from the base's softmax to the one of `after` [n, N], summed over rows and columns."""
-    total = batch.captions
-    before = DISTILLED_SCALE * (batch.images @ batch.texts[:total].T)
-    base, norm = _softmaxes(before, total, ranks)
-    norms = _CrossEntropies.apply(after, batch.columns[:0], total, ranks)  # type: ignore[no-untyped-call]
+    n, total = after.shape
+    before = DISTILLED_SCALE * (batch.images[:n] @ batch.texts[:total].T)
+    base, norm = _softmaxes(before, slice(total), ranks)
+    none = batch.columns[:0]
+    norms = _CrossEntropies.apply(after, none, slice(total), ranks)  # type: ignore[no-untyped-call]
     return (base * (before - after)).sum() + norms - norm
 
 
-def _softmaxes(logits: torch.Tensor, captions: int, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
-    """The softmax of each row plus that of each caption's column, and the sum of the logarithms of all normalisers."""
+def _softmaxes(logits: torch.Tensor, columns: slice | torch.Tensor, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
+    """The softmax of each row plus that of each of some columns, and the sum of the logarithms of their normalisers."""
     highest = logits.amax(dim=1, keepdim=True)
     softmaxes = (logits - highest).exp_()
     sums = softmaxes.sum(dim=1, keepdim=True)
     softmaxes.div_(sums)
     norm = (sums.log() + highest).sum()
-    wide = logits[:, :captions]
+    wide = logits[:, columns]
     highest = ranks.maximum(wide.amax(dim=0))
     wide = (wide - highest).exp_()
     sums = ranks.total(wide.sum(dim=0))
-    softmaxes[:, :captions] += wide.div_(sums)
+    softmaxes[:, columns] += wide.div_(sums)
     return softmaxes, norm + (sums.log() + highest).sum() / ranks.count
 
 
@@ -197,8 +203,10 @@ class _CrossEntropies(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, right: torch.Tensor, captions: int, ranks: Ranks) -> torch.Tensor:
-        pulls, sums = _softmaxes(logits, captions, ranks)
+    def forward(
+        ctx: Any, logits: torch.Tensor, right: torch.Tensor, columns: slice | torch.Tensor, ranks: Ranks
+    ) -> torch.Tensor:
+        pulls, sums = _softmaxes(logits, columns, ranks)
         entries = torch.arange(len(right), device=right.device), right
         pulls[entries] -= 2
         ctx.save_for_backward(pulls)

@@ -102,10 +102,11 @@ class Data:
     """Features that were checked, and the captions of one side of a split, parts and keywords among them.
 
     Attributes:
-        images: Embeddings of the images.
+        images: Embeddings of the images, then an image of each negative, k a caption, where there are any.
         texts: Embeddings of the captions, n_texts of them, then k negatives of each.
         image_index: The image of each caption, int64 [n_texts].
         has_negative: Which negatives there are, bool [n_texts, k]; k is 0 where there are none.
+        has_negative_image: Which of those have an image of their own, bool [n_texts, k].
         captions: The captions of this side, int64; others belong to another side.
         kind: The `Kind` of each text, int8 [n_texts].
     """
@@ -114,6 +115,7 @@ class Data:
     texts: Rows
     image_index: torch.Tensor
     has_negative: torch.Tensor
+    has_negative_image: torch.Tensor
     captions: torch.Tensor
     kind: torch.Tensor
 
@@ -152,20 +154,34 @@ class Data:
     @cached_property
     def negative_rows(self) -> torch.Tensor:
         """The row in `texts` of each negative, int64 [n_texts, k]; the caption's own where there is none."""
-        there, own = self.has_negative, torch.arange(len(self.image_index))
-        return torch.where(there, len(own) + torch.arange(there.numel()).view(there.shape), own[:, None])
+        own = torch.arange(len(self.image_index))
+        return _below(own, self.has_negative, len(own))
+
+    @cached_property
+    def negative_image_rows(self) -> torch.Tensor:
+        """The row in `images` of each negative's image, int64 [n_texts, k]; the caption's own where there is none."""
+        return _below(self.image_index, self.has_negative_image, len(self.images) - self.has_negative.numel())
+
+
+def _below(own: torch.Tensor, there: torch.Tensor, start: int) -> torch.Tensor:
+    """Row numbers from `start` on, [n, k], where something is there, else those of [n]."""
+    return torch.where(there, start + torch.arange(there.numel()).view(there.shape), own[:, None])
 
 
 def read_data(features: Features, name: str = "features") -> Data:
     """Read all embeddings once, and refuse rows that are not finite or all zeros; `name` is what messages call them."""
     images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
-    has_negative = torch.zeros(len(texts), 0, dtype=torch.bool)
+    has_negative = has_image = torch.zeros(len(texts), 0, dtype=torch.bool)
     if features.negatives is not None:
         has_negative = torch.from_numpy(np.array(features.has_negative))
+        has_image = torch.zeros_like(has_negative)
         texts += Rows(f"{name}.negatives", features.negatives, has_negative.flatten())
+    if features.negative_images is not None:
+        has_image = has_negative & torch.from_numpy(np.array(features.has_negative_image))
+        images += Rows(f"{name}.negative_images", features.negative_images, has_image.flatten())
     index = torch.from_numpy(np.array(features.image_index))
     kind = torch.from_numpy(np.array(features.kinds))
-    return Data(images, texts, index, has_negative, torch.arange(len(index)), kind)
+    return Data(images, texts, index, has_negative, has_image, torch.arange(len(index)), kind)
 
 
 def same_images(images: torch.Tensor) -> torch.Tensor:

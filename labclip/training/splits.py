@@ -150,7 +150,7 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
             f"of the fit's images that share no caption with the rest; or split by combination: "
             f"labclip.training.split_combinations."
         )
-    return fit, held, 0
+    return _without_images(fit, held), held, 0
 
 
 def _same(fit: Rows, held: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,6 +175,15 @@ def _negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """The negatives there are of a side's captions: the caption of each, and its row in `texts`, int64 [n] each."""
     row, which = data.has_negative[data.captions].nonzero(as_tuple=True)
     return data.captions[row], data.negative_rows[data.captions[row], which]
+
+
+def _without_images(fit: Data, held: Data) -> Data:
+    """The fit without images of negatives that are held-out images: such a negative counts as one without an image."""
+    if not bool(fit.has_negative_image.any()):
+        return fit
+    ours, theirs = _same(fit.images, held.images)
+    shown = torch.isin(ours[fit.negative_image_rows], theirs[held.images_used])
+    return replace(fit, has_negative_image=fit.has_negative_image & ~shown)
 
 
 def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
@@ -219,7 +228,7 @@ def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
-    return fit, held, len(_leaked(fit, held))
+    return _without_images(fit, held), held, len(_leaked(fit, held))
 
 
 def _groups(data: Data) -> torch.Tensor:
