@@ -69,7 +69,7 @@ def swapped_items(sources: Sources, scenes: LabelledScenes) -> Items:
 def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[str]) -> list[Retrieval]:
     sentences, tags = Items(sources), Items(sources)
     for number, (row, name, objects) in enumerate(zip(rows, names, scenes.objects, strict=True)):
-        words = tuple(sorted(word for one in objects for word in one))
+        words = tuple(sorted(word for pair in objects for word in pair))
         for items, texts in ((sentences, scenes.captions), (tags, scenes.tags)):
             items.add(row, (texts[number],), name, meaning=words)
     return [*sentences.gallery(), *tags.gallery("tags_")]
@@ -77,7 +77,7 @@ def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[st
 
 def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
-    classes = {one: number for number, one in enumerate(itertools.product(COLOURS, SHAPES))}
+    classes = {pair: number for number, pair in enumerate(itertools.product(COLOURS, SHAPES))}
     prompts = [noun_phrase(colour, shape) for colour, shape in classes]
     rows = [sources.add(image) for image in scenes.images]
     labels = [classes[objects[0]] for objects in scenes.objects]

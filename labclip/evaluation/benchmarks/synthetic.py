@@ -118,7 +118,7 @@ def read(
 
 def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[SceneEntry]:
     """The scenes of two different objects, as the paper's are."""
-    two = [one for one in entries if len(one.objects) == 2 and one.objects[0][1] != one.objects[1][1]]
+    two = [entry for entry in entries if len(entry.objects) == 2 and entry.objects[0][1] != entry.objects[1][1]]
     other = f"{len(entries) - len(two):,} of {len(entries):,} images do not show two different objects"
     if not two:
         raise ValueError(f'{other}, but the paper measures such. Pass options={{"protocol": "labclip"}} to take any.')
@@ -140,7 +140,7 @@ def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
     sides = dict.fromkeys(known[: len(known) - 2 * share], "train")
     sides |= dict.fromkeys(known[len(known) - 2 * share : len(known) - share], "val")
     sides |= dict.fromkeys(known[len(known) - share :], "test")
-    return [sides[one] for one in combinations]
+    return [sides[words] for words in combinations]
 
 
 def _scenes(entries: Sequence[SceneEntry], kind: str) -> Iterator[Scene]:
@@ -148,8 +148,8 @@ def _scenes(entries: Sequence[SceneEntry], kind: str) -> Iterator[Scene]:
 
     In CLEVR any two colours go together, and a file that lacks some of its words still has all 192 captions.
     """
-    attributes = sorted({tuple(attribute for attribute, _ in one.objects) for one in entries})
-    names = sorted({name for one in entries for _, name in one.objects})
+    attributes = sorted({tuple(attribute for attribute, _ in entry.objects) for entry in entries})
+    names = sorted({name for entry in entries for _, name in entry.objects})
     if kind == "clevr":
         attributes = list(itertools.product(_attributes(entries, kind), repeat=2))
         names = sorted(CLEVR_SHAPES if CLEVR_SHAPES.issuperset(names) else names)
@@ -166,8 +166,8 @@ def _attributes(entries: Sequence[SceneEntry], kind: str) -> list[str]:
 
 def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[SceneEntry]:
     """The paper's split of CLEVR: scenes are drawn one by one, each takes its swap with it, test before val."""
-    scenes = [_by_name(one.objects) for one in entries]
-    known = list(dict.fromkeys(map(_by_name, sorted({one.objects for one in entries}))))
+    scenes = [_by_name(entry.objects) for entry in entries]
+    known = list(dict.fromkeys(map(_by_name, sorted({entry.objects for entry in entries}))))
     rng = random.Random(seed)
     sides: dict[Scene, str] = {}
     for side in ("test", "val"):
@@ -175,27 +175,27 @@ def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[S
         while drawn < int(_HELD_OUT * len(known)):
             (scene,) = rng.sample(known, 1)
             if scene not in sides:
-                (one, name), (other, second) = scene
-                new = {scene, _by_name(((other, name), (one, second)))} - sides.keys()
+                (first, name), (other, second) = scene
+                new = {scene, _by_name(((other, name), (first, second)))} - sides.keys()
                 sides |= dict.fromkeys(new, side)
                 drawn += len(new)
-    return [one for one, scene in zip(entries, scenes, strict=True) if sides.get(scene, "train") == split]
+    return [entry for entry, scene in zip(entries, scenes, strict=True) if sides.get(scene, "train") == split]
 
 
 def _by_name(scene: Scene) -> Scene:
-    return tuple(sorted(scene, key=lambda one: one[::-1]))
+    return tuple(sorted(scene, key=lambda pair: pair[::-1]))
 
 
 def _pug_split(entries: Sequence[SceneEntry], split: str, seed: int, *, ordered: bool) -> list[SceneEntry]:
     """The paper's split of PUG: of scenes that differ by one swap the first may be drawn, and all then go with it."""
-    names = list(dict.fromkeys(one.objects[0][1] for one in entries))
+    names = list(dict.fromkeys(entry.objects[0][1] for entry in entries))
     known: dict[Scene, None] = {}
-    for (one, name), (other, second) in _labels(entries, names, ordered):
-        if not {((one, second), (other, name)), ((other, name), (one, second))} & known.keys():
-            known[(one, name), (other, second)] = None
+    for (first, name), (other, second) in _labels(entries, names, ordered):
+        if not {((first, second), (other, name)), ((other, name), (first, second))} & known.keys():
+            known[(first, name), (other, second)] = None
     rng, count = random.Random(seed), int(_HELD_OUT * len(known))
     test = rng.sample(list(known), count)
-    drawn = {"test": test, "val": rng.sample([one for one in known if one not in set(test)], count)}
+    drawn = {"test": test, "val": rng.sample([scene for scene in known if scene not in set(test)], count)}
     rows: dict[Hashable, list[SceneEntry]] = {}
     for entry in entries:
         rows.setdefault(combination(entry.objects), []).append(entry)
@@ -208,14 +208,14 @@ def _pug_split(entries: Sequence[SceneEntry], split: str, seed: int, *, ordered:
 def _labels(entries: Sequence[SceneEntry], names: Sequence[str], ordered: bool) -> Iterator[Scene]:
     """The scenes that may be drawn, in the order of the paper's code: SPARE's by attribute, SPAR's by name."""
     if ordered:
-        attributes = dict.fromkeys(one.objects[0][0] for one in entries)
-        for one, name, other, second in itertools.product(attributes, names, attributes, names):
-            if one != other and name != second:
-                yield (one, name), (other, second)
+        attributes = dict.fromkeys(entry.objects[0][0] for entry in entries)
+        for first, name, other, second in itertools.product(attributes, names, attributes, names):
+            if first != other and name != second:
+                yield (first, name), (other, second)
     else:
-        pairs = sorted({tuple(sorted(attribute for attribute, _ in one.objects)) for one in entries})
-        for (name, second), (one, other) in itertools.product(itertools.permutations(names, 2), pairs):
-            yield (one, name), (other, second)
+        pairs = sorted({tuple(sorted(attribute for attribute, _ in entry.objects)) for entry in entries})
+        for (name, second), (first, other) in itertools.product(itertools.permutations(names, 2), pairs):
+            yield (first, name), (other, second)
 
 
 _SPLITS: dict[str, Callable[[Sequence[SceneEntry], str, int], list[SceneEntry]]] = {
@@ -237,6 +237,6 @@ class AmongAllCaptions:
         """`i2t_r1`, `i2t_r5`, `i2t_r10`."""
         rows, captions, label = map(torch.from_numpy, (self.image, self.captions, self.label))
         asked = Asked(self.image[:, None], self.captions[self.label][:, None])
-        found = metrics.class_ranks(images[rows], texts[captions], label)
+        ranked = metrics.class_ranks(images[rows], texts[captions], label)
         chances = {k: min(1.0, k / len(self.captions)) for k in (1, 5, 10)}
-        return at_each(found, self.image, asked, "i2t_r", chances)
+        return at_each(ranked, self.image, asked, "i2t_r", chances)
