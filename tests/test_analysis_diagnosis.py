@@ -309,7 +309,12 @@ def test_own_images_and_any_model_with_fits(tmp_path, monkeypatch):
     labels = [[f"{row}.png", *itertools.chain(*objects)] for row, objects in enumerate(drawn.objects)]
     rows.write(data / "labels.csv", [dict(zip(names, row, strict=True)) for row in labels])
     values = json.loads(run("--model", tmp_path / "model", "--data", data, "--folds", 2, "--json").stdout)
-    assert (values["scenes"], values["benchmarks"]) == (80, {})
+    assert values["scenes"] == 80
+    options = {"protocol": "labclip", "split": "all", "seed": 0}
+    there = evaluate(tmp_path / "model", "clevr", data=data, options=options, progress=False)["clevr"]
+    base = values["benchmarks"]["clevr"]["models"]["base"]
+    assert set(METRICS) <= set(base)
+    assert base == {name: there.metric(name).estimates[0].value for name in base}
     assert set(values["binding"]) == {"models", "differences"}
     assert set(values["binding"]["models"]) == {"base", "own", "fitted"}
     assert values["verdict"]["code"] != "alignment"  # it was never trained

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -60,8 +59,8 @@ def diagnose(
     """Find out where a model loses which attribute belongs to which object.
 
     Probes and fits are cross-validated by unordered combination: a scene and the same with attributes swapped are never
-    in two folds. Drawn scenes are also asked for their parts and searched, as `labclip.evaluate` does. A table of
-    captions has no labels to probe: it gets `evaluate`'s benchmarks `parts` and `csv`.
+    in two folds. Drawn scenes and files are also asked for their parts and searched, as `labclip.evaluate` does. A
+    table of captions has no labels to probe: it gets `evaluate`'s benchmarks `parts` and `csv`.
 
     Args:
         model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as in `from_pretrained`.
@@ -115,8 +114,13 @@ def diagnose(
             versions=evaluated.versions,
         )  # fmt: skip
     else:
-        report = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, **asked) if data is None else None
-        labelled = labelled or labelled_scenes(scenes, seed=seed, split="all")
+        report = None
+        if labelled is None:
+            report = _parts(model, "scenes", options={"n": min(scenes, EVALUATED), "seed": seed}, **asked)
+            labelled = labelled_scenes(scenes, seed=seed, split="all")
+        elif labelled.kind:
+            of_all = {"protocol": "labclip", "split": "all", "seed": seed}
+            report = _parts(model, labelled.kind, data=path, images=images, options=of_all, **asked)
         features = embed_scenes(model, labelled, seed=seed, **how)
         diagnosis = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
         diagnosis = replace(diagnosis, evaluated=report)
@@ -132,10 +136,10 @@ def _is_captions(path: Path) -> bool:
     return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path), ("", []))[1])
 
 
-def _scenes(model: LABCLIP, options: Mapping[str, int], **how: Any) -> Report:
-    """Parts and search of drawn scenes, from `labclip.evaluate`."""
-    report = evaluate(model, "scenes", options=options, **how)
-    result = report["scenes"]
+def _parts(model: LABCLIP, name: str, **how: Any) -> Report:
+    """Parts and search of a benchmark of scenes, from `labclip.evaluate`."""
+    report = evaluate(model, name, **how)
+    result = report[name]
     benchmark = replace(result.benchmark, title="Parts and search", headline=_PARTS)
     kept = [metric for metric in result.compared if metric.metric.startswith(_PARTS) and "heldout" not in metric.metric]
     return replace(report, results=[replace(result, benchmark=benchmark, compared=kept, notes=[LENGTHS])])

@@ -57,8 +57,8 @@ class Diagnosis(Reported):
         spectrum: Spectrum of that matrix; None without a matrix.
         confused: For "attribute" and "object" the base's accuracy by pair, worst first; empty where no scene of two
             objects tells.
-        evaluated: Parts and search, as `labclip.evaluate` measures them, of drawn scenes or captions, for "base" and
-            "own"; of captions also retrieval. None for labelled images.
+        evaluated: Parts and search, as `labclip.evaluate` measures them, for "base" and "own"; of captions also
+            retrieval. None for labelled images in memory.
         seconds: How long it took.
         notes: What was left out, and why.
         weights_sha256: Of the base's weights; "" where they are not known.

@@ -51,6 +51,7 @@ class LabelledScenes:
     captions: Sequence[str]  # which attribute goes with which object
     swapped: Sequence[str | None]  # the same with two attributes swapped; None where no swap says anything else
     name: str  # for reports
+    kind: str = ""  # of a file: "clevr", "pug-spar" or "pug-spare", the name of its benchmark
     notes: Sequence[str] = ()  # what was left out, with counts
 
 
@@ -90,6 +91,7 @@ def read_labelled_scenes(
         captions=[caption(entry.objects) for _, entry in found],
         swapped=[swapped_caption(entry.objects) for _, entry in found],
         name=f"{file.kind} ({Path(path).name})",
+        kind=file.kind,
         notes=files.notes,
     )
 
