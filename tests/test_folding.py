@@ -51,17 +51,6 @@ def test_folded_is_wrapped(kind, strength):
     assert not {id(value) for value in folded.parameters()} & {id(value) for value in clip.parameters()}
 
 
-def test_the_logit_scale_is_folded_by_strength():
-    for kind in ("clip", "nonscalar"):
-        clip = models.make(kind)
-        own = clip.logit_scale.item()
-        for strength in (0.0, 0.25, 1.5):
-            folded = fold(clip, skewed(logit_scale=1.5, strength=strength))
-            assert folded.logit_scale.item() == pytest.approx(own + strength * (1.5 - own))
-            assert folded.logit_scale.shape == clip.logit_scale.shape
-        assert torch.equal(fold(clip, skewed()).logit_scale, clip.logit_scale)  # none fitted: the base's own
-
-
 def biased(kind):
     clip = models.make(kind)
     projection = (clip if kind == "linear" else clip.text).text_projection
@@ -89,7 +78,9 @@ def test_other_projections_are_mapped_in_their_last_step(make):
     clip, tokens = make(), models.tokens()
     before = clip.encode_text(tokens)
     alignment = Alignment(models.matrix(dim=before.shape[1]))
-    assert_close(fold(clip, alignment).encode_text(tokens), alignment(before))
+    folded = fold(clip, alignment)
+    assert_close(folded.encode_text(tokens), alignment(before))
+    assert torch.equal(folded.logit_scale, clip.logit_scale)  # none was fitted
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def hf_folder(tmp_path):
     return tmp_path / "hf"
 
 
+@pytest.fixture
+def plain(tmp_path):
+    """The same with nothing merged into it."""
+    pytest.importorskip("transformers")
+    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+    return tmp_path / "plain"
+
+
 def test_a_transformers_folder_opens_in_every_way(hf_folder):
     import transformers
 
@@ -93,44 +101,40 @@ def test_a_transformers_folder_opens_in_every_way(hf_folder):
     assert float((ours - theirs).abs().max()) < 1.5 / 255 / 0.26  # one grey level, of rounding
 
 
-def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folder, tmp_path):
+def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folder, plain):
     import transformers
 
     task = "zero-shot-image-classification"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8))
     ask = {"candidate_labels": models.CAPTIONS, "hypothesis_template": "{}"}
     opened = transformers.pipeline(task, model=str(hf_folder))
-    plain = fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
-    base = transformers.pipeline(task, model=str(tmp_path / "plain"))
+    base = transformers.pipeline(task, model=str(plain))
     before = base(image, **ask)
     folded = fold(base, skewed(logit_scale=1.5))
-    for one, other in zip(opened(image, **ask), folded(image, **ask), strict=True):
-        assert one["label"] == other["label"]
-        assert one["score"] == pytest.approx(other["score"], abs=UNIT)
+    for of_folder, of_pipeline in zip(opened(image, **ask), folded(image, **ask), strict=True):
+        assert of_folder["label"] == of_pipeline["label"]
+        assert of_folder["score"] == pytest.approx(of_pipeline["score"], abs=UNIT)
     assert folded(image, **ask) != before == base(image, **ask)
-    assert mark_of(plain) is None
+    assert mark_of(base.model) is None
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
         fold(folded, skewed())
     with pytest.raises(ValueError, match=r"Pipeline is folded into its own class. Leave out to and folder"):
         fold(base, skewed(), to="transformers")
 
 
-def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, tmp_path):
+def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, plain):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     wrapped = LABCLIP(models.make("clip"), skewed(logit_scale=1.5), tokenizer=models.tokenizer())
     expected = wrapped.encode_text(models.CAPTIONS, normalize=True).detach()
-    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
-    base = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
+    base = sentence_transformers.SentenceTransformer(str(plain), device="cpu")
     opened = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
-    for one in (opened, fold(base, skewed(logit_scale=1.5))):
-        assert_same_direction(one.encode(models.CAPTIONS), expected)
+    for sentences in (opened, fold(base, skewed(logit_scale=1.5))):
+        assert_same_direction(sentences.encode(models.CAPTIONS), expected)
 
 
-def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
-    pytest.importorskip("transformers")
-    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+def test_a_folder_of_transformers_is_folded_by_name(plain, tmp_path):
     skewed(fingerprint=fingerprint_of("clip")).save_pretrained(tmp_path / "matrix")
-    folded = labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "folded")
+    folded = labclip.fold(plain, tmp_path / "matrix", folder=tmp_path / "folded")
     assert_close(text_features(folded, models.tokens()), skewed()(text_features(as_transformers(), models.tokens())))
     names = {path.name for path in (tmp_path / "folded").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
@@ -141,7 +145,7 @@ def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
         labclip.fold(tmp_path / "folded", tmp_path / "matrix")
-    labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "folded")  # over the first
+    labclip.fold(plain, tmp_path / "matrix", folder=tmp_path / "folded")  # over the first
 
 
 def test_a_model_of_transformers_from_nowhere_is_saved_without_a_processor_and_says_so(tmp_path):
@@ -354,23 +358,21 @@ def test_without_its_packages_onnx_says_what_to_type(monkeypatch):
 # On the command line
 
 
-def test_the_command_folds_a_folder_of_transformers(tmp_path):
-    pytest.importorskip("transformers")
-    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+def test_the_command_folds_a_folder_of_transformers(plain, tmp_path):
     skewed().save_pretrained(tmp_path / "matrix")
-    out, asked = tmp_path / "out", ("--model", tmp_path / "plain", "--alignment", tmp_path / "matrix")
+    out, asked = tmp_path / "out", ("--model", plain, "--alignment", tmp_path / "matrix")
     result = run(out, *asked, "--strength", "0.5")
     assert result.stdout == f'{out}: transformers.AutoModel.from_pretrained("{out}")\n'
     assert json.loads((out / "config.json").read_text())["text_config"]["labclip_folded"]["strength"] == 0.5
     assert "is not empty. Pass --force" in run(out, *asked, code=2).stderr
     run(out, *asked, "--force")
     (out / "model.safetensors").unlink()
-    for arguments, said in (
-        ((tmp_path / "plain", *asked, "--force"), "is an input or another output"),
+    for arguments, message in (
+        ((plain, *asked, "--force"), "is an input or another output"),
         ((out, *asked, "--force"), "holds no model.safetensors, so this command did not write it"),
-        ((tmp_path / "b", "--model", tmp_path / "plain"), "has no matrix to merge. Pass --alignment NAME"),
+        ((tmp_path / "b", "--model", plain), "has no matrix to merge. Pass --alignment NAME"),
     ):
-        assert said in run(*arguments, code=2).stderr
+        assert message in run(*arguments, code=2).stderr
 
 
 def test_the_command_writes_every_form(tmp_path):

@@ -46,21 +46,12 @@ def alignment_folder(folder, **changes):
 
 
 @pytest.fixture
-def published_one(monkeypatch):
-    """A published matrix of dim 16, in the table in place of the real ones, and its checkpoint."""
+def entry(hub, monkeypatch):
+    """A published matrix of dim 16, in the table in place of the real ones, whose authors have its checkpoint."""
     entry, data = published_entry(matrix(), 2.5)
     monkeypatch.setattr(published, "PUBLISHED", (entry,))
-    return entry, data
-
-
-@pytest.fixture
-def entry(published_one):
-    return published_one[0]
-
-
-@pytest.fixture
-def entry_file(published_one):
-    return published_one[1]
+    hub.add_published(entry, data)
+    return entry
 
 
 # Snapshots
@@ -154,10 +145,9 @@ REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 
 
 @pytest.mark.parametrize("how", ["argument", "constant"])
-def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monkeypatch, entry, entry_file, how):
+def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monkeypatch, entry, how):
     hub.repos["org/name"] = FILES
     hub.repos[REPOSITORY] = {"open_clip_pytorch_model.bin": b"x"}
-    hub.add_published(entry, entry_file)
     folder, weights = snapshot("org/name"), labhub.weights_of(TAGGED)
     published_alignment(entry)
     hub.requests.clear()
@@ -196,8 +186,7 @@ def test_weights_of_a_tag_are_the_first_file_there_is(hub, tmp_path):
 # Published matrices
 
 
-def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, entry, entry_file, tmp_path):
-    hub.add_published(entry, entry_file)
+def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, entry, tmp_path):
     access = Access(token="hf_secret", cache_dir=tmp_path / "mine")
     alignment = published_alignment(entry, access)
     assert torch.equal(alignment.fitted, matrix())
@@ -222,16 +211,15 @@ def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, e
         {"strength": 0.5},
     ],
 )
-def test_a_matrix_that_lies_is_never_loaded(hub, entry, entry_file, tmp_path, changes):
-    hub.add_published(entry, entry_file)
+def test_a_matrix_that_lies_is_never_loaded(hub, entry, tmp_path, changes):
     hub.add_folder(entry.hub_repo, alignment_folder(tmp_path / "a", **changes))
     assert torch.equal(published_alignment(entry).fitted, matrix())  # the Hub's is passed over
     assert not list(hub.cache.rglob("model.safetensors"))
     (kept,) = hub.assets.rglob("model.safetensors")
     alignment_folder(kept.parent, **changes)  # and the kept one, made again
-    found = published_alignment(entry)
-    assert (found.base, found.logit_scale, found.strength) == (BASE, 2.5, 1.0)
-    assert torch.equal(found.fitted, matrix())
+    alignment = published_alignment(entry)
+    assert (alignment.base, alignment.logit_scale, alignment.strength) == (BASE, 2.5, 1.0)
+    assert torch.equal(alignment.fitted, matrix())
 
 
 @pytest.mark.parametrize(
@@ -242,8 +230,7 @@ def test_a_matrix_that_lies_is_never_loaded(hub, entry, entry_file, tmp_path, ch
         ("wrong", ValueError, r"what arrived, [\d,]+ bytes, has another SHA-256"),
     ],
 )
-def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, entry_file, fault, kind, match):
-    hub.add_published(entry, entry_file)
+def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, fault, kind, match):
     hub.faults[entry.file] = fault
     with pytest.raises(kind, match=match) as failure:
         published_alignment(entry)
