@@ -29,12 +29,13 @@ class Instant(Encoder):
 
     row = np.full(DIM, DIM**-0.5, dtype="<f4")
 
-    def images(self, sources, **_):
+    def images(self, sources):
         for source in sources:
             yield Encoded(source, self.row, bytes(32))
 
-    def texts(self, captions, locations=()):
-        return np.broadcast_to(self.row, (len(captions), DIM))
+    def texts(self, blocks):
+        for captions in blocks:
+            yield captions, np.broadcast_to(self.row, (len(captions), DIM))
 
 
 def main():
@@ -43,7 +44,7 @@ def main():
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    encoder, found = Instant(LABCLIP.from_pretrained("scenes"), progress=False), []
+    encoder, found = Instant(LABCLIP.from_pretrained("scenes")), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = (f"{number:09d}.jpg,a photo of the red thing number {number}\n" for number in range(options.rows))
@@ -61,13 +62,13 @@ def main():
             items = read_items(find_inputs(folder / "captions.csv"))
             table = measure("planned", lambda: Corpus(items, skip=False))
             state.values = {
-                "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "counts": {}, "cut": {}
+                "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "cut": {}, "sizes": {}
             }  # fmt: skip
-            measure("images", lambda: write_images(table, state, encoder, skip=False))
+            measure("images", lambda: write_images(table, state, encoder, skip=False, progress=False))
 
             def texts():
-                write_texts(table, state, encoder)
-                return write_rest(table, state, images=options.rows, texts_cut=0)
+                write_texts(table, state, encoder, progress=False)
+                return write_rest(table, state, dim=DIM, texts_cut=0)
 
             counts = measure("captions", texts)
             measure("checked", lambda: state.finish({"dim": DIM, "counts": counts}, {}))

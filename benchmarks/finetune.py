@@ -48,9 +48,9 @@ def main():
     scenes = labclip.scenes.sample(arguments.count, seed=8_000 + arguments.seed)
     identity = labclip.Alignment.identity(256)
     start = time.perf_counter()
-    encoder, sources = Encoder(model, progress=False), [ImageSource("scene", data=one) for one in scenes.images]
+    encoder, sources = Encoder(model), [ImageSource("scene", data=one) for one in scenes.images]
     images = np.stack([one.row for one in encoder.images(sources)])
-    texts, negatives = encoder.texts(scenes.captions), encoder.texts(scenes.swapped_captions)
+    (_, texts), (_, negatives) = encoder.texts((scenes.captions, scenes.swapped_captions))
     features = labclip.Features.from_arrays(images=images, texts=texts, negatives=negatives)
     fitted = labclip.fit(features, seed=arguments.seed, progress=False)
     seconds = {"base": 0.0, "LABCLIP": time.perf_counter() - start}

@@ -65,9 +65,10 @@ def scenes_setting(count, seed):
 
     def embedded(number, split, offset):
         scenes = labclip.scenes.sample(number, seed=1_000 * (seed + 1) + offset, split=split)
-        encoder, sources = Encoder(model, progress=False), [ImageSource("scene", data=one) for one in scenes.images]
+        encoder, sources = Encoder(model), [ImageSource("scene", data=one) for one in scenes.images]
         images = np.stack([one.row for one in encoder.images(sources)])
-        return images, *map(encoder.texts, (scenes.captions, scenes.swapped_captions, scenes.tags))
+        texts = encoder.texts((scenes.captions, scenes.swapped_captions, scenes.tags))
+        return images, *(rows for _, rows in texts)
 
     fit, seen, new = embedded(count, "seen", 0), embedded(2000, "seen", 1), embedded(2000, "heldout", 2)
     other = embedded(1000, "seen", 3)

@@ -122,7 +122,7 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     assert texts(data / "features")[3]["negative_images"] == [None]
     assert features.manifest["columns"]["negative_images"] == ["shown"]
     assert len(Features.load(data / "features", base=model, verify=True)) == 9
-    with pytest.raises(ValueError, match="has features already, but its negative_images is"):
+    with pytest.raises(ValueError, match="has features of other columns"):
         run(model, data)
     assert run(model, data, "without").negative_images is None
     write(data, [rows[3]], "image,caption,negative,shown")
@@ -168,7 +168,7 @@ folder.KEEP_SECONDS = 0.0
 embedding.BLOCK = 7
 data, model = sys.argv[1], LABCLIP.from_pretrained("scenes")
 for owner, names in ((os, ("fsync", "replace")), (Corpus, ("__init__",)),
-                     (folder.Writer, ("begin", "append", "cut", "note", "keep", "finish", "__exit__"))):
+                     (folder.Writer, ("begin", "append", "note", "_keep", "finish", "__exit__"))):
     kills.fatal(owner, *names)
 for step in (1, 6):
     print(*kills.until_done(lambda: embed(
@@ -192,7 +192,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     run(model, data, "unbroken", on_error="skip", negative_images="shown")
     killed = commands.python(KILLED, data).split()
     assert len(killed) >= 20
-    writing = {"begin", "append", "cut", "note", "keep", "finish", "__exit__"}
+    writing = {"begin", "append", "note", "_keep", "finish", "__exit__"}
     assert set(killed) == writing | {"__init__", "fsync", "replace"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
@@ -277,21 +277,20 @@ def changed(model):
     return other
 
 
-@pytest.mark.parametrize("other", ["caption", "clean", "weights_sha256", "captions file"])
+@pytest.mark.parametrize("other", ["columns", "clean", "weights_sha256", "inputs"])
 @pytest.mark.parametrize("finished", [False, True])
 def test_features_of_something_else_are_never_mixed(model, data, monkeypatch, other, finished):
     (run if finished else stopped)(model, data)
     before = contents(data / "features")
-    if other == "captions file":
+    if other == "inputs":
         write(data, [["1.png", "a red cube", ""]])
-    options = {"caption": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
-    there = "has features already" if finished else "has an unfinished run"
+    options = {"columns": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
     asked = changed(model) if other == "weights_sha256" else model
-    with pytest.raises(ValueError, match=f"{there}, but (its|the) {other}.* or force=True to start from scratch"):
+    with pytest.raises(ValueError, match=f"has features of other {other}: .* or force=True to start from scratch"):
         run(asked, data, **options)
     assert contents(data / "features") == before
     with monkeypatch.context() as patch:  # the earlier run is forgotten before its files are touched
-        patch.setattr(Writer, "keep", lambda state: 1 / 0)
+        patch.setattr(Writer, "append", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(asked, data, force=True, **options)
     assert contents(run(asked, data, **options).folder) == contents(run(asked, data, "alone", **options).folder)
@@ -355,8 +354,8 @@ def test_bad_rows_are_named(model, data):
 
 def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch):
     for encode, value, said in (
-        ("encode_image", float("nan"), r"2\.png \(captions\.csv line 4\) is all zeros or not finite"),
-        ("encode_text", 0.0, r"'.*' \(captions\.csv line 3\) is all zeros or not finite"),
+        ("encode_image", float("nan"), r"'2\.png \(captions\.csv line 4\)' is all zeros or not finite"),
+        ("encode_text", 0.0, r"'.*' is all zeros or not finite"),
     ):
 
         def third(*arguments, own=getattr(LABCLIP, encode), value=value, **options):  # noqa: B008

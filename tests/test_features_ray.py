@@ -78,14 +78,14 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
         workers[:] = function(self)
         return workers
 
-    def keep(self, function=folder.Writer.keep):
+    def keep(self, function=folder.Writer._keep):
         if not killed:
             killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[0], signal.SIGKILL)
         function(self)
 
     monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
-    monkeypatch.setattr(folder.Writer, "keep", keep)
+    monkeypatch.setattr(folder.Writer, "_keep", keep)
     run(model, data, "ray", engine="ray")
     assert killed
     assert contents(data / "ray") == contents(data / "local")

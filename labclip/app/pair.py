@@ -77,7 +77,7 @@ class ModelPair:
     def __init__(self, model: LABCLIP) -> None:
         self.model = model
         self.alignment = model.alignment.at(min(max(model.alignment.strength, 0.0), STRONGEST))
-        self.encoder = Encoder(model, progress=False)
+        self.encoder = Encoder(model)
 
     @cached_property
     def seconds(self) -> float:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order
 from labclip.features.encoder import Embeddings, Encoder, batched
 from labclip.features.origin import identity_of, tokenizer_and_preprocess
-from labclip.metrics import UNIT
 from labclip.model import LABCLIP
 from labclip.towers.text import TruncationCount, counting_truncation, tokenize
 
@@ -39,15 +39,6 @@ def default_cache() -> Path:
     if folder := os.environ.get("LABCLIP_CACHE"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labclip"
-
-
-def key_of(*parts: bytes) -> bytes:
-    """SHA-256 of some bytes, each with its length, so that no two lists share one."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
 
 
 def encode(
@@ -69,29 +60,31 @@ def encode(
     Raises:
         ValueError: If an image can't be read or decoded: what could be is kept for the next run.
     """
-    encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
+    encoder = Encoder(model, batch_size=batch_size, workers=workers)
     with Cache(None, model) if cache is None else nullcontext(cache) as known:
-        return _encode_images(encoder, known, images), _encode_captions(encoder, known, captions)
+        return _encode_images(encoder, known, images, progress), _encode_captions(encoder, known, captions, progress)
 
 
-def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]) -> Tensor:
+def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource], progress: bool) -> Tensor:
     """float32 [n, dim], in the order of `images`."""
-    keys = [_image_key(*one) for one in zip(images, _contents(images, encoder.workers), strict=True)]
+    keys = list(map(_image_key, images, _contents(images, encoder.workers)))
     source_of = dict(sorted(zip(keys, images, strict=True), key=lambda pair: file_order(pair[1])))
-    problems: list[str] = []
     known = cache.get(list(source_of))
-    todo = {key: one for key, one in source_of.items() if key not in known}
-    with closing(encoder.images(todo.values(), total=len(todo))) as stream:
-        for batch in batched(zip(todo, stream, strict=True), encoder.batch_size):
-            known |= {key: one.row for key, one in batch if one.row is not None}
+    todo = {key: source for key, source in source_of.items() if key not in known}
+    with closing(encoder.images(todo.values())) as stream:
+        bar = tqdm(stream, "images", len(todo), unit=" images", disable=not progress or not todo)
+        for batch in batched(zip(todo, bar, strict=True), encoder.batch_size):
+            known |= {key: image.row for key, image in batch if image.row is not None}
             # By the bytes that were encoded: the file may have changed since its key was made.
-            cache.put((_image_key(one.source, one.digest), one.row) for _, one in batch if one.row is not None)
-            problems += [f"{one.source} {one.problem}" for _, one in batch if one.problem]
-    if problems:
-        raise ValueError(
-            f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
-            f'them, or take them away and pass on_missing="skip"; the others are encoded and kept.'
-        )
+            cache.put(
+                (_image_key(image.source, image.digest), image.row) for _, image in batch if image.row is not None
+            )
+            for _, image in batch:
+                if image.problem:
+                    raise ValueError(
+                        f'{image.source} {image.problem}. Repair it, or take it away and pass on_missing="skip"; what '
+                        f"came before is kept."
+                    )
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
@@ -101,43 +94,54 @@ def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes]:
     def location(source: ImageSource) -> object:
         return source.key if source.file is None else (source.file, source.start, source.column)
 
-    def digest(source: ImageSource) -> bytes:
+    def content(source: ImageSource) -> bytes:
         try:
             return hashlib.sha256(source.read() if source.column is None else tables.read(source)).digest()
         except (OSError, ValueError):  # the encoder says what is wrong
             return source.key
 
-    distinct = sorted({location(one): one for one in images}.values(), key=file_order)
+    distinct = sorted({location(source): source for source in images}.values(), key=file_order)
     with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
-        found = pool.map(digest, (one for one in distinct if one.column is None))
-        in_tables = (digest(one) for one in distinct if one.column is not None)  # in order, so by one thread
-        content = dict(zip(map(location, distinct), (*found, *in_tables), strict=True))
-    return [content[location(one)] for one in images]
+        of_files = pool.map(content, (source for source in distinct if source.column is None))
+        of_tables = (content(source) for source in distinct if source.column is not None)  # in order, so by one thread
+        contents = dict(zip(map(location, distinct), (*of_files, *of_tables), strict=True))
+    return [contents[location(source)] for source in images]
 
 
 def _image_key(source: ImageSource, content: bytes) -> bytes:
-    return key_of(b"image", content, repr(source.box).encode())
+    return _key_of(b"image", content, repr(source.box).encode())
 
 
-def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) -> Tensor:
+def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str], progress: bool) -> Tensor:
     """float32 [n, dim], in the order of `captions`."""
     # By their tokens: in passes of their own, rounding would decide between captions that read alike.
     cut, keys = TruncationCount(), []
     with counting_truncation(cut):
         for block in batched(captions, BLOCK):
-            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(encoder.tokenizer, block).numpy()]
+            keys += [_key_of(b"tokens", row.tobytes()) for row in tokenize(encoder.tokenizer, block).numpy()]
     cut.warn(stacklevel=3)
-    first = {key: caption for caption, key in sorted(zip(captions, keys, strict=True), reverse=True)}
+    key_for = dict(zip(captions, keys, strict=True))
+    first = {key: caption for caption, key in sorted(key_for.items(), reverse=True)}
     known = cache.get(list(first))
-    todo = sorted((caption, key) for key, caption in first.items() if key not in known)
-    with encoder.bar("captions", len(todo)) as bar:
-        for part in batched(todo, BLOCK):
-            rows = encoder.texts([caption for caption, _ in part])
-            fresh = dict(zip((key for _, key in part), rows, strict=True))
-            cache.put(fresh.items())
-            known |= fresh
-            bar.update(len(part))
+    todo = sorted(caption for key, caption in first.items() if key not in known)
+    bar = tqdm(
+        encoder.texts(batched(todo, BLOCK)), "captions", -(-len(todo) // BLOCK), unit=" captions", unit_scale=BLOCK,
+        disable=not progress or not todo,
+    )  # fmt: skip
+    for block, rows in bar:
+        fresh = dict(zip(map(key_for.__getitem__, block), rows, strict=True))
+        cache.put(fresh.items())
+        known |= fresh
     return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _key_of(*parts: bytes) -> bytes:
+    """SHA-256 of some bytes, each with its length, so that no two lists share one."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
 
 
 class Cache:
@@ -174,13 +178,13 @@ class Cache:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Embeddings]:
-        """What is there of some keys: key -> float32 [dim]. A row that is not of unit length is damaged: not there."""
-        found: dict[bytes, Embeddings] = {}
+        """What is there of some keys: key -> float32 [dim]."""
+        rows: dict[bytes, Embeddings] = {}
         with self._named():
             for part in batched(keys, 900):  # SQLite takes 999 in its oldest builds
                 query = f"SELECT key, value FROM rows WHERE key IN ({','.join('?' * len(part))})"
-                found |= {key: np.frombuffer(value, dtype="<f4") for key, value in self._file.execute(query, part)}
-        return {key: row for key, row in found.items() if abs(float(row @ row) - 1) < 3 * UNIT}
+                rows |= {key: np.frombuffer(value, dtype="<f4") for key, value in self._file.execute(query, part)}
+        return rows
 
     def put(self, rows: Iterable[tuple[bytes, Embeddings]]) -> None:
         """Keep embeddings, float32 [dim] of unit length, by key."""

@@ -22,9 +22,8 @@ class Text(NamedTuple):
     image: int  # the number of its image
     text: str
     negatives: tuple[str, ...]
-    shown: tuple[bytes | None, ...]  # the key of the image that each negative describes, or None
-    kind: Kind
-    location: str
+    shown: tuple[bytes | None, ...] = ()  # the key of the image that each negative describes, or None; empty if of none
+    kind: Kind = Kind.CAPTION
 
 
 class Corpus:
@@ -36,25 +35,23 @@ class Corpus:
 
     Attributes:
         images: The images; those that only negatives describe come last.
-        captioned: How many have captions.
         captions: How many captions each has.
+        captioned: How many images have captions.
         number: The number of an image by its key.
         texts: The texts.
         has_negative: Which negatives no text of the image says, bool [texts, k], for the k that one text has at most.
-        shows_negatives: Whether an image of a negative is named.
-        has_kinds: Whether there are parts or keywords.
         skipped: The rows that can't be used, as the manifest lists them.
         sha256: Of all texts and whose they are.
     """
 
     def __init__(self, items: Iterable[Item], *, skip: bool) -> None:
-        self.captions: list[int] = []
         self.images: list[ImageSource] = []
-        self.number: dict[bytes, int] = {}
+        self.captions: list[int] = []
         self.texts: list[Text] = []
         self.skipped: list[dict[str, Any]] = []
-        k, meanings = 0, set[int]()
+        self.number: dict[bytes, int] = {}
         shown: dict[bytes, ImageSource] = {}
+        meanings = set[int]()
         short: dict[int, Text] = {}
         for item in items:
             if item.problem and not skip:
@@ -62,37 +59,32 @@ class Corpus:
             if item.image is None or item.problem:
                 self.skipped.append(_skipped(item.location, item.name or None, item.problem, 1))
                 continue
-            image = self._number_of(item.image)
-            self.captions[image] += len(item.captions)
-            negative_images = item.negative_images or [[None] * len(negatives) for negatives in item.negatives]
-            for caption, negatives, described in zip(item.captions, item.negatives, negative_images, strict=True):
-                keys = tuple(None if source is None else source.key for source in described)
-                self.texts.append(Text(image, caption, negatives, keys, Kind.CAPTION, item.location))
-                meanings.add(_meaning_of(image, caption))
-                for source in filter(None, described):
-                    shown.setdefault(source.key, source)
-            parts = [(Kind.PART, part.text, part.negative) for part in item.parts]
-            for kind, text, negative in [*parts, (Kind.KEYWORDS, " ".join(item.keywords), "")]:
-                if text.strip():
-                    wrong = (negative,) if negative.strip() else ()
-                    entry = Text(image, text, wrong, (None,) * len(wrong), kind, item.location)
-                    short.setdefault(_meaning_of(image, text), entry)
-            has_wrong_part = int(any(part.negative.strip() for part in item.parts))
-            k = max(k, has_wrong_part, *map(len, item.negatives))
-        self.captioned, self.shows_negatives = len(self.images), bool(shown)
+            number = self._number_of(item.image)
+            self.captions[number] += len(item.captions)
+            for row, caption in enumerate(item.captions):
+                sources = item.negative_images[row] if item.negative_images else ()
+                keys = tuple(source.key if source else None for source in sources)
+                self.texts.append(Text(number, caption, item.negatives[row], keys))
+                meanings.add(_meaning_of(number, caption))
+                shown |= {source.key: source for source in sources if source and source.key not in shown}
+            parts = [Text(number, part.text, tuple(filter(str.strip, part[1:2])), (), Kind.PART) for part in item.parts]
+            for text in (*parts, Text(number, " ".join(item.keywords), (), (), Kind.KEYWORDS)):
+                if text.text.strip():
+                    short.setdefault(_meaning_of(number, text.text), text)
+        self.captioned = len(self.images)
         for source in shown.values():
             self._number_of(source)
-        more = [text for key, text in short.items() if key not in meanings]
-        self.has_kinds = bool(more)
+        more = (text for meaning, text in short.items() if meaning not in meanings)
         self.texts += sorted(more, key=lambda text: text.kind)
         meanings |= short.keys()
         content = hashlib.sha256()
+        k = max((len(text.negatives) for text in self.texts), default=0)
         self.has_negative = np.zeros((len(self.texts), k), dtype=np.bool_)
-        for row, (image, text, negatives, keys, _, _) in enumerate(self.texts):
-            self.has_negative[row, : len(negatives)] = [
-                _meaning_of(image, negative) not in meanings for negative in negatives
+        for row, text in enumerate(self.texts):
+            self.has_negative[row, : len(text.negatives)] = [
+                _meaning_of(text.image, negative) not in meanings for negative in text.negatives
             ]
-            content.update(repr((image, text, negatives, [key and self.number[key] for key in keys])).encode())
+            content.update(repr((*text[:3], [key and self.number[key] for key in text.shown])).encode())
         self.sha256 = content.hexdigest()
 
     def _number_of(self, image: ImageSource) -> int:

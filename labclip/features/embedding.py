@@ -7,9 +7,9 @@ import json
 import logging
 import platform
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from labclip.data import find_inputs, read_items
 from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
-from labclip.features.folder import HEADER, Writer, counts_of, read_manifest
+from labclip.features.folder import FIELDS, Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embeds_into, check_folder, make_folder, path_of, sha256_of
@@ -38,6 +38,7 @@ BLOCK = 1024
 ENOUGH_CAPTIONS, ENOUGH_IMAGES = 1_000, 500
 """Captions with a negative, and images, below which a fit can hardly be judged."""
 
+_OTHER = "Pass another folder, or force=True to start from scratch."
 _logger = logging.getLogger(__name__)
 
 
@@ -132,7 +133,7 @@ def embed(
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
-    negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
+    negatives, shown, splits = _listed(negative_columns), _listed(negative_images) or [], _listed(split)
     columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
     columns |= {"negative_images": shown} if shown else {}
     columns |= {"parts": True} if parts else {}
@@ -142,34 +143,31 @@ def embed(
         for name, path in zip(names, inputs, strict=True)
     ]
     made_from = {**identity_of(model), "inputs": described, "columns": columns, "clean": clean}
-    made_from = json.loads(json.dumps(made_from))  # as it is read again
     if not force:
         check_embeds_into(folder)
     make_folder(folder)
     with Writer(folder, force=force) as state:
         finished = not force and (folder / MANIFEST).exists()
         if old := read_manifest(folder) if finished else state.values:
-            has = "features already" if finished else "an unfinished run"
-            _check_same(f"{folder} has {has}", old, made_from, skip=skip)
+            _check_same(folder, old, made_from, skip=skip)
         if finished:
             return Features.load(folder)
-        encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
+        encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
             negative_images=shown, split=splits, clean=clean,
         )  # fmt: skip
         items = with_parts(items) if parts else items
         corpus = Corpus(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
-        if state.values and state.values["rows"] != corpus.sha256:
-            raise ValueError(
-                f"{folder} has an unfinished run, but the rows of {captions} are read differently now. Pass another "
-                f"folder, or force=True to start from scratch."
-            )
         state.values = state.values or {
             **made_from, "rows": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
             "texts": 0, "cut": {}, "sizes": {},
         }  # fmt: skip
-        _write(corpus, state, folder, encoder, record=made_from, skip=skip)
+        if state.values["rows"] != corpus.sha256:
+            raise ValueError(
+                f"{folder} has an unfinished run, but the rows of {captions} are read differently now. {_OTHER}"
+            )
+        _write(corpus, state, folder, encoder, record=made_from, skip=skip, progress=progress)
     features = Features.load(folder)
     counts = features.manifest["counts"]
     texts = counts["captions_with_negative"] + counts.get("parts", 0)
@@ -183,151 +181,136 @@ def embed(
     return features
 
 
-def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else (names,) if isinstance(names, str) else tuple(names)
+def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+    return None if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
+def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
     """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
-    unset = dict.fromkeys([*old["columns"], *new["columns"]])  # columns that one of them names
-    there, mine = ({**one, **unset, **one["columns"], "columns": None} for one in (old, new))
-    if [one["sha256"] for one in old["inputs"]] != [one["sha256"] for one in new["inputs"]]:
-        differs = "the captions file has changed since this run started"
-    elif changed := [key for key in mine if key not in ("inputs", "fingerprint") and there.get(key) != mine[key]]:
-        differs = f"its {changed[0]} is {there.get(changed[0])!r}, not {mine[changed[0]]!r}"
-    elif old["skipped"] and not skip:
+    for key in ("inputs", "columns", "clean", "preprocess", "precision", "dim", "base", "weights_sha256"):
+        there, ours = (
+            [file["sha256"] for file in made["inputs"]] if key == "inputs" else made[key] for made in (old, new)
+        )
+        if there != ours:
+            raise ValueError(f"{folder} has features of other {key}: {there!r} there, {ours!r} here. {_OTHER}")
+    if old["skipped"] and not skip:
         first = old["skipped"][0]
-        what = f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out'
-        raise ValueError(f"{what}. {REPAIR}")
-    else:
-        return
-    raise ValueError(f"{has}, but {differs}. Pass another folder, or force=True to start from scratch.")
+        raise ValueError(
+            f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out. {REPAIR}'
+        )
 
 
 def _write(
-    corpus: Corpus, state: Writer, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
-) -> None:
+    corpus: Corpus, state: Writer, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool,
+    progress: bool,
+) -> None:  # fmt: skip
     """Encode what is left, and write the manifest."""
-    values, dim = state.values, record["dim"]
-    needs = 4 * dim * (len(corpus.images) + len(corpus.texts) + corpus.has_negative.size)
+    values = state.values
+    needs = 4 * record["dim"] * (len(corpus.images) + len(corpus.texts) + corpus.has_negative.size)
     check_folder(folder, needs=needs - sum(values["sizes"].values()))
     _logger.info("%s: %d images and %d texts to embed", folder, len(corpus.images), len(corpus.texts))
     state.begin()
-    write_images(corpus, state, encoder, skip=skip)
-    images = corpus.captioned - sum(number < corpus.captioned for number in values["left_out"])
-    if not images:
-        names = ", ".join(one["name"] for one in record["inputs"])
-        why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
+    write_images(corpus, state, encoder, skip=skip, progress=progress)
+    if corpus.captioned == sum(number < corpus.captioned for number in values["left_out"]):
+        names = ", ".join(file["name"] for file in record["inputs"])
+        why = "".join(f"; {row['where']}: {row['image'] or 'it'} {row['reason']}" for row in values["skipped"][:1])
         raise ValueError(f"{names} has no caption with an image that can be used{why}.")
-    write_texts(corpus, state, encoder)
+    write_texts(corpus, state, encoder, progress=progress)
     if "counts" not in values:
-        state.note(counts=write_rest(corpus, state, images=images, texts_cut=encoder.cut.count))
-        state.keep()
-    # Behind the images that captions describe are those that only negatives do, which are not needed any more.
-    state.cut("images", HEADER + 4 * dim * images)
+        state.note(counts=write_rest(corpus, state, dim=record["dim"], texts_cut=encoder.cut.count))
     made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
     versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
     state.finish({**record, **made}, versions)
 
 
-def write_images(corpus: Corpus, state: Writer, encoder: Encoder, *, skip: bool) -> None:
-    """Encode what is left of the images.
-
-    One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
-    """
-    done, digest = state.values["images"], state.values["digest"]
-    left_out, skipped = [*state.values["left_out"]], [*state.values["skipped"]]
-    try:
-        left = islice(corpus.images, done, None)
-        with closing(encoder.images(left, total=len(corpus.images), done=done)) as stream:
-            for batch in batched(stream, encoder.batch_size):
-                for number, one in enumerate(batch, start=done):
-                    if one.row is not None:
-                        digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-                        state.append("images", one.row)
-                    elif skip:
-                        left_out.append(number)
-                        skipped.append(corpus.skip(number, one.problem))
-                    else:
-                        raise ValueError(f"{one.source} {one.problem}. {REPAIR}")
-                done += len(batch)
-                state.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
-    finally:
-        state.keep()  # what came before an error counts
+def write_images(corpus: Corpus, state: Writer, encoder: Encoder, *, skip: bool, progress: bool) -> None:
+    """Encode what is left of the images; one that can't be used is left out where `skip` says so, else an error."""
+    done, total, values = state.values["images"], len(corpus.images), state.values
+    digest, left_out, skipped = values["digest"], [*values["left_out"]], [*values["skipped"]]
+    with closing(encoder.images(corpus.images[done:])) as stream:
+        bar = tqdm(stream, "images", total, unit=" images", initial=done, disable=not progress or done == total)
+        for batch in batched(bar, encoder.batch_size):
+            for number, image in enumerate(batch, start=done):
+                if image.row is not None:
+                    state.append(FIELDS["images"], image.row)
+                    digest = hashlib.sha256(digest.encode() + image.digest).hexdigest()
+                elif skip:
+                    left_out.append(number)
+                    skipped.append(corpus.skip(number, image.problem))
+                else:
+                    raise ValueError(f"{image.source} {image.problem}. {REPAIR}")
+            done += len(batch)  # by batches: others would round otherwise where the run goes on
+            state.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
 
 
-def write_texts(corpus: Corpus, state: Writer, encoder: Encoder) -> None:
+def write_texts(corpus: Corpus, state: Writer, encoder: Encoder, *, progress: bool) -> None:
     """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
-    done, k = state.values["texts"], corpus.has_negative.shape[1]
+    left_out, done, k = {*state.values["left_out"]}, state.values["texts"], corpus.has_negative.shape[1]
+    kept = [row for row, text in enumerate(corpus.texts) if text.image not in left_out]
     encoder.cut = TruncationCount(**state.values["cut"])
-    with encoder.bar("captions", len(corpus.texts), done) as bar:
-        for (stop, texts, row_of), features in encoder.blocks(_blocks(corpus, done, {*state.values["left_out"]})):
-            own = np.array([row_of[corpus.texts[index].text] for index in texts])
-            negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
-            for row, index in enumerate(texts):
-                for column in np.flatnonzero(corpus.has_negative[index]):
-                    negatives[row, column] = row_of[corpus.texts[index].negatives[column]]
-            state.append("texts", features[own])
-            if k:
-                state.append("negatives", features[negatives])
-            bar.update(stop - state.values["texts"])
-            state.note(texts=stop, cut=vars(encoder.cut))
-    state.keep()
+    starts = range(done, len(kept), BLOCK)
+
+    def distinct(start: int) -> list[str]:
+        rows = ((corpus.texts[row], corpus.has_negative[row]) for row in kept[start : start + BLOCK])
+        return list(dict.fromkeys(text for row, has in rows for text in (row.text, *compress(row.negatives, has))))
+
+    bar = tqdm(
+        zip(starts, encoder.texts(map(distinct, starts)), strict=True), "captions", -(-len(kept) // BLOCK),
+        unit=" captions", initial=done // BLOCK, unit_scale=BLOCK, disable=not progress or not starts,
+    )  # fmt: skip
+    for start, (captions, features) in bar:
+        row_of = {caption: row for row, caption in enumerate(captions)}
+        block = kept[start : start + BLOCK]
+        own = np.array([row_of[corpus.texts[row].text] for row in block])
+        negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
+        for row, column in np.argwhere(corpus.has_negative[block]):
+            negatives[row, column] = row_of[corpus.texts[block[row]].negatives[column]]
+        state.append(FIELDS["texts"], features[own])
+        if k:
+            state.append(FIELDS["negatives"], features[negatives])
+        state.note(texts=start + len(block), cut={**vars(encoder.cut)})
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-def _blocks(corpus: Corpus, done: int, left_out: Container[int]) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Blocks of the texts behind those done, as `Encoder.blocks` takes them.
-
-    Beside the distinct texts of a block stand the index behind it, its texts by index, and each text's row.
-    """
-    for start in range(done, len(corpus.texts), BLOCK):
-        stop = min(start + BLOCK, len(corpus.texts))
-        block = [index for index in range(start, stop) if corpus.texts[index].image not in left_out]
-        locations: dict[str, str] = {}
-        for index in block:
-            text = corpus.texts[index]
-            for one in (text.text, *compress(text.negatives, corpus.has_negative[index])):
-                locations.setdefault(one, text.location)
-        if block:
-            yield (stop, block, {one: row for row, one in enumerate(locations)}), locations
-
-
-def write_rest(corpus: Corpus, state: Writer, *, images: int, texts_cut: int) -> dict[str, int]:
+def write_rest(corpus: Corpus, state: Writer, *, dim: int, texts_cut: int) -> dict[str, int]:
     """What the corpus says of the rows: all files but those of embedded images and texts; the manifest's counts."""
-    kept = np.ones(len(corpus.images), dtype=bool)
+    kept = np.ones(len(corpus.images), dtype=np.bool_)
     kept[state.values["left_out"]] = False
-    rows = np.where(kept, kept.cumsum() - 1, -1)
-    image = np.array([text.image for text in corpus.texts])
-    used = kept[image]
-    texts, index, has = [*compress(corpus.texts, used)], rows[image][used], corpus.has_negative[used]
+    used = kept[[text.image for text in corpus.texts]]
+    texts, has_negative = [*compress(corpus.texts, used)], corpus.has_negative[used]
     kinds = np.array([text.kind for text in texts], dtype="|i1")
-    shown = np.repeat(index[:, None], has.shape[1], axis=1)  # where there is none, the caption's own
+    row_of = kept.cumsum() - 1
+    index = row_of[[text.image for text in texts]]
+    shown = np.repeat(index[:, None], has_negative.shape[1], axis=1)  # where there is none, the caption's own
+    shows = any(any(text.shown) for text in corpus.texts)
     for row, text in enumerate(texts):
-        numbers = [None if key is None or not kept[corpus.number[key]] else corpus.number[key] for key in text.shown]
-        for column, number in enumerate(numbers):
-            if number is not None and has[row, column]:
-                shown[row, column] = rows[number]
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
-        if corpus.shows_negatives:
+        if shows:
+            keys = [
+                key if key and kept[corpus.number[key]] else None for key in text.shown or [None] * len(text.negatives)
+            ]
+            numbers = [None if key is None else corpus.number[key] for key in keys]
+            for column, number in enumerate(numbers):
+                if number is not None and has_negative[row, column]:
+                    shown[row, column] = row_of[number]
             line["negative_images"] = [None if number is None else corpus.images[number].name for number in numbers]
         if text.kind:
             line["kind"] = text.kind.name.lower()
         state.append("captions.jsonl", _line(line))
     for source in compress(corpus.images[: corpus.captioned], kept):
         state.append("images.jsonl", _line({"image": source.name}))
-    state.append("image_index", index.astype("<i8"))
-    if corpus.has_kinds:
-        state.append("kind", kinds)
-    if has.size:
-        state.append("has_negative", has)
-    if has.size and corpus.shows_negatives:
-        encoded = np.memmap(state.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
+    state.append(FIELDS["image_index"], index.astype("<i8"))
+    if kinds.any():
+        state.append(FIELDS["kind"], kinds)
+    if has_negative.size:
+        state.append(FIELDS["has_negative"], has_negative)
+    if has_negative.size and shows:
+        encoded = state.embeddings(FIELDS["images"], dim)
         for start in range(0, len(texts), BLOCK):
-            state.append("negative_images", encoded[shown[start : start + BLOCK]])
-        state.append("has_negative_image", shown != index[:, None])
-    true = sum(len(text.negatives) for text in texts) - int(has.sum())
-    return counts_of(images, kinds, has, has_kinds=corpus.has_kinds, true_negatives=true, texts_cut=texts_cut)
+            state.append(FIELDS["negative_images"], encoded[shown[start : start + BLOCK]])
+        state.append(FIELDS["has_negative_image"], shown != index[:, None])
+    true = sum(len(text.negatives) for text in texts) - int(has_negative.sum())
+    return counts_of(int(kept[: corpus.captioned].sum()), kinds, has_negative, true_negatives=true, texts_cut=texts_cut)
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.features.origin import tokenizer_and_preprocess
@@ -26,6 +25,7 @@ from labclip.towers.images import image_dtype
 from labclip.towers.text import TruncationCount, counting_truncation, evaluating
 
 Embeddings = NDArray[np.float32]
+Captions = Sequence[str]
 T = TypeVar("T")
 
 # What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
@@ -51,7 +51,6 @@ class Encoder:
         model: The base, wrapped. It is put into evaluation mode while it works.
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
-        progress: Whether to show bars on stderr.
 
     Attributes:
         cut: Counts captions cut at the context length; `cut.warn()` says so. Nothing else does.
@@ -59,16 +58,14 @@ class Encoder:
     Example:
         >>> import labclip
         >>> scene = labclip.scenes.sample(1)
-        >>> encoder = Encoder(LABCLIP.from_pretrained("scenes"), progress=False)
-        >>> [one.row.shape for one in encoder.images([ImageSource("scene", data=scene.images[0])])]
+        >>> encoder = Encoder(LABCLIP.from_pretrained("scenes"))
+        >>> [image.row.shape for image in encoder.images([ImageSource("scene", data=scene.images[0])])]
         [(256,)]
-        >>> encoder.texts(scene.captions).shape
-        (1, 256)
+        >>> [rows.shape for _, rows in encoder.texts([scene.captions])]
+        [(1, 256)]
     """
 
-    def __init__(
-        self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None, progress: bool = True
-    ) -> None:
+    def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:
         if batch_size < 1 or (workers is not None and workers < 1):
             raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
         self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
@@ -77,50 +74,35 @@ class Encoder:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = workers or min(available, 16)
         self.cut = TruncationCount()
-        self._hidden = not progress
 
-    def bar(self, what: str, total: int | None, done: int = 0) -> Any:
-        """A progress bar on stderr, hidden where none is wanted or there is nothing to do."""
-        return tqdm(total=total, initial=done, desc=what, unit=f" {what}", disable=self._hidden or total == done)
-
-    def images(
-        self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
-    ) -> Generator[Encoded, None, None]:
+    def images(self, sources: Iterable[ImageSource]) -> Generator[Encoded, None, None]:
         """Embed images in their order, decoded in threads a bounded number ahead of the model.
 
-        Those in one Parquet file should come in the order of its rows. `total` and `done` are for the bar. Close the
-        iterator where it is left early: until then the model stays in evaluation mode.
+        Those in one Parquet file should come in the order of its rows. Close the iterator where it is left early: until
+        then the model stays in evaluation mode.
 
         Raises:
             OSError: If reading fails for a reason that is not the image's, as with too many open files.
             ValueError: If an embedding is not finite; the image is named.
         """
         before: tuple[list[Encoded], torch.Tensor | None] = [], None
-        with evaluating(self.model), _decoding(self.workers) as pool, self.bar("images", total, done) as bar:
+        with evaluating(self.model), _decoding(self.workers) as pool:
             # The features of a batch are copied while an accelerator works on the next one; an empty one is the last.
             for batch in chain(batched(self._decoded(sources, pool), self.batch_size), [[]]):
                 features = self._run(batch)
                 yield from _filled(*before)
-                bar.update(len(before[0]))
                 before = batch, features
 
-    @torch.no_grad()
-    def texts(self, captions: Sequence[str], locations: Sequence[str] = ()) -> Embeddings:
-        """The base's own embeddings of captions, unit-length float32 [len(captions), dim], little-endian.
+    def texts(self, blocks: Iterable[Captions]) -> Iterator[tuple[Captions, Embeddings]]:
+        """The base's own embeddings of blocks of captions in turn, each beside its captions.
 
-        ValueError if one is not finite: it is named, with where it was read, one of the `locations`.
+        A block's are unit-length float32 [len(block), dim], little-endian; captions with a common prefix share work.
+        ValueError names a caption whose embedding is not finite.
         """
-        with evaluating(self.model), counting_truncation(self.cut):
-            features = self.model.encode_text(list(captions), normalize=False, aligned=False)
-        return _checked(
-            F.normalize(features.float(), dim=-1),
-            lambda row: f"{captions[row]!r} ({locations[row]})" if locations else repr(captions[row]),
-        )
-
-    def blocks(self, blocks: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Embeddings]]:
-        """`texts` of many blocks in turn, each of them captions with their locations and what is given back beside."""
-        for key, captions in blocks:
-            yield key, self.texts(list(captions), list(captions.values()))
+        for captions in blocks:
+            with torch.no_grad(), evaluating(self.model), counting_truncation(self.cut):
+                features = self.model.encode_text(list(captions), normalize=False, aligned=False)
+            yield captions, _checked(F.normalize(features.float(), dim=-1), captions)
 
     def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[Encoded]:
         waiting: deque[Future[Encoded]] = deque()
@@ -135,30 +117,30 @@ class Encoder:
                 yield waiting.popleft().result()
 
     def _decode(self, source: ImageSource, data: bytes | None) -> Encoded:
-        found, doing = Encoded(source), "read"
+        image, doing = Encoded(source), "read"
         try:
             data = source.read() if data is None else data
-            found.digest = hashlib.sha256(data).digest()
+            image.digest = hashlib.sha256(data).digest()
             doing = "decoded"
-            image = source.decode(data)
+            decoded = source.decode(data)
             doing = "preprocessed"
-            found.pixels = self._preprocess(image)
+            image.pixels = self._preprocess(decoded)
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it, among others
             missing = isinstance(error, FileNotFoundError)  # which has no number where it is of a bucket
             if doing == "read" and isinstance(error, OSError) and not missing and error.errno not in _UNREADABLE:
                 raise
-            found.problem = str(error) if doing == "decoded" else reason(f"can't be {doing}", error)
-        return found
+            image.problem = str(error) if doing == "decoded" else reason(f"can't be {doing}", error)
+        return image
 
     @torch.no_grad()
     def _run(self, batch: Sequence[Encoded]) -> torch.Tensor | None:
         """Unit-length embeddings of what has pixels, float32 [n, dim] on the model's device; None of no images."""
-        pixels = [one.pixels for one in batch if one.pixels is not None]
+        pixels = [image.pixels for image in batch if image.pixels is not None]
         if not pixels:
             return None
         stacked, device = torch.stack(pixels), self.model.matrix.device
-        for one in batch:
-            one.pixels = None
+        for image in batch:
+            image.pixels = None
         if device.type == "cuda":
             stacked = stacked.pin_memory()
         given = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
@@ -168,21 +150,20 @@ class Encoder:
 def _filled(batch: Sequence[Encoded], features: torch.Tensor | None) -> Sequence[Encoded]:
     """What was decoded, with the features of what can be used."""
     if features is not None:
-        good = [one for one in batch if not one.problem]
-        for one, row in zip(good, _checked(features, lambda row: str(good[row].source)), strict=True):
-            one.row = row
+        good = [image for image in batch if not image.problem]
+        for image, row in zip(good, _checked(features, [image.source for image in good]), strict=True):
+            image.row = row
     return batch
 
 
-def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
+def _checked(features: torch.Tensor, items: Sequence[Any]) -> Embeddings:
     """Unit-length features as rows for a file; one that is not finite or all zeros is an error that names its item."""
     rows: Embeddings = features.cpu().numpy().astype("<f4", copy=False)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
-    if len(wrong):
+    if len(wrong := np.flatnonzero(~(np.abs(lengths - 1) < 0.01))):
         raise ValueError(
-            f"The embedding of {name(int(wrong[0]))} is all zeros or not finite. The model's weights are damaged, or "
-            f'its precision too low: try precision="fp32".'
+            f"The embedding of '{items[wrong[0]]}' is all zeros or not finite. The model's weights are damaged, or its "
+            f'precision too low: try precision="fp32".'
         )
     return rows
 

@@ -110,7 +110,7 @@ class Features:
     def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
         r"""Open a feature folder; embeddings are read when they are used.
 
-        Sizes and some rows of each array are checked always, files up to 4 MiB whole.
+        The size of each file and some rows of each array are always checked.
 
         Args:
             folder: What `embed` or `save` made.
@@ -190,7 +190,7 @@ class Features:
         known = self.manifest.get("counts", {})
         more = {name: known.get(name, 0) for name in ("true_negatives", "texts_cut")}
         has = np.zeros((len(self), 0), dtype=bool) if self.has_negative is None else self.has_negative
-        counts = counts_of(len(self.images), self.kinds, has, has_kinds=self.kind is not None, **more)
+        counts = counts_of(len(self.images), self.kinds, has, **more)
         fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),
@@ -200,9 +200,9 @@ class Features:
             "counts": counts,
         }
         with Writer(folder) as files:
-            for name in FIELDS:
+            for name, file in FIELDS.items():
                 for block in self._blocks(name):
-                    files.append(name, block)
+                    files.append(file, block)
             if self.folder is not None and all(counts.get(key) == known.get(key) for key in ("images", *COUNTED)):
                 for path in filter(Path.is_file, (self.folder / name for name in LINES)):
                     with path.open("rb") as lines:
@@ -217,7 +217,7 @@ class Features:
         for start in range(0, 0 if values is None else len(values), _BLOCK):
             part = slice(start, start + _BLOCK)
             if not is_floating(values):
-                yield values[part].astype(values.dtype if values.itemsize == 1 else "<i8", copy=False)
+                yield np.ascontiguousarray(values[part], values.dtype if values.itemsize == 1 else "<i8")
                 continue
             rows = block_of(values, part).cpu().numpy()
             if name in ("negatives", "negative_images"):

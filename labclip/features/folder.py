@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
@@ -51,7 +52,6 @@ KEEP_SECONDS = 5.0
 
 _AGAIN = "Make the folder again: labclip.embed(..., force=True)."
 _SAMPLE = 64  # rows of each array that every load looks at
-_SMALL = 4 << 20  # files up to so many bytes are looked at whole
 
 
 class Writer:
@@ -65,6 +65,7 @@ class Writer:
     def __init__(self, folder: Path, *, force: bool = False) -> None:
         self._folder, self._path = folder, folder / UNFINISHED
         self._open: dict[str, BinaryIO] = {}
+        self._sizes: dict[str, int] = {}
         self.values: dict[str, Any] = {}
         self._kept = time.monotonic()
         self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
@@ -72,7 +73,7 @@ class Writer:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("BEGIN EXCLUSIVE")
             if not self._path.exists():  # a lock on what is gone keeps nobody out
-                raise sqlite3.OperationalError("gone")
+                raise sqlite3.OperationalError("locked by a run that ended just now")
             self._db.execute("CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, value TEXT)")
             if force:
                 self._db.execute("DELETE FROM progress")
@@ -86,25 +87,26 @@ class Writer:
             yield
         except sqlite3.Error as error:
             self._db.close()
-            if "locked" in str(error) or not self._path.exists():  # removed at that moment by a run that ended
+            if "locked" in str(error) or not self._path.exists():
                 raise ValueError(f"{self._folder} is being written by another process. Wait for it to end.") from error
             raise ValueError(
-                f"{self._path} can't be used ({error}). See that its disk has space, and type the same again; or "
-                f"delete the file and pass force=True to start from scratch."
+                f"{self._path} can't be used ({error}). Type the same again, or pass force=True."
             ) from error
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        finished = (self._folder / MANIFEST).exists()
+        if self._open and self.values and not finished:
+            self._keep()  # what came before an error counts
         for file in self._open.values():
             file.close()
         if os.name == "nt":  # which removes no open file
             self._db.close()
-        finished = (self._folder / MANIFEST).exists()
         if finished or not self.values:
             for name in () if finished else self._open:
-                self.path(name).unlink()
+                (self._folder / name).unlink()
             self._path.unlink()
             self._path.with_name(f"{UNFINISHED}-journal").unlink(missing_ok=True)
             with suppress(OSError):
@@ -116,40 +118,37 @@ class Writer:
 
         So is the manifest: a folder without one counts as unfinished.
         """
-        sizes = self.values["sizes"]
         remove_parts(self._folder, {MANIFEST})  # of a run that was killed where it wrote it
         (self._folder / MANIFEST).unlink(missing_ok=True)
-        for name in (*FIELDS, *LINES):
-            if name not in sizes:
-                self.path(name).unlink(missing_ok=True)
-        for name, size in sizes.items():
-            self._open[name] = self.path(name).open("r+b")
-            self.cut(name, size)
-
-    def path(self, name: str) -> Path:
-        """The path of a file: of an array by its field, of lines of JSON by their file's name."""
-        return self._folder / FIELDS.get(name, name)
+        for name in CONTENT:
+            path = self._folder / name
+            if (size := self.values["sizes"].get(name)) is None:
+                path.unlink(missing_ok=True)
+            else:
+                self._open[name], self._sizes[name] = path.open("r+b"), size
+                self._open[name].truncate(size)
+                self._open[name].seek(size)
 
     def append(self, name: str, data: bytes | NDArray[Any]) -> None:
-        """Write behind the end of a file."""
+        """Write bytes, or an array that is contiguous, behind the end of a file of `CONTENT`."""
         if name not in self._open:
-            self._open[name] = self.path(name).open("w+b")
-            self.cut(name, HEADER if name in FIELDS else 0)
-        self._open[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B"))
+            self._open[name] = (self._folder / name).open("w+b")
+            self._sizes[name] = self._open[name].write(bytes(0 if name in LINES else HEADER))
+        self._sizes[name] += self._open[name].write(data)  # type: ignore[arg-type]
 
-    def cut(self, name: str, size: int) -> None:
-        """Make a file end after some bytes."""
-        self._open[name].truncate(size)
-        self._open[name].seek(size)
+    def embeddings(self, name: str, dim: int) -> NDArray[np.float32]:
+        """What a file of embeddings holds by now, memory-mapped, [n, dim]."""
+        self._open[name].flush()
+        return np.memmap(self._folder / name, np.float32, "r", offset=HEADER).reshape(-1, dim)
 
     def note(self, **values: Any) -> None:
         """What is done now counts, with what the files hold now. Every few seconds it is kept."""
-        self.values |= {**values, "sizes": {name: file.tell() for name, file in self._open.items()}}
+        self.values.update(values, sizes=self._sizes.copy())
         if time.monotonic() - self._kept >= KEEP_SECONDS:
-            self.keep()
+            self._keep()
 
-    def keep(self) -> None:
-        """Keep what counts: after a kill, the run goes on from here."""
+    def _keep(self) -> None:
+        """After a kill, the run goes on from here."""
         self._flush()
         with self._named():
             self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
@@ -163,19 +162,23 @@ class Writer:
     def finish(self, record: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Write the header of each array, then the manifest, with which the folder counts as finished.
 
-        Of the record, what the manifest says of the features, `dim` and `counts` decide the shapes.
+        Of the record, what the manifest says of the features, `dim` and `counts` decide the shapes; what an array has
+        behind its own is cut off.
         """
+        self._keep()
         shapes = _shapes(record)
         for name in shapes.keys() & self._open.keys():
+            shape, dtype = shapes[name]
+            self._open[name].truncate(HEADER + math.prod(shape) * np.dtype(dtype).itemsize)
             self._open[name].seek(0)
-            self._open[name].write(_header(*shapes[name]))
+            self._open[name].write(_header(shape, dtype))
         self._flush()
         files: dict[str, Any] = {}
-        for name in (name for name in (*FIELDS, *LINES) if name in self._open):
-            path = self.path(name)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _content_sha256(path)}
+        for name in (name for name in CONTENT if name in self._open):
+            path = self._folder / name
+            files[name] = {"bytes": path.stat().st_size, "sha256": _content_sha256(path)}
             if name in shapes:
-                files[path.name]["sample_sha256"] = sample_sha256(_mapped(path, *shapes[name]))
+                files[name]["sample_sha256"] = _sample_sha256(_mapped(path, *shapes[name]))
         head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
         text = json.dumps({**head, **record, "files": files, "versions": versions}, indent=1, ensure_ascii=False)
         with whole_file(self._folder / MANIFEST) as path:
@@ -185,24 +188,21 @@ class Writer:
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
+    shapes, arrays = _shapes(manifest), {}
     for name, record in manifest["files"].items():
-        size = (folder / name).stat().st_size if (folder / name).is_file() else "no"
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else "no"
         if size != record["bytes"]:
-            raise ValueError(f"{folder / name} has {size} bytes, but {MANIFEST} says {record['bytes']}. {_AGAIN}")
-    there = {field: shape for field, shape in _shapes(manifest).items() if FIELDS[field] in manifest["files"]}
-    arrays = {field: _mapped(folder / FIELDS[field], *shape) for field, shape in there.items()}
-    samples = {FIELDS[field]: sample_sha256(array) for field, array in arrays.items()}
-    for name, record in manifest["files"].items():
-        changed = name in samples and samples[name] != record["sample_sha256"]
-        if not changed and (verify or record["bytes"] <= _SMALL):
-            changed = _content_sha256(folder / name) != record["sha256"]
+            raise ValueError(f"{path} has {size} bytes, but {MANIFEST} says {record['bytes']}. {_AGAIN}")
+        changed = verify and _content_sha256(path) != record["sha256"]
+        if name in shapes:
+            arrays[name] = _mapped(path, *shapes[name])
+            changed |= _sample_sha256(arrays[name]) != record["sample_sha256"]
         if changed:
-            raise ValueError(
-                f"{folder / name} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}"
-            )
+            raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}")
     base, fingerprint = manifest["base"], manifest["fingerprint"]
     return {
-        **arrays,
+        **{field: arrays[name] for field, name in FIELDS.items() if name in arrays},
         "base": None if base is None else Base(**base),
         "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
         "folder": folder,
@@ -223,7 +223,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def sample_sha256(array: NDArray[Any]) -> str:
+def _sample_sha256(array: NDArray[Any]) -> str:
     """SHA-256 of some rows, from the first to the last, evenly spaced."""
     count = min(_SAMPLE, len(array))
     rows = np.arange(count, dtype=np.int64) * (len(array) - 1) // max(count - 1, 1)
@@ -236,9 +236,8 @@ def _content_sha256(path: Path) -> str:
 
 
 def counts_of(
-    images: int, kinds: NDArray[np.int8], has_negative: NDArray[np.bool_], *, has_kinds: bool,
-    true_negatives: int, texts_cut: int,
-) -> dict[str, int]:  # fmt: skip
+    images: int, kinds: NDArray[np.int8], has_negative: NDArray[np.bool_], *, true_negatives: int, texts_cut: int
+) -> dict[str, int]:
     """The manifest's counts."""
     by_kind = dict(zip(COUNTED, np.bincount(kinds, minlength=len(COUNTED)).tolist(), strict=True))
     counts = {
@@ -246,14 +245,14 @@ def counts_of(
         "captions_with_negative": int(has_negative[kinds == Kind.CAPTION].any(axis=1).sum()),
         "true_negatives": true_negatives, "texts_cut": texts_cut,
     }  # fmt: skip
-    return counts | (by_kind if has_kinds else {})
+    return counts | (by_kind if kinds.any() else {})
 
 
 def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each array that the folder of a manifest may have."""
+    """Shape and dtype of each array that the folder of a manifest may have, by its file."""
     counts, dim = record["counts"], record["dim"]
     texts, k = sum(counts.get(name, 0) for name in COUNTED), counts["negatives_per_caption"]
-    return {
+    shapes = {
         "images": ((counts["images"], dim), "<f4"),
         "texts": ((texts, dim), "<f4"),
         "image_index": ((texts,), "<i8"),
@@ -263,6 +262,7 @@ def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]
         "has_negative_image": ((texts, k), "|b1"),
         "kind": ((texts,), "|i1"),
     }
+    return {FIELDS[field]: shape for field, shape in shapes.items()}
 
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:

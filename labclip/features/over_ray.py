@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from labclip.data.images import ImageSource
-from labclip.features.encoder import Embeddings, Encoded, Encoder, batched
+from labclip.features.encoder import Captions, Embeddings, Encoded, Encoder, batched
 from labclip.model import LABCLIP
 from labclip.packages import connected_ray
 from labclip.towers.text import TruncationCount
 
-T = TypeVar("T")
 _BATCHES = 8  # of images in one task: within it a worker decodes ahead of the model
 _AHEAD = 2  # tasks that a worker has: it need not wait for the next one
 
@@ -25,53 +23,44 @@ class RayEncoder(Encoder):
     `workers` are the decoding threads of each, by default one a processor of its machine, at most 16.
     """
 
-    def __init__(self, model: LABCLIP, *, workers: int | None = None, **options: Any) -> None:
-        super().__init__(model, workers=workers, **options)
+    def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:
+        super().__init__(model, batch_size=batch_size, workers=workers)
         self._ray = connected_ray()
-        self._options = {"batch_size": self.batch_size, "workers": workers, "progress": False}
+        self._options = {"batch_size": batch_size, "workers": workers}
         self._shared: Any = None
 
-    def images(
-        self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
-    ) -> Generator[Encoded, None, None]:
+    def images(self, sources: Iterable[ImageSource]) -> Generator[Encoded, None, None]:
         """See `Encoder.images`; all machines must see the files under these paths."""
-        tasks = ((task, (task,)) for task in batched(sources, _BATCHES * self.batch_size))
-        with self.bar("images", total, done) as bar:
-            for task, found in self._in_order("images", tasks):
-                yield from (Encoded(source, *one) for source, one in zip(task, found, strict=True))  # these are here
-                bar.update(len(found))
+        for task, outcomes in self._in_order("images", batched(sources, _BATCHES * self.batch_size)):
+            yield from (Encoded(source, *outcome) for source, outcome in zip(task, outcomes, strict=True))
 
-    def blocks(self, blocks: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Embeddings]]:
-        """See `Encoder.blocks`."""
-        tasks = ((key, (list(captions), list(captions.values()))) for key, captions in blocks)
-        for key, (features, cut) in self._in_order("texts", tasks):
+    def texts(self, blocks: Iterable[Captions]) -> Iterator[tuple[Captions, Embeddings]]:
+        """See `Encoder.texts`."""
+        for captions, (features, cut) in self._in_order("texts", blocks):
             cut.count, cut.total = self.cut.count + cut.count, self.cut.total + cut.total
             cut.example = self.cut.example or cut.example
             self.cut = cut
-            yield key, features
+            yield captions, features
 
-    def _in_order(self, method: str, tasks: Iterable[tuple[T, tuple[Any, ...]]]) -> Iterator[tuple[T, Any]]:
-        """Results of a worker's method in the order of the tasks, a bounded number of which are under way."""
-        workers: list[Any] = []
-        waiting: deque[tuple[T, Any]] = deque()
+    def _in_order(self, method: str, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Tasks with a worker's results in their order, a bounded number of which are under way."""
+        from ray.util import ActorPool
+
+        workers, waiting = self._workers(), list[Any]()
+        pool = ActorPool(workers * _AHEAD)
         try:
-            for number, (task, arguments) in enumerate(tasks):
-                workers = workers or self._workers()
-                if len(waiting) == _AHEAD * len(workers):
-                    yield self._result(*waiting.popleft())
-                worker = workers[number % len(workers)]
-                waiting.append((task, getattr(worker, method).remote(*arguments)))
+            for task in tasks:
+                if not pool.has_free():
+                    yield waiting.pop(0), pool.get_next()
+                pool.submit(lambda worker, task: getattr(worker, method).remote(task), task)
+                waiting.append(task)
             while waiting:
-                yield self._result(*waiting.popleft())
+                yield waiting.pop(0), pool.get_next()
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # as it would be raised here
         finally:
             for worker in workers:  # an error that somebody keeps would keep them, and what they hold
                 self._ray.kill(worker)
-
-    def _result(self, task: T, result: Any) -> tuple[T, Any]:
-        try:
-            return task, self._ray.get(result)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # as it would be raised here
 
     def _workers(self) -> list[Any]:
         """Workers, as many as the cluster has room for."""
@@ -103,8 +92,9 @@ class _Worker:
         self._encoder = Encoder(connected_ray().get(shared[0]).to(device), **options)
 
     def images(self, sources: Sequence[ImageSource]) -> list[tuple[Embeddings | None, bytes, str]]:
-        return [(one.row, one.digest, one.problem) for one in self._encoder.images(sources)]
+        return [(image.row, image.digest, image.problem) for image in self._encoder.images(sources)]
 
-    def texts(self, captions: Sequence[str], locations: Sequence[str]) -> tuple[Embeddings, TruncationCount]:
+    def texts(self, captions: Captions) -> tuple[Embeddings, TruncationCount]:
         self._encoder.cut = TruncationCount()
-        return self._encoder.texts(captions, locations), self._encoder.cut
+        ((_, features),) = self._encoder.texts([captions])
+        return features, self._encoder.cut
