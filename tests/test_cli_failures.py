@@ -202,6 +202,23 @@ EARLY = {
     "convert none.pt out": "File 'none.pt' does not exist",
     "info ViT-B/32": "ViT-B/32 is OpenAI's name. Pass 'ViT-B-32'",
     "push nothing org/name": "Directory 'nothing' does not exist",
+    "fit feat out --retain feat --retain feat=feat": "Each --retain needs a name of its own",
+    "fit feat out --retain =feat": "Write --retain NAME=FEATURES",
+    "fit feat out --retain nothing": "There is no folder",
+    "fit feat out --split combinations --attributes red": "--split combinations needs --attributes and --objects",
+    "fit feat out --attributes red": "--attributes and --objects go with --split combinations",
+    "evaluate scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
+    "evaluate scenes --model scenes --markdown a.html --items a.html": "a.html is an input or another output",
+    "evaluate scenes --model scenes --out x.csv": "x.csv does not end in .html or .htm. Name it so.",
+    "evaluate scenes --model scenes --percent": "--rows and --percent go with --latex FILE. Pass it too.",
+    "evaluate scenes --model scenes --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one",
+    "negatives plain.csv out.csv": "Missing option '--method'",
+    "negatives plain.csv out.csv --method swap": "--method swap needs --attributes, for example",
+    "negatives plain.csv out.csv --method shuffle --attributes a,b": "--attributes goes with --method swap",
+    "negatives plain.csv out.csv --method parts --k 2": "go with the methods swap and shuffle",
+    "negatives plain.csv out.csv --method swap --attributes a,b --image-column x": "has no column 'x'",
+    "negatives plain.csv out.txt --method swap --attributes a,b": ".txt'. Negatives are written as .tsv, .csv, .jsonl,",
+    "sample ok": "ok is not empty. Pass a folder that is",
 }
 
 

@@ -4,24 +4,22 @@ import json
 import math
 import pickle
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from close import UNIT
-from evaluated import SUBSETS, images_of, lay, rounding
+from evaluated import SUBSETS, lay, rounding
 from PIL import Image
 from torch.nn import functional as F
 
 import labclip
-from labclip import LABCLIP, Alignment, scenes
+from labclip import LABCLIP, Alignment, evaluate, scenes
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Retrieval, summary
 from labclip.features import embed
-from labclip.features.cache import encode
 from labclip.features.features import Features
-
-evaluate = partial(labclip.evaluate)
 
 
 @pytest.fixture
@@ -119,8 +117,20 @@ def test_a_base_without_a_matrix_is_measured_alone_and_strength_zero_is_the_base
     assert not any(one["measurable"] for one in found["differences"]["labclip"].values())
 
 
+def swapped_colours(sources, *, split="seen", n: int = 30):
+    """`right`: the caption beats the one with its colours swapped."""
+    drawn, items = scenes.sample(n, seed=7, split=split), Items(sources)
+    for row in range(n):
+        image = sources.image_in_memory(drawn.images[row], f"scene {row}")
+        items.add(image, (drawn.captions[row], drawn.swapped_captions[row]), f"row {row}")
+    return sources.task(*items.question("right"), *items.gallery())
+
+
+MINE = Benchmark("mine", "My own", "binding", swapped_colours)
+
+
 @pytest.mark.parametrize(
-    ("benchmarks", "arguments", "said"),
+    ("benchmarks", "arguments", "message"),
     [
         ("sugarcrap", {}, r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
         ("scenes", {"options": {"m": 3}}, "scenes has no option 'm'. It has n, seed"),
@@ -131,11 +141,13 @@ def test_a_base_without_a_matrix_is_measured_alone_and_strength_zero_is_the_base
         (["vg-a", "vg-r"], {"data": "aro"}, r"data is 'aro', of which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),
         ("scenes", {"alignments": Alignment.identity(8)}, r"dim 8 .*embeds in 256"),
         ("scenes", {"alignments": {"base": "scenes"}}, r"alignment base has the name .* Pass another name\."),
+        ([MINE, replace(MINE, title="Mine")], {}, "Two benchmarks are called mine"),
+        (replace(MINE, read=lambda sources: None), {}, r"reader of mine gives no Task\. End it with: return sources"),
     ],
 )
-def test_bad_questions_are_reported_in_one_line(benchmarks, arguments, said):
+def test_bad_questions_are_reported_in_one_line(benchmarks, arguments, message):
     options = {} if "options" in arguments or benchmarks != "scenes" else {"options": {"n": 20}}
-    with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         evaluate("scenes", benchmarks, **arguments, **options)
     assert "\n" not in str(caught.value)
 
@@ -156,14 +168,25 @@ def test_every_benchmark_says_what_it_wants():
         assert all((one.title, one.wants, one.source, one.licence, one.paper, one.headline, one.read.__doc__))
 
 
-def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
-    drawn = scenes.sample(40, seed=8)
-    table = drawn.save(tmp_path)
-    embed(model, captions=table, out=tmp_path / "features", progress=False)
-    folder = evaluate(model, "features", data=tmp_path / "features").to_json()["benchmarks"]["features"]
-    own = evaluate(model, "csv", data=table).to_json()["benchmarks"]["csv"]
-    assert folder["models"]["base"]["binding"] == own["models"]["base"]["binding"]
-    assert folder["models"]["labclip"]["binding"] == own["models"]["labclip"]["binding"]
+def test_features_in_a_folder_and_in_memory_give_what_their_images_give(tmp_path, model):
+    table = scenes.sample(40, seed=8).save(tmp_path)
+    features = embed(model, captions=table, out=tmp_path / "features", progress=False)
+    arrays = {name: np.array(getattr(features, name)) for name in ("images", "texts", "negatives")}
+    held = Features.from_arrays(**arrays, base=model.alignment.base)
+    folder, memory, own = (
+        evaluate(model, name, data=data)[name]
+        for name, data in (("features", tmp_path / "features"), ("features", held), ("csv", table))
+    )
+    assert folder.metric("binding").estimates == memory.metric("binding").estimates == own.metric("binding").estimates
+    assert memory.data.startswith("Features(40 images, 40 texts")
+    assert memory.items[3].captions == ("caption 3", "negative 3")
+    by_hand = (arrays["images"] * (arrays["texts"] - arrays["negatives"][:, 0])).sum(-1) > 0
+    assert [item.right["base"] for item in memory.items[:40]] == by_hand.tolist()
+    with pytest.raises(FileNotFoundError, match=r"data is Features\(40 images.*which the benchmark features reads"):
+        evaluate(model, "sugarcrepe", data=held)
+    other = Features.from_arrays(**arrays, base=labclip.Base("ViT-B-32", "openai", True, 256))
+    with pytest.raises(ValueError, match=r"embedded by ViT-B-32 \(openai\), but the model is scenes.*another base"):
+        evaluate(model, "features", data=other)
     with torch.no_grad():
         model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
     with pytest.raises(ValueError, match=r"with weights .*: other weights\. Embed again"):
@@ -213,18 +236,6 @@ def test_a_matrix_that_names_no_base_is_told(model):
     assert ["does not say which base it was fitted on" in " ".join(one.split()) for one in said] == [True, False]
 
 
-def swapped_colours(sources, *, split="seen", n: int = 30):
-    """`right`: the caption beats the one with its colours swapped."""
-    drawn, items = scenes.sample(n, seed=7, split=split), Items(sources)
-    for row in range(n):
-        image = sources.image_in_memory(drawn.images[row], f"scene {row}")
-        items.add(image, (drawn.captions[row], drawn.swapped_captions[row]), f"row {row}")
-    return sources.task(*items.question("right"), *items.gallery())
-
-
-MINE = Benchmark("mine", "My own", "binding", swapped_colours)
-
-
 def test_a_benchmark_of_ones_own(model):
     report = evaluate(model, ["scenes", MINE], options={"mine": {"n": "40", "split": "heldout"}, "scenes": {"n": 20}})
     right = report["mine"].metric("right")
@@ -236,6 +247,8 @@ def test_a_benchmark_of_ones_own(model):
     assert "t2i_r1" in str(evaluate(model, MINE))
     with pytest.raises(ValueError, match=r"mine has no option 'size'\. It has split, n"):
         evaluate(model, MINE, options={"size": 3})
+    with pytest.raises(ValueError, match=r"measures of mine is 'bindng'\. Pass one of binding, retrieval, classif"):
+        replace(MINE, measures="bindng")
     with pytest.raises(KeyError, match="no benchmark 'csv'; it has scenes, mine"):
         report["csv"]
     with pytest.raises(KeyError, match="mine has no metric 'left'; it has right, right_blind, right_grounded, t2i_r1"):
@@ -259,18 +272,6 @@ def test_ties_by_index_stand_in_a_table_of_their_own(model):
     assert "Ties by index" in str(report)
     assert "What it may cost: ties" not in str(report)
     assert "i2t_r1_index" not in {one.metric for one in evaluate(model, mine)["mine"].compared}
-
-
-def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
-    with pytest.raises(
-        ValueError, match=r"measures of mine is 'bindng'\. Pass one of binding, retrieval, classification\."
-    ):
-        Benchmark("mine", "Mine", "bindng", swapped_colours)
-    with pytest.raises(ValueError, match=r"Two benchmarks are called mine"):
-        evaluate(model, [MINE, Benchmark("mine", "Mine", "binding", swapped_colours)])
-    nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
-    with pytest.raises(ValueError, match=r"The reader of mine gives no Task\. End it with: return sources"):
-        evaluate(model, nothing)
 
 
 def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
@@ -307,21 +308,3 @@ def test_a_search_is_an_item_with_its_query_and_its_margin_and_keeps_no_pixels(m
     kept = pickle.dumps(result)
     assert len(kept) < 25 * 64 * 64 * 3 / 4
     assert pickle.loads(kept).items[3] == result.items[3]
-
-
-def test_features_in_memory_are_measured(model):
-    drawn = scenes.sample(30, seed=8)
-    images, texts = encode(model, images_of(drawn), [*drawn.captions, *drawn.swapped_captions], progress=False)
-    arrays = {"images": images, "texts": texts[:30], "negatives": texts[30:]}
-    features = Features.from_arrays(**arrays, base=model.alignment.base)
-    report = evaluate(model, "features", data=features)
-    by_hand = (arrays["images"] * arrays["texts"]).sum(-1) > (arrays["images"] * arrays["negatives"]).sum(-1)
-    assert report["features"].metric("binding").estimates[0].value == pytest.approx(float(by_hand.float().mean()))
-    assert report["features"].items[3].captions == ("caption 3", "negative 3")
-    assert [one.right["base"] for one in report["features"].items[:30]] == by_hand.tolist()
-    assert report["features"].data.startswith("Features(30 images, 30 texts")
-    with pytest.raises(FileNotFoundError, match=r"data is Features\(30 images.*which the benchmark features reads"):
-        evaluate(model, "sugarcrepe", data=features)
-    other = Features.from_arrays(**arrays, base=labclip.Base("ViT-B-32", "openai", True, 256))
-    with pytest.raises(ValueError, match=r"embedded by ViT-B-32 \(openai\), but the model is scenes.*another base"):
-        evaluate(model, "features", data=other)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import counts, features, image_file, lay, read, values
+from evaluated import counts, image_file, lay, read, values
 from torchvision import datasets
 
 
@@ -97,20 +97,6 @@ def test_a_folder_without_classes(tmp_path):
         read("zero-shot", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"There is no .*typo"):
         read("zero-shot", tmp_path / "typo")
-
-
-def test_classes_of_one_name_tie_and_the_first_of_them_is_right_by_index(tmp_path):
-    """ImageNet's "missile" and "sunglasses" stand twice."""
-    root = folders(tmp_path / "in", a=1, b=1, c=1)
-    lay(root, {"names.txt": "missile\nmissile\ncat\n"})
-    task = read("zero-shot", root, classes="names.txt")
-    assert task.captions == ["a photo of a missile.", "a photo of a cat."]
-    known = {("a0", "a photo of a missile."), ("b0", "a photo of a missile."), ("c0", "a photo of a cat.")}
-    shown = features(task, lambda name, text: float((Path(name).stem, text) in known))
-    (question,) = task.questions
-    found = [question.score(*shown, by_index=by_index)[0].correct.tolist() for by_index in (False, True)]
-    assert found == [[False, False, True], [True, False, True]]
-    assert any("1 names stand for several classes, for example 'missile': a tie" in note for note in task.notes)
 
 
 def test_imagenets_own_lists(tmp_path):

@@ -85,17 +85,15 @@ def test_shuffles_that_mean_the_same_are_counted_and_left_out(tmp_path):
     assert rows.read(tmp_path / "out.csv")[1]["negative"] == "a cat on the left of a dog"  # words of position stay
 
 
-def test_lines_of_text_are_captions(tmp_path):
-    (tmp_path / "in.txt").write_bytes("\ufeffa red cup on a blue tray\r\n\r\nA dog".encode())
-    swaps(tmp_path / "in.txt", tmp_path / "out.tsv")
+def test_lines_of_text_are_captions_and_attributes(tmp_path):
+    (tmp_path / "in.txt").write_bytes("\ufeffa red cup on a blue tray\r\n\r\nA dog left of a cup".encode())
+    (tmp_path / "words.txt").write_text("red\nblue\n\nleft/right\n")
+    run(tmp_path / "in.txt", tmp_path / "out.tsv", "--method", "swap", "--attributes", tmp_path / "words.txt")
     assert rows.read(tmp_path / "out.tsv") == [
         {"caption": "a red cup on a blue tray", "negative": "a blue cup on a red tray"},
         {"caption": "", "negative": ""},
-        {"caption": "A dog", "negative": ""},
+        {"caption": "A dog left of a cup", "negative": "A dog right of a cup"},
     ]
-    assert ".txt'. Negatives are written as .tsv, .csv, .jsonl, .parquet." in fails(
-        tmp_path / "in.txt", tmp_path / "out.txt", "--method", "swap", "--attributes", "red,blue"
-    )
 
 
 def test_an_existing_file_is_kept_unless_forced(tmp_path):
@@ -141,18 +139,6 @@ def test_bad_input_is_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     assert message in fails(tmp_path / name, tmp_path / "out.csv", "--method", "swap", "--attributes", "red,blue")
     assert os.listdir(tmp_path) == [name]
-
-
-def test_bad_arguments_are_one_line(tmp_path):
-    path, out, words = rows.write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", tmp_path / "words.txt"
-    words.write_text("red\nlight blue\n\nleft/right\n")
-    swapping = ("--method", "swap", "--attributes", words)
-    assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
-    assert "Missing option '--method'" in fails(path, out)
-    assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
-    assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
-    assert not out.exists()
-    run(path, out, *swapping)
 
 
 def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):

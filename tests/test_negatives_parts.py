@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import rows
-from commands import fails, run
+from commands import run
 
 from labclip.data import read_items
 from labclip.negatives import FAMILIES, Part, keywords, parts, read
@@ -137,9 +137,3 @@ def test_parts_that_do_not_fit_one_another_make_a_bad_row(tmp_path):
     ]
     path.write_text('{"image": "a.png", "caption": "x", "keywords": [3], "parts": 2}')  # columns of somebody else's
     assert [(item.parts, item.keywords, item.problem) for item in read_items(path)] == [((), (), "")]
-
-
-def test_options_of_other_methods_are_refused_with_parts(tmp_path):
-    (tmp_path / "in.csv").write_text("caption\na red shirt\n")
-    said = fails("negatives", tmp_path / "in.csv", tmp_path / "out.csv", "--method", "parts", "--k", "2")
-    assert "go with the methods swap and shuffle" in said
