@@ -10,11 +10,13 @@ import numpy as np
 import planted
 import pytest
 import torch
+import torch.nn.functional as F
 from close import UNIT
 from folders import contents, draw, run, write
 from PIL import Image
 
 import labclip
+from labclip import Alignment
 from labclip.features import Features
 from labclip.negatives import add_parts, taggers
 from labclip.scenes.captions import noun_phrase
@@ -152,6 +154,7 @@ def test_a_fit_with_parts_gains_on_parts(model):
     assert with_parts.change.captions == 600
     text = " ".join(str(with_parts).split())
     assert f"For parts it is {100 * base['part_binding']:.3g}%, with the matrix" in text
+    assert f"Captions beat parts of their image in {100 * base['whole_truth']:.3g}% of pairs, with the matrix" in text
     assert "Data: 800 captions, 1,600 parts, 800 lists of keywords of 800 images" in text
     assert "Held out: 200 captions, 400 parts, 200 lists of keywords of 200 images, none of them" in text
 
@@ -190,7 +193,32 @@ def test_each_kind_is_measured_as_if_it_stood_alone(kinds):
     assert point.recalls == captions.recalls
     assert [*point.most_lost, point.divergence] == pytest.approx([*captions.most_lost, captions.divergence], rel=1e-5)
     assert point.keywords == alone["keywords"].recalls["validation"]
-    assert point.smoothed_binding == pytest.approx((captions.smoothed_binding + parts.smoothed_binding) / 2)
+    cosine = F.cosine_similarity(
+        images[None], Alignment(matrix).at(0.7)(torch.stack([texts["captions"], texts["parts"]])), -1
+    )
+    margin = (cosine[0] - cosine[1]).double()
+    whole = float(torch.special.ndtr(margin / (0.9 * margin.std(correction=0) * len(margin) ** -0.2)).mean())
+    smoothed = [captions.smoothed_binding, parts.smoothed_binding, whole]
+    assert point.smoothed_binding == pytest.approx(sum(smoothed) / 3)
+
+
+def test_whole_truth_is_counted_over_all_captions_and_parts_of_an_image():
+    draw = torch.Generator().manual_seed(0)
+    images, (texts, negatives) = torch.randn(5, 8, generator=draw), torch.randn(2, 20, 8, generator=draw)
+    matrix = torch.eye(8) + 0.3 * torch.randn(8, 8, generator=draw)
+    index, kind = torch.randint(5, (20,), generator=draw), torch.randint(3, (20,), generator=draw)
+    held = read_data(
+        Features.from_arrays(images=images, texts=texts, negatives=negatives, image_index=index, kind=kind.numpy())
+    )
+    for strength in (0.0, 0.7):
+        cosine = F.cosine_similarity(images[index], Alignment(matrix).at(strength)(texts), dim=-1).tolist()
+        found = [
+            cosine[caption] > cosine[part] for caption in range(20) for part in range(20)
+            if index[caption] == index[part] and (kind[caption], kind[part]) == (0, 1)
+        ]  # fmt: skip
+        (point,) = frontier({"validation": held}, matrix, [strength])
+        assert 0 < point.whole_truth < 1
+        assert point.whole_truth == pytest.approx(sum(found) / len(found))
 
 
 def test_an_image_is_held_out_with_all_its_texts_and_what_short_texts_share_is_no_leak(kinds):

@@ -220,6 +220,12 @@ def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
     assert frontier(part, matrix, [0.0])[0].lost == {"validation": (0.0, 0.0)}
 
 
+def test_a_point_with_a_higher_whole_truth_is_not_dominated():
+    base, kept_whole = points((0, 0.5, 0.8), (1.0, 0.9, 0.8))
+    lost_whole = replace(kept_whole, divergence=0.05, smoothed_binding=0.8, whole_truth=0.7)
+    assert select([base, replace(kept_whole, whole_truth=0.99), lost_whole]).whole_truth == 0.99
+
+
 def test_a_point_that_another_dominates_in_what_is_shown_is_not_selected():
     def point(strength, binding, smoothed, recall, divergence):
         return Point(strength, strength, binding, {"validation": (recall, recall)}, smoothed, {}, divergence)

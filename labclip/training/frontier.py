@@ -53,7 +53,7 @@ class Point:
         grounded: The fraction of pairs whose image prefers the caption by more than that mean does.
         smoothed_binding: Kernel-smoothed `grounded`, a normal kernel of Silverman's width on each margin: raw accuracy
             jumps from caption to caption and saturates at 1. The mean over captions and parts where both have
-            negatives.
+            negatives, and over `whole_truth`, where it is known.
         lost: Fraction of the base's R@1 that is lost on each set, and its standard error over images: of both
             directions together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
@@ -62,6 +62,8 @@ class Point:
         parts: Fractions of parts that are preferred, blind and grounded, as above; None without parts.
         keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without them. An
             image that has the same ones too counts as wrong.
+        whole_truth: Of the pairs of a caption and a part of one image the fraction whose caption has the higher cosine
+            with that image: it says more, and all of it is true. None without parts.
     """
 
     strength: float
@@ -75,6 +77,7 @@ class Point:
     grounded: float | None = None
     parts: tuple[float, float, float] | None = None
     keywords: tuple[float, float] | None = None
+    whole_truth: float | None = None
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -96,12 +99,16 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
     captions, parts, keywords = (own and own.only(kind) for kind in Kind)
     tags = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
     margins = [margins_at(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
+    whole = _whole_margins_at(own, matrix) if own and margins[1] else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
         found = {name: gallery.measured(strength) for name, gallery in galleries.items()}
         binding, of_parts = (None if at is None else _shares(at(strength)) for at in margins)
         smoothed = [shares[3] for shares in (binding, of_parts) if shares]
+        whole_margins = whole(strength) if whole else None
+        if whole_margins is not None:
+            smoothed.append(float(_smoothed(whole_margins).mean()))
         share, blind, grounded, _ = binding or (None,) * 4
         points.append(
             Point(
@@ -116,6 +123,7 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
                 divergence=found["validation"][2] if own else None,
                 parts=of_parts and of_parts[:3],
                 keywords=tags.measured(strength)[0] if tags else None,
+                whole_truth=None if whole_margins is None else _positive(whole_margins),
             )
         )
     return points
@@ -159,10 +167,12 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
 
 def _is_better(one: Point, other: Point) -> bool:
     """Whether one point is as good as another in all that is shown, and better in something."""
-    first, second = (
-        (-(p.divergence or 0), *p.shares[::2], *(p.parts or ())[::2], *itertools.chain(*p.recalls.values()))
-        for p in (one, other)
-    )
+
+    def shown(point: Point) -> tuple[float, ...]:
+        figures = *point.shares[::2], *(point.parts or ())[::2], point.whole_truth or 0.0
+        return (-(point.divergence or 0.0), *figures, *itertools.chain(*point.recalls.values()))
+
+    first, second = shown(one), shown(other)
     return first != second and all(a >= b for a, b in zip(first, second, strict=True))
 
 
@@ -219,6 +229,21 @@ def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tens
     def margins(strength: float) -> torch.Tensor:
         cosines = cosines_at(strength)
         return (cosines[..., :1] - cosines[..., 1:]).masked_fill(~there, torch.inf)
+
+    return margins
+
+
+def _whole_margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
+    """A function of the strength: by how much an image prefers its captions to its parts, a number for each pair."""
+    rows = torch.cat([data.only(kind).captions for kind in (Kind.CAPTION, Kind.PART)])
+    texts, images = data.texts.take(rows).cpu(), data.images.take(data.image_index[rows]).cpu()
+    cosines_at = _blended(texts, matrix, lambda texts: (images * texts).sum(dim=-1))
+    of, n = data.image_index[rows], len(data.only(Kind.CAPTION).captions)
+    caption, part = (of[:n, None] == of[n:]).nonzero(as_tuple=True)
+
+    def margins(strength: float) -> torch.Tensor:
+        cosines = cosines_at(strength)
+        return cosines[caption] - cosines[n + part]
 
     return margins
 

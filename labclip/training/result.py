@@ -138,12 +138,15 @@ class FitResult(Reported):
             return f"Not measured: strength {strength:g}, binding not measured."
         (before, after), *controls = found
         base, ours = results["validation"].values()
-        what, parts = "a part", ""
+        what, parts, whole = "a part", "", ""
         if "binding" in base:
             what = "a caption"
             if "part_binding" in base:
                 both = percent(base["part_binding"]), percent(ours["part_binding"])
                 parts = " For parts it is {}%, with the matrix {}%.".format(*both)
+        if "whole_truth" in base:
+            both = percent(base["whole_truth"]), percent(ours["whole_truth"])
+            whole = " Captions beat parts of their image in {}% of pairs, with the matrix in {}%.".format(*both)
         needs = [grounded - theirs for theirs, grounded in controls]
         sides = [(one["base"], one["labclip"]) for one in results.values()]
         shares = [1 - ours[way] / base[way] for base, ours in sides for way in ("t2i_r1", "i2t_r1") if base[way]]
@@ -151,7 +154,7 @@ class FitResult(Reported):
         return (
             f"This model tells {what} from its negative in {percent(before)}% of held-out pairs (chance 50%). "
             f"{gain_sentence('With the matrix it is', after, after - before, needs)}{parts} It costs "
-            f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there. "
+            f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there.{whole} "
             f"{self.alignment.metadata['verdict']}."
         )
 
@@ -160,18 +163,18 @@ class FitResult(Reported):
         keep = float(self.alignment.metadata["keep"])
         within = kept(self.frontier, keep)
         rows = [
-            (f"{p.strength:g}", p.binding, p.grounded, *(p.parts or ())[::2],
+            (f"{p.strength:g}", p.binding, p.grounded, *((*p.parts[::2], p.whole_truth) if p.parts else ()),
              *p.recalls.get("validation", (None, None)), p.smoothed_binding,
              f"{p.most_lost[0] + 0.0:.1%} ± {p.most_lost[1]:.1%}", p.divergence, "yes" if p in within else "no")
             for p in self.frontier if p.strength == self.alignment.strength or p.strength % 0.25 == 0
         ]  # fmt: skip
-        parts = ("parts", "parts grounded") if self.frontier[0].parts else ()
+        parts = ("parts", "parts grounded", "whole truth") if self.frontier[0].parts else ()
         caption = (
             f"Held-out data; grounded: preferred by more than the mean image prefers it. The last four columns select. "
             f"A strength is kept if it loses at most {percent(1 - keep)}% of R@1 (smoothed, on the dataset where the "
             f"loss is largest), at a divergence of at most {most_divergence(keep):.2f}, or any if R@1 rises. Of those "
             f"kept, one near the best smoothed grounded binding is taken"
-            f"{'; it is the mean over captions and parts' if parts else ''}."
+            f"{'; it is the mean over captions, parts and whole truth' if parts else ''}."
         )
         heads = ("strength", "binding", "grounded", *parts, "t2i R@1", "i2t R@1", "smoothed", "R@1 lost", "divergence")
         return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
@@ -200,6 +203,7 @@ def _metrics(point: Point, name: str) -> dict[str, float]:
     known = {"binding": point.binding, "binding_blind": point.blind, "binding_grounded": point.grounded, **recalls}
     known |= zip(("part_binding", "part_binding_blind", "part_binding_grounded"), point.parts or (), strict=False)
     known |= {f"keywords_{way}": value for way, value in zip(recalls, point.keywords or (), strict=False)}
+    known["whole_truth"] = point.whole_truth
     return {metric: value for metric, value in known.items() if value is not None}
 
 
