@@ -9,12 +9,10 @@ import os
 import signal
 import tempfile
 import threading
-import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,270 +22,236 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 
 from labclip import scenes
-from labclip.app.answers import DRAWN, EXAMPLES, Answers, Session, duration, part, sample
-from labclip.app.pair import SCENES, STRONGEST, ModelPair, uri
-from labclip.app.work import FILE_BYTES, TABLES, Job, Upload
+from labclip.app.answers import EXAMPLES, Session, part
+from labclip.app.pair import SCENES, ModelPair, uri
+from labclip.app.work import FILE_BYTES, TABLES, Upload, run
 from labclip.io.published import AUTHORS_REPOSITORY
 from labclip.model import LABCLIP
+from labclip.packages import EMBEDDED
 
 _LEFT = (20, 120)  # seconds: every so often uploads are removed when they are so old
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
+_POLICY = [
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+        b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    ),
+]
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _QUERIES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
+_STRONGEST = 1.5  # of the slider; `Alignment.at` warns above
 _PRIVATE = {"api_visibility": "private"}
 _EVERY = 0.5  # seconds between two looks at long work
 
 
-class _Guard:
-    """Refuses other websites, forbids a browser every other host, and the server to fetch addresses.
+def _guard(app: Any, *, local: bool, public: bool) -> Callable[..., Any]:
+    """The app, which refuses other websites, forbids a browser every other host, and the server to fetch addresses.
 
     A page elsewhere can send requests here, as another origin, or under its own name where that leads to this machine
     (DNS rebinding).
     """
 
-    def __init__(self, app: Any, local: bool, public: bool) -> None:
-        self.app, self.local, self.public = app, local, public
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode()),
-                                      (b"referrer-policy", b"no-referrer")]  # fmt: skip
-            await send(message)
-
-        if scope["type"] not in ("http", "websocket"):  # the server's own start and end
-            await self.app(scope, receive, send)
-        elif self._is_foreign(Headers(scope=scope)):
-            await PlainTextResponse("Other websites are refused.", 403)(scope, receive, send)
-        elif "file=http" in (path := scope["path"].lower()) or path.endswith("/openapi.json"):
-            await PlainTextResponse("There is no such page.", 404)(scope, receive, send)
-        elif path in ("/sample.csv", "/sample.zip"):
-            await Response(await run_in_threadpool(sample, path[1:]))(scope, receive, guarded)
-        else:
-            await self.app(scope, receive, guarded)
-
-    def _is_foreign(self, headers: Headers) -> bool:
+    def is_foreign(headers: Headers) -> bool:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.public:  # whoever has the address may ask anything, and a tunnel has names of its own
+        if public:  # whoever has the address may ask anything, and a tunnel has names of its own
             return False
-        if self.local and urlsplit(f"//{host}").hostname not in _LOCAL:
+        if local and urlsplit(f"//{host}").hostname not in _LOCAL:
             return True
         # A proxy in front says whom the browser has asked.
         return origin is not None and urlsplit(origin).netloc != headers.get("x-forwarded-host", host)
 
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_POLICY]
+            await send(message)
 
-def build(answers: Answers, name: str) -> Any:
-    """The page as `gradio.Blocks`."""
-    with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as page:
-        links = [("Its authors' code", f"https://github.com/{AUTHORS_REPOSITORY}")]
-        links += [url.split(", ") for url in metadata.metadata("labclip").get_all("Project-URL") or ()]
-        same = answers.pair.alignment.is_identity
-        gr.HTML(part("heading", name, answers.embedded, same, links), elem_id="heading")
-        with gr.Row(visible=False, elem_id="in-use") as in_use:
-            gr.HTML(part("in_use"))
-            back = gr.Button("Back to the model's own matrix", size="sm")
-        with gr.Tabs(selected="compare") as tabs:
-            with gr.Tab("Compare", id="compare"):
-                captions, strength, compared = _compare(page, answers)
-            with gr.Tab("Search", id="search") as tab:
-                _search(tab, answers)
-            with gr.Tab("Diagnose", id="diagnose"):
-                _diagnose(answers)
-            with gr.Tab("Fit", id="fit") as tab:
-                use = _fit(tab, answers)
+        if scope["type"] not in ("http", "websocket"):  # the server's own start and end
+            await app(scope, receive, send)
+        elif is_foreign(Headers(scope=scope)):
+            await PlainTextResponse("Other websites are refused.", 403)(scope, receive, send)
+        elif "file=http" in (path := scope["path"].lower()) or path.endswith("/openapi.json"):
+            await PlainTextResponse("There is no such page.", 404)(scope, receive, send)
+        else:
+            await app(scope, receive, send_with_policy)
 
-        def take(session: Session, captions: str, fitted: bool) -> tuple[Any, ...]:
-            session.alignment = (session.fitted if fitted else None) or answers.pair.alignment
-            selected = gr.Tabs(selected="compare") if fitted else gr.skip()
-            strength = session.alignment.strength
-            return gr.Row(visible=fitted), selected, strength, session.compared(captions, strength)
-
-        for button, fitted in ((use, True), (back, False)):
-            taken = _ask(answers, partial(take, fitted=fitted), [gr.skip()] * 3)
-            button.click(taken, captions, [in_use, tabs, strength, compared], **_PRIVATE)
-
-        def end(request: gr.Request) -> None:
-            answers.end(request.session_hash)
-
-        page.unload(end)
-    return page
+    return guarded
 
 
-def _compare(page: Any, answers: Answers) -> tuple[Any, Any, Any]:
-    with gr.Row():
-        with gr.Column(scale=2, min_width=260):
-            shown = gr.HTML(elem_id="shown")
-        with gr.Column(scale=3, min_width=300):
-            found = gr.HTML(elem_id="compared")
-    with gr.Row(elem_id="controls"):
-        with gr.Column(scale=3, min_width=300):
-            captions = gr.Textbox(label="Captions, one per line", lines=2, max_lines=8)
-            fitted, label = answers.pair.alignment.strength, "Strength: 0 is CLIP, 1 the matrix as fitted"
-            strength = gr.Slider(0, STRONGEST, fitted, step=0.01, label=label)
-        with gr.Column(scale=2, min_width=260):
-            with gr.Row(elem_id="examples"):
-                buttons = {
-                    title: gr.Button(title, elem_id=f"example-{number}", elem_classes="l-example", min_width=80)
-                    for number, title in enumerate(EXAMPLES)
-                }
-            another = gr.Button("A random scene", size="sm")
-            sources = ["upload", "clipboard"]
-            image = gr.Image(label="Your own image", sources=sources, height=150, buttons=[], elem_id="own")
-            gr.HTML(part("knows", answers.embedded))
-    strength.preprocess = lambda value: min(max(value or 0, 0), STRONGEST)  # what is typed may be anything
-    drawing = {"inputs": strength, "outputs": [shown, captions, found], **_PRIVATE}
-    for title, button in buttons.items():
-        button.click(_ask(answers, partial(Session.scene, example=title)), **drawing)
-    page.load(_ask(answers, partial(Session.scene, example=next(iter(EXAMPLES)))), **drawing)
-    another.click(_ask(answers, Session.scene), **drawing)
-    _take(answers, image, Session.photo, [captions, strength], [shown, found])
-    live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
-    for changed in (captions.change, strength.change):
-        changed(_ask(answers, Session.compared), [captions, strength], found, **live)
-    return captions, strength, found
+class _Page:
+    """The page, as `gradio.Blocks`, and the sessions of those who have it open."""
 
+    def __init__(
+        self, pair: ModelPair, root: Path, typed: Sequence[str], alignment: Sequence[str], *, name: str
+    ) -> None:
+        self._pair, self._root, self._embedded = pair, root, EMBEDDED in typed
+        # What is in gradio.State stays for an hour after a page is closed.
+        self._sessions: dict[str, Session] = defaultdict(partial(Session, pair, root, typed, alignment))
+        with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as self.blocks:
+            same = pair.alignment.is_identity
+            gr.HTML(part("heading", name, self._embedded, same, AUTHORS_REPOSITORY), elem_id="heading")
+            use = gr.Checkbox(label="Compare and search with the matrix that you fitted", visible=False, elem_id="use")
+            with gr.Tabs():
+                with gr.Tab("Compare"):
+                    captions, strength, compared = self._compare()
+                with gr.Tab("Search") as tab:
+                    self._search(tab)
+                with gr.Tab("Diagnose"):
+                    gr.HTML(part("diagnose"))
+                    count = gr.Slider(500, 10_000, 2000, step=500, label="Scenes")
+                    self._long("Diagnose", Session.diagnosis, Session.report, [count], "diagnosis")
+                with gr.Tab("Fit"):
+                    self._fit(use)
+            self._on(use.input, Session.use, [use, captions], [strength, compared])
+            self.blocks.unload(self._end)
 
-def _search(tab: Any, answers: Answers) -> None:
-    with gr.Row(equal_height=True):
-        query = gr.Textbox(_QUERIES[0][0], label="What must be there, with commas", scale=3, elem_id="query")
-        without = gr.Textbox(label="What must not be there", scale=2, elem_id="without")
-        go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
-    with gr.Row(elem_id="queries"):
-        examples = [gr.Button(" without ".join(filter(None, one)), size="sm", min_width=100) for one in _QUERIES]
-    found = gr.HTML(elem_id="found")
-    with gr.Accordion("Search your own images", open=False):
-        images, folder = _files("Images, or a zip of them", "images", "folder")
-        back = gr.Button(f"Back to the {SCENES} scenes")
-        status = gr.HTML(part("scenes", answers.embedded), elem_id="indexed")
-    search = {"fn": _ask(answers, Session.searched), "inputs": [query, without], "outputs": found, **_PRIVATE}
-    for asked in (tab.select, go.click, query.submit, without.submit):
-        asked(**search)
-    for example, button in zip(_QUERIES, examples, strict=True):
-        button.click(lambda chosen=example: chosen, outputs=[query, without], **_PRIVATE).then(**search)
-    for control in (images, folder):
-        _take(answers, control, Session.indexed, [], [status]).then(**search)
-    back.click(_ask(answers, Session.back), outputs=status, **_PRIVATE).then(**search)
+    async def _end(self, request: gr.Request) -> None:
+        if (session := self._sessions.pop(str(request.session_hash), None)) is not None:
+            session.close()
 
+    def _on(
+        self, event: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any], *, emptied: Any = (),
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        """Let a method answer an event for the visitor who asks; what is wrong is told in its last output."""
 
-def _files(label: str, files: str, folder: str) -> tuple[Any, Any]:
-    return (
-        gr.File(label=label, file_count="multiple", height=150, elem_id=files),
-        gr.UploadButton("Or a folder", file_count="directory", size="sm", elem_id=folder),
-    )
+        async def ask(request: gr.Request, *given: Any) -> Any:
+            session = self._sessions[str(request.session_hash)]
+            try:
+                answer = await run_in_threadpool(method, session, *given)
+                shown = dict(zip(outputs, answer if len(outputs) > 1 else [answer], strict=True))
+            except (ValueError, OSError) as error:
+                shown = {outputs[-1]: part("error", str(error))}
+            return shown | dict.fromkeys(emptied)
 
+        return event(ask, inputs, [*emptied, *outputs], **_PRIVATE, **options)
 
-def _diagnose(answers: Answers) -> None:
-    gr.HTML(part("diagnose"))
-    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
-    _job(answers, "Diagnose", Session.diagnosis, [count], "diagnosis")
+    def _on_upload(self, control: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
+        """Give a method what is uploaded, and empty the control."""
+        control.preprocess = _uploads
+        control.async_move_resource_to_block_cache = _as_it_is
+        return self._on(control.upload, method, [control, *inputs], outputs, emptied=[control])
 
+    def _compare(self) -> tuple[Any, Any, Any]:
+        with gr.Row():
+            with gr.Column(scale=2, min_width=260):
+                shown = gr.HTML(elem_id="shown")
+            with gr.Column(scale=3, min_width=300):
+                compared = gr.HTML(elem_id="compared")
+        with gr.Row(elem_id="controls"):
+            with gr.Column(scale=3, min_width=300):
+                captions = gr.Textbox(label="Captions, one per line", lines=2, max_lines=8, max_length=5000)
+                fitted, label = self._pair.alignment.strength, "Strength: 0 is CLIP, 1 the matrix as fitted"
+                strength = gr.Slider(0, _STRONGEST, fitted, step=0.01, label=label)
+                strength.preprocess = lambda value: min(max(value or 0, 0), _STRONGEST)  # what is typed may be anything
+            with gr.Column(scale=2, min_width=260):
+                drawn = [shown, captions, compared]
+                with gr.Row(elem_id="examples"):
+                    for number, title in enumerate(EXAMPLES):
+                        button = gr.Button(title, elem_id=f"example-{number}", elem_classes="l-example", min_width=80)
+                        self._on(button.click, partial(Session.scene, example=title), [strength], drawn)
+                self._on(gr.Button("A random scene", size="sm").click, Session.scene, [strength], drawn)
+                sources = ["upload", "clipboard"]
+                image = gr.Image(label="Your own image", sources=sources, height=150, buttons=[], elem_id="own")
+                gr.HTML(part("knows", self._embedded))
+        self._on(self.blocks.load, partial(Session.scene, example=next(iter(EXAMPLES))), [strength], drawn)
+        self._on_upload(image, Session.photo, [captions, strength], [shown, compared])
+        for changed in (captions.change, strength.change):
+            self._on(changed, Session.compared, [captions, strength], [compared], show_progress="hidden")
+        return captions, strength, compared
 
-def _fit(tab: Any, answers: Answers) -> Any:
-    gr.HTML(part("fit"))
-    kinds = ["Rendered scenes", "My captions and images"]
-    source = gr.Radio(kinds, value=kinds[0], label="Fit on", type="index")
-    with gr.Column() as drawing:
-        count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
-        expected = gr.HTML(elem_id="expected")
-    with gr.Column(visible=False) as own:
-        gr.HTML(part("columns", ", ".join(TABLES)))
-        files, folder = _files("Captions, and images or a zip of them", "files", "files-folder")
-        ready = gr.HTML(elem_id="ready")
-    use = _job(answers, "Fit", Session.fit, [source, count], "fitted")
+    def _search(self, tab: Any) -> None:
+        with gr.Row(equal_height=True):
+            query = gr.Textbox(_QUERIES[0][0], label="What must be there, with commas", scale=3, elem_id="query")
+            without = gr.Textbox(label="What must not be there", scale=2, elem_id="without")
+            go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
+        events = [tab.select, go.click, query.submit, without.submit]
+        with gr.Row(elem_id="queries"):
+            for words in _QUERIES:
+                button = gr.Button(" without ".join(filter(None, words)), size="sm", min_width=100)
+                events.append(button.click(lambda words=words: words, outputs=[query, without], **_PRIVATE).then)
+        results = gr.HTML(elem_id="found")
+        with gr.Accordion("Search your own images", open=False):
+            images = gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id="images")
+            back = gr.Button(f"Back to the {SCENES} scenes")
+            status = gr.HTML(elem_id="indexed")
+            gr.HTML(part("knows", self._embedded))
+        events.append(self._on_upload(images, Session.indexed, [], [status]).then)
+        events.append(self._on(back.click, Session.back, [], [status]).then)
+        for event in events:
+            self._on(event, Session.searched, [query, without], [results])
 
-    def choose(chosen: int) -> tuple[Any, Any]:
-        return gr.update(visible=not chosen), gr.update(visible=bool(chosen))
+    def _fit(self, use: Any) -> None:
+        gr.HTML(part("fit"))
+        kinds = ["Rendered scenes", "My captions and images"]
+        source = gr.Radio(kinds, value=kinds[0], label="Fit on", type="index")
+        count = gr.Slider(500, 10_000, 2000, step=500, label="Scenes")
+        with gr.Column(visible=False) as own:
+            gr.HTML(part("columns", ", ".join(TABLES)))
+            label = "Captions, and images or a zip of them"
+            files = gr.File(label=label, file_count="multiple", height=150, elem_id="files")
+            ready = gr.HTML(elem_id="ready")
 
-    source.change(choose, source, [drawing, own], **_PRIVATE)
-    for asked in (tab.select, count.change):
-        asked(_ask(answers, Session.expected), count, expected, show_progress="hidden", **_PRIVATE)
-    for control in (files, folder):
-        _take(answers, control, Session.taken, [], [ready])
-    return use
+        def choose(chosen: int) -> tuple[Any, Any]:
+            return gr.Slider(visible=not chosen), gr.Column(visible=bool(chosen))
 
+        source.change(choose, source, [count, own], **_PRIVATE)
+        self._on_upload(files, Session.taken, [], [ready])
+        done = self._long("Fit", Session.fit, Session.fit_result, [source, count], "fitted")
+        self._on(done, lambda session: gr.Checkbox(visible=session.fitted is not None), [], [use])
 
-def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = ()) -> Callable[..., Any]:
-    """A method for the visitor who asks; what is wrong is told in its last output, and `others` are the ones before."""
+    def _long(
+        self, name: str, commands: Callable[..., Any], result: Callable[..., str], inputs: list[Any], place: str
+    ) -> Any:
+        """Buttons and the place for long work, one at a time for all visitors; gives the event of its end.
 
-    def ask(request: gr.Request, *given: Any) -> Any:
-        try:
-            return method(answers.session(request.session_hash), *given)
-        except (ValueError, OSError) as error:
-            told = part("error", str(error))
-            return (*others, told) if others else told
+        gradio closes the generator, which ends the work, when it is cancelled, the page closed or the server ended.
+        """
+        with gr.Row():
+            start = gr.Button(name, variant="primary", min_width=120, elem_id=f"run-{place}")
+            cancel = gr.Button("Cancel", min_width=120, interactive=False, elem_id=f"cancel-{place}")
+        shown = gr.HTML(elem_id=place, min_height=60)
 
-    return ask
+        places = [start, cancel, shown]
 
+        def show(html: str, busy: bool = True) -> tuple[Any, ...]:
+            return gr.Button(interactive=not busy), gr.Button(interactive=busy), html
 
-def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
-    """Give a method what is uploaded, which empties the control."""
-    control.preprocess = _uploads
-    control.async_move_resource_to_block_cache = _as_it_is
+        async def work(request: gr.Request, *given: Any) -> AsyncIterator[tuple[Any, ...]]:
+            session = self._sessions[str(request.session_hash)]
+            try:
+                with tempfile.TemporaryDirectory(prefix="work-", dir=self._root) as folder:
+                    asked = await run_in_threadpool(commands, session, Path(folder), *given)
+                    with closing(run(asked, Path(folder))) as steps:
+                        for step in steps:
+                            yield show(part("step", *step))
+                            await asyncio.sleep(_EVERY)
+                    html = await run_in_threadpool(result, session, Path(folder))
+            except (ValueError, OSError) as error:
+                html = part("error", str(error))
+            yield show(html, busy=False)
 
-    def take(session: Session, files: list[Upload], *given: Any) -> Any:
-        found = method(session, files, *given)
-        return (None, *([found] if len(outputs) == 1 else found))
-
-    others = None, *[gr.skip()] * (len(outputs) - 1)
-    return control.upload(_ask(answers, take, others), [control, *inputs], [control, *outputs], **_PRIVATE)
+        cancelled = show(part("note", "Cancelled. Nothing was kept."), busy=False)
+        start.click(lambda: show(""), outputs=places, queue=False, **_PRIVATE)
+        working = start.click(work, inputs, places, concurrency_id="long", concurrency_limit=1, **_PRIVATE)
+        cancel.click(lambda: cancelled, outputs=places, queue=False, cancels=working, **_PRIVATE)
+        return working.then
 
 
 def _uploads(payload: Any) -> list[Upload]:
     """What a control was given, where gradio has put it; gradio's own way decodes images and leaves empty files."""
     files = payload.root if hasattr(payload, "root") else [payload]
-    return [Upload(one.orig_name or Path(one.path).name, Path(one.path)) for one in files if one and one.path]
+    return [(Path(file.orig_name or file.path).name, Path(file.path)) for file in files if file and file.path]
 
 
 async def _as_it_is(path: str) -> str:
     """An uploaded file stays where it is; an address that was sent as one is no file, and is never looked up."""
     return path
-
-
-def _job(answers: Answers, name: str, method: Callable[..., Job], inputs: list[Any], place: str) -> Any:
-    """Buttons, and what long work tells as it goes; gives the button that is shown where there is a matrix to use.
-
-    The work is not gradio's: it waits and ends by itself, whatever becomes of the page.
-    """
-    with gr.Row():
-        run = gr.Button(name, variant="primary", min_width=120, elem_id=f"run-{place}")
-        cancel = gr.Button("Cancel", min_width=120, interactive=False, elem_id=f"cancel-{place}")
-        use = gr.Button("Use this matrix here", variant="primary", visible=False, elem_id=f"use-{place}")
-    found = gr.HTML(elem_id=place)
-
-    def show(told: str, *, busy: bool, usable: bool = False) -> tuple[Any, ...]:
-        return gr.Button(interactive=not busy), gr.Button(interactive=busy), gr.Button(visible=usable), told
-
-    async def work(request: gr.Request, *given: Any) -> AsyncIterator[tuple[Any, ...]]:
-        session, began = answers.session(request.session_hash), time.monotonic()
-        yield show(part("note", "This begins."), busy=True)
-        try:
-            job = session.jobs[place] = answers.add(await asyncio.to_thread(method, session, *given))
-            while not job.result.done():
-                if before := answers.before(job):
-                    began = time.monotonic()
-                yield show(part("step", job, before, time.monotonic() - began, duration(job.seconds)), busy=True)
-                await asyncio.sleep(_EVERY)
-            told = job.result.result()
-        except CancelledError:
-            told = part("note", "Cancelled. Nothing was kept.")
-        except (ValueError, OSError) as error:
-            told = part("error", str(error))
-        yield show(told, busy=False, usable=session.fitted is not None and method is Session.fit)
-
-    def stop(request: gr.Request) -> None:
-        if (job := answers.session(request.session_hash).jobs.get(place)) is not None:
-            job.cancel()
-
-    run.click(work, inputs, [run, cancel, use, found], concurrency_limit=None, show_progress="hidden", **_PRIVATE)
-    cancel.click(stop, queue=False, **_PRIVATE)
-    return use
 
 
 def serve(
@@ -296,7 +260,7 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or a termination; afterwards nothing of any session is left.
 
-    `typed` and `alignment` are as in `Answers`, `name` is what the page calls the model, and `say` is told the address.
+    `typed` and `alignment` are as in `Session`, `name` is what the page calls the model, and `say` is told the address.
     `share` lets gradio open a public one, through its own server.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -308,9 +272,8 @@ def serve(
         for number, (example, _) in enumerate(EXAMPLES.values()):
             shown = Image.fromarray(scenes.sample(1, split="all", **example).render(128)[0])
             style += f"#example-{number} {{ background-image: url({uri(shown)}) }}"
-        answers = Answers(ModelPair(model), Path(root, "sessions"), typed, alignment)
-        page = build(answers, name)
-        guard = Middleware(_Guard, local=host in _LOCAL, public=share)
+        page = _Page(ModelPair(model), Path(root, "sessions"), typed, alignment, name=name).blocks
+        guard = Middleware(_guard, local=host in _LOCAL, public=share)
         # This machine's fonts: the usual theme asks Google's server for its own.
         fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
         theme = gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "monospace"])
@@ -325,7 +288,6 @@ def serve(
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:
-            answers.close()
             if server := getattr(page, "server", None):
                 logging.getLogger("uvicorn.error").disabled = True
                 server.force_exit = True  # it would wait for pages that are open

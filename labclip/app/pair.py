@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from labclip import scenes
-from labclip.alignment import Alignment, compose
+from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
 from labclip.features.encoder import Encoder
 from labclip.metrics import TIE
@@ -27,12 +25,8 @@ from labclip.model import LABCLIP
 from labclip.towers.pixels import upright
 from labclip.towers.text import TruncationCount, counting_truncation
 
-CAPTIONS = 32
-"""Captions that are compared at once; more bars nobody reads."""
 SCENES = 500
 """Rendered scenes that are searched where nobody has uploaded images."""
-STRONGEST = 1.5
-"""Of the slider of the strength; `Alignment.at` warns above."""
 
 _SEED = 2024  # no training used any below a million
 _SIDE = 160  # pixels of a thumbnail
@@ -63,36 +57,19 @@ class Gallery(NamedTuple):
     objects: Sequence[Sequence[tuple[str, str]]] = ()  # (colour, shape) of what a scene shows; empty if not known
 
 
-class Hit(NamedTuple):
-    """One of the top results of a side."""
-
-    image: int  # its index in the gallery
-    cosine: float  # with the query
-    new: bool  # whether it is not among the top results of the other side
-
-
 class ModelPair:
     """A model beside its base; with the identity both sides are the same."""
 
     def __init__(self, model: LABCLIP) -> None:
-        self.model = model
-        self.alignment = model.alignment.at(min(max(model.alignment.strength, 0.0), STRONGEST))
+        self.model, self.alignment = model, model.alignment
         self.encoder = Encoder(model)
-
-    @cached_property
-    def seconds(self) -> float:
-        """What it takes to encode an image, a caption and a negative on this machine."""
-        drawn, began = scenes.sample(32), time.monotonic()
-        self.texts([*drawn.captions, *drawn.tags])
-        list(self.encoder.images(ImageSource("scene", data=image) for image in drawn.images))
-        return (time.monotonic() - began) / len(drawn)
 
     def image(self, source: ImageSource) -> Tensor:
         """Embed one image: unit-length float32 [dim]; ValueError if it is no whole image."""
-        (found,) = self.encoder.images([source])
-        if found.row is None:
-            raise ValueError(f"{source.name} {found.problem}.")
-        return torch.from_numpy(found.row)
+        (encoded,) = self.encoder.images([source])
+        if encoded.row is None:
+            raise ValueError(f"{source.name} {encoded.problem}.")
+        return torch.from_numpy(encoded.row)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> tuple[Tensor, str]:
@@ -112,14 +89,14 @@ class ModelPair:
         """Embed the images of a folder, named as they lie there; ValueError if none can be used."""
         names, shown, rows, left_out = [], [], [], []
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        sources = (ImageSource(path.relative_to(folder).as_posix(), data=path.read_bytes()) for path in paths)
-        for found in self.encoder.images(sources):
-            if found.row is None:
-                left_out.append(f"{found.source.name} {found.problem}.")
+        sources = (ImageSource(path.relative_to(folder).as_posix(), path) for path in paths)
+        for encoded in self.encoder.images(sources):
+            if encoded.row is None:
+                left_out.append(f"{encoded.source.name} {encoded.problem}.")
             else:
-                names.append(found.source.name)
-                shown.append(thumbnail(found.source))
-                rows.append(found.row)
+                names.append(encoded.source.name)
+                shown.append(thumbnail(encoded.source))
+                rows.append(encoded.row)
         if not rows:
             raise ValueError(f"None of the images can be used: {left_out[0]}")
         return Gallery(names, shown, torch.from_numpy(np.stack(rows)), left_out)
@@ -131,26 +108,16 @@ class ModelPair:
         for layout in (drawn.layout, replace(drawn.layout, colours=drawn.layout.colours[:, ::-1])):
             shown += [uri(Image.fromarray(image)) for image in scenes.render(layout, _SIDE)]
             pixels += [ImageSource("scene", data=image) for image in scenes.render(layout)]
-        rows = [found.row for found in self.encoder.images(pixels) if found.row is not None]
+        rows = [encoded.row for encoded in self.encoder.images(pixels) if encoded.row is not None]
         names = [*drawn.captions, *map(str, drawn.swapped_captions)]
-        swapped = [((two, shape), (one, other)) for (one, shape), (two, other) in drawn.objects]
+        swapped = [((colour, shape), (other, also)) for (other, shape), (colour, also) in drawn.objects]
         return Gallery(names, shown, torch.from_numpy(np.stack(rows)), objects=[*drawn.objects, *swapped])
 
-    def search(
-        self, gallery: Gallery, parts: Tensor, without: Tensor | None, alignment: Alignment, top: int = 10
-    ) -> tuple[list[Hit], list[Hit]]:
-        """The images nearest to a query by the base and by LABCLIP.
 
-        `parts` [k, dim] are the base's embeddings of what must be there, `without` [j, dim] of what must not.
-        """
-        aligned = alignment(parts), None if without is None else alignment(without)
-        cosines = [gallery.rows @ query for query in (compose(parts, without), compose(*aligned))]
-        best = [torch.topk(row, min(top, len(row))).indices.tolist() for row in cosines]
-        base, ours = (
-            [Hit(image, float(row[image]), image not in other) for image in side]
-            for row, side, other in zip(cosines, best, reversed(best), strict=True)
-        )
-        return base, ours
+def nearest(gallery: Gallery, query: Tensor, top: int = 10) -> list[tuple[int, float]]:
+    """The images nearest to a query [dim]: the index of each in the gallery, and its cosine."""
+    best = torch.topk(gallery.rows @ query, min(top, len(gallery.rows)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def judge(objects: Sequence[tuple[str, str]], parts: Sequence[str], without: Sequence[str]) -> bool | None:
@@ -161,31 +128,20 @@ def judge(objects: Sequence[tuple[str, str]], parts: Sequence[str], without: Seq
     asked = [frozenset(part.lower().split()) - {"a", "an", "the"} for part in [*parts, *without]]
     if any(len(words) > 2 or words - {*scenes.COLOURS, *scenes.SHAPES} for words in asked):
         return None
-    there = [any(words <= set(one) for one in objects) for words in asked]
+    there = [any(words <= set(names) for names in objects) for words in asked]
     if all(there[: len(parts)]) and not any(there[len(parts) :]):
         return True
     return False if frozenset().union(*asked[: len(parts)]) <= set(itertools.chain(*objects)) else None
 
 
-def captions_in(text: str) -> list[str]:
-    """The captions of a text, one a line; ValueError if there is none, or there are too many."""
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
-        raise ValueError("There is no caption. Type one per line.")
-    if len(found) > CAPTIONS:
-        raise ValueError(f"There are {len(found):,} captions, and {CAPTIONS} are compared at once. Leave some out.")
-    return found
-
-
-def parts_in(text: str) -> list[str]:
-    """The parts of a query: one a line, or with commas between."""
-    return [part.strip() for part in re.split(r"[\n,]", text) if part.strip()][:CAPTIONS]
+def lines_in(text: str) -> list[str]:
+    """The lines of a text that are not empty."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def thumbnail(source: ImageSource, side: int = _SIDE) -> str:
     """A small image of one that is known to be whole, upright, as a data URI."""
-    assert isinstance(source.data, bytes)
-    with Image.open(io.BytesIO(source.data)) as opened:
+    with Image.open(io.BytesIO(source.read())) as opened:
         opened.draft("RGB", (2 * side, 2 * side))  # JPEG is decoded at a fraction of its size
         small = upright(opened)
         small.thumbnail((side, side))
