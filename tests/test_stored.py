@@ -248,13 +248,13 @@ def test_a_target_that_is_there_is_refused_or_made_again():
     before = contents(".")
     for source, target, error, said in (
         ("in.npy", "link.npy", ValueError, r"is the input itself\. Pass another path"),
-        ("in", "in/text_emb", ValueError, r"in/text_emb is not empty, and this command did not write it"),
-        ("in", "photos", ValueError, "photos is not empty, and this command did not write it"),
+        ("in", "in/text_emb", ValueError, "in/text_emb is there, and transform did not write it"),
+        ("in", "photos", ValueError, "photos is there, and transform did not write it"),
         ("in.npy", "out.txt", ValueError, r"out.txt does not end in .npy"),
     ):
         with pytest.raises(error, match=said):
             transform(source, target, force=True)
-    with pytest.raises(ValueError, match=r"out\.npy exists already\. Pass another path, or force=True"):
+    with pytest.raises(ValueError, match=r"out\.npy is there, and .* Pass another path, or force=True"):
         transform("in.npy", "out.npy")
     assert contents(".") == before
     transform("in.npy", "out.npy", force=True)

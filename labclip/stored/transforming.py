@@ -182,8 +182,8 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
 def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
     """Refuse with ValueError embeddings of images, of another base than the alignment's, and aligned ones."""
     path = source.parent / MANIFEST
-    found = read_json_object(path) if path.is_file() else {}
-    recorded = found.get("base") if "images_sha256" in found else None  # else it is no feature folder's
+    features = read_json_object(path) if path.is_file() else {}
+    recorded = features.get("base") if "images_sha256" in features else None  # else it is no feature folder's
     if recorded and base is not None and not Base(**recorded).matches(base):
         raise ValueError(
             f"{source} holds embeddings of {Base(**recorded)}, as its {MANIFEST} says, but the alignment was fitted on "
@@ -192,10 +192,11 @@ def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) ->
     files = [shard.source for shard in shards if not shard.copied]
     inside = OF_IMAGES.match(source.parent.name)
     folders = [source.parent] if inside and inside[3] else []  # not a folder "images", which may hold anything
-    if of_images := [path for path in (source, *files, *folders) if OF_IMAGES.match(path.name)]:
-        raise ValueError(f"{of_images[0]} holds image embeddings by its name. {LEFT_ALONE}. Pass the text embeddings.")
+    for path in (source, *files, *folders):
+        if OF_IMAGES.match(path.name):
+            raise ValueError(f"{path} holds image embeddings by its name. {LEFT_ALONE}. Pass the text embeddings.")
     manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
-    for path in [*manifests, *(_manifest_of(file, is_folder=False) for file in files)]:
+    for path in (*manifests, *(_manifest_of(file, is_folder=False) for file in files)):
         if path.is_file():
             by = described_mark(read_json_object(path))
             raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
@@ -217,34 +218,32 @@ def _done_before(
 
     ValueError if the target is there and was not made by the same call, unless with `force`.
     """
-    found = read_json_object(path) if path.is_file() else {}
-    records = {record["name"]: record for record in found.get("shards", ())}
-    files = {name: target / name if is_folder else target for name in records}
-    if is_folder and not found and target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
-        raise ValueError(f"{target} is not empty, and this command did not write it. Pass another folder.")
-    if not is_folder and not found and not force and target.exists():
-        raise ValueError(f"{target} exists already. {_OTHER}")
-    if force or (files and not any(file.is_file() for file in files.values())):  # somebody removed the result
-        found = {}
-    for key in _COMPARED if found else ():
-        if found.get(key) != manifest[key]:
-            raise ValueError(
-                f"{target} is aligned by {described_mark(found)}: its {key} is {found.get(key)!r}, not "
-                f"{manifest[key]!r}. {_OTHER}"
-            )
-    done = {shard.name: records[shard.name] for shard in shards if found and _is_done(shard, records.get(shard.name))}
-    for name in files.keys() - done.keys() if is_folder else ():
-        files[name].unlink(missing_ok=True)
+    earlier = read_json_object(path) if path.is_file() else {}
+    there = any(file.name[0] not in "._" for file in target.iterdir()) if target.is_dir() else target.exists()
+    if there and not earlier and (is_folder or not force):
+        raise ValueError(
+            f"{target} is there, and transform did not write it. {'Pass another path.' if is_folder else _OTHER}"
+        )
+    differs = next((key for key in _COMPARED if earlier.get(key) != manifest[key]), None)
+    if there and differs and not force:
+        raise ValueError(
+            f"{target} is aligned by {described_mark(earlier)}: its {differs} is {earlier.get(differs)!r}, not "
+            f"{manifest[differs]!r}. {_OTHER}"
+        )
+    records = {record["name"]: record for record in earlier.get("shards", ())}
+    same = {shard.name: shard for shard in shards if shard.name in records and not (differs or force)}
+    done = {name: records[name] for name, shard in same.items() if _is_done(shard, records[name])}
+    for name in records.keys() - done.keys() if is_folder else ():
+        (target / name).unlink(missing_ok=True)
     if isinstance(target, Path):
-        parts = [path, *(shard.target for shard in shards)]
-        for folder in {part.parent for part in parts}:
-            remove_parts(folder, {part.name for part in parts})
+        for file in (path, *(shard.target for shard in shards)):
+            remove_parts(file.parent, {file.name})
     return done
 
 
-def _is_done(shard: Shard, record: Mapping[str, Any] | None) -> bool:
+def _is_done(shard: Shard, record: Mapping[str, Any]) -> bool:
     """Whether a shard was written of the file that is there now, and still is."""
-    if record is None or record["source_version"] != shard.version or not shard.target.is_file():
+    if record["source_version"] != shard.version or not shard.target.is_file():
         return False
     return bool(shard.target.stat().st_size == record["bytes"])
 
