@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import commands
@@ -143,9 +142,6 @@ def test_a_clip_retrieval_folder_keeps_its_numbers_and_metadata():
     assert found["metadata/metadata_10.parquet"] == b"captions 10"
     for number, name in enumerate(names):
         np.testing.assert_allclose(np.load(f"out/{name}"), MATRIX(drawn(9, seed=number)), atol=4e-3)
-    Path("in/text_emb/README").touch()
-    transform("in/text_emb", "flat")  # a folder of files, of which others are left out
-    assert contents("flat").keys() - {"_labclip.json"} == {name[9:] for name in names}
 
 
 def feature_folder(name="features", base=BASE):
@@ -230,7 +226,8 @@ def test_what_cannot_be_aligned_is_told_and_nothing_is_left(name, make, options,
 def test_what_is_aligned_already_is_refused():
     clip_retrieval()
     np.save("in.npy", drawn())
-    transform("in.npy", "out.npy", "A")
+    done = commands.run("transform", "in.npy", "out.npy", "--alignment", "A")
+    assert done.stdout == "out.npy: 10 embeddings, aligned by A at strength 1\n"
     transform("in", "out", "A")
     for source in ("out.npy", "out", "out/text_emb", ".", "out/text_emb/text_emb_2.npy"):
         target = "x.npy" if source.endswith(".npy") else "x"
@@ -283,8 +280,6 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     kept = embeddings("whole")
     kept.pop("text_emb/text_emb_1.npy")
     assert embeddings("out") == kept
-    with pytest.raises(ValueError, match=r"out is aligned by A at strength 1.0.*: its strength is 1.0, not 0.5"):
-        transform("in", "out", strength=0.5)
     broken.write_bytes(data)
     done = Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns
     manifest = transform("in", "out", "A")
@@ -297,13 +292,6 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     assert Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns == done
     transform("in", "again", "A")
     assert contents("out") == contents("again")
-
-
-def test_the_command():
-    np.save("in.npy", drawn())
-    asked = partial(commands.run, "transform", "in.npy", "out.npy", "--alignment", "A", "--strength", "0.5")
-    assert asked().stdout == "out.npy: 10 embeddings, aligned by A at strength 0.5\n"
-    assert json.loads(asked("--force", "--json").stdout)["rows"] == 10
 
 
 def test_paths_are_urls_of_fsspec_too():
