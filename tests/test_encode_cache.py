@@ -41,9 +41,9 @@ def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):
     images, texts = encode(model, images_of(drawn), captions, batch_size=2, progress=False)
     with torch.no_grad():
         own = model.clip.encode_image(torch.stack([model.preprocess(Image.fromarray(i)) for i in drawn.images]))
-        said = model.clip.encode_text(model.tokenizer(captions))
+        own_texts = model.clip.encode_text(model.tokenizer(captions))
     assert_close(images, F.normalize(own.float(), dim=-1))
-    assert_close(texts, F.normalize(said.float(), dim=-1))
+    assert_close(texts, F.normalize(own_texts.float(), dim=-1))
 
 
 def test_equal_content_is_encoded_once_whatever_it_is_called_and_a_second_run_gives_the_same_bits(
@@ -110,7 +110,7 @@ def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(
     assert torch.equal(later[1:], texts)
 
 
-def test_what_is_put_is_kept_and_locks_nobody_out(model, tmp_path):
+def test_two_processes_may_use_it_at_once(model, tmp_path):
     row = np.eye(256, dtype=np.float32)[0]
     with Cache(tmp_path, model) as one, Cache(tmp_path, model) as other:
         one.put([(b"a", row), (b"b", row)])

@@ -42,7 +42,12 @@ def data(tmp_path, scenes):
 
 @torch.no_grad()
 def test_rows_are_the_models_own(model, data, scenes, monkeypatch):
-    features = run(model, data)
+    seen, image, text = [], LABCLIP.encode_image, LABCLIP.encode_text
+    with monkeypatch.context() as patch:  # each image and each distinct text is encoded once
+        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: seen.append(len(a[1])) or image(*a, **k))
+        patch.setattr(LABCLIP, "encode_text", lambda *a, **k: seen.append(len(a[1])) or text(*a, **k))
+        features = run(model, data)
+    assert seen == [5, 5, 2, len({*scenes.captions, *scenes.tags, *scenes.swapped_captions})]
     images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True)
     texts = model.encode_text([*scenes.captions, *scenes.tags], normalize=True, aligned=False)
     negatives = model.encode_text(scenes.swapped_captions, normalize=True, aligned=False)
@@ -63,15 +68,6 @@ def test_rows_are_the_models_own(model, data, scenes, monkeypatch):
         assert np.abs(np.linalg.norm(array, axis=-1) - 1).max() < UNIT
     names = [json.loads(line)["image"] for line in (data / "features" / "images.jsonl").read_text().splitlines()]
     assert names == [f"{number}.png" for number in range(N)]
-
-
-def test_each_image_and_each_distinct_text_is_encoded_once(model, data, monkeypatch):
-    seen, image, text = [], LABCLIP.encode_image, LABCLIP.encode_text
-    monkeypatch.setattr(LABCLIP, "encode_image", lambda *a, **k: seen.append(len(a[1])) or image(*a, **k))
-    monkeypatch.setattr(LABCLIP, "encode_text", lambda *a, **k: seen.append(len(a[1])) or text(*a, **k))
-    write(data, [["1.png", "a red cube", "a blue cube"], ["1.png", "a blue cube", "a red cube"]] * 4)
-    assert run(model, data).image_index.tolist() == [0] * 8
-    assert seen == [1, 2]
 
 
 def texts(folder):
@@ -97,7 +93,7 @@ def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
     assert run(model, data, force=True).negatives is None
 
 
-def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
+def test_images_that_negatives_describe(model, data, scenes):
     """From a column of the captions file; those of no caption stand in no gallery."""
     # The negative of the first image is shown by one that comes later, of the third by its own, of the fourth by none.
     shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
@@ -105,11 +101,7 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     rows[6][2] = ""  # no negative, so its image is of no use
     true = ["1.png", scenes.tags[1], scenes.captions[1], "9.png"]  # a caption of its image, so no negative
     write(data, [*rows, true], "image,caption,negative,shown")
-    encoded, own = [], LABCLIP.encode_image
-    with monkeypatch.context() as patch:
-        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
-        features = run(model, data, negative_images="shown")
-    assert sum(encoded) == 10  # each once
+    features = run(model, data, negative_images="shown")
     with torch.no_grad():
         images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True).numpy()
     assert np.abs(features.images - images[:8]).max() < UNIT
@@ -118,13 +110,9 @@ def test_images_that_negatives_describe(model, data, scenes, monkeypatch):
     wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
     assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
     assert np.array_equal(features.negative_images[~there, 0], features.images[features.image_index][~there])
-    assert texts(data / "features")[4]["negative_images"] == ["9.png"]
-    assert texts(data / "features")[3]["negative_images"] == [None]
-    assert features.manifest["columns"]["negative_images"] == ["shown"]
-    assert len(Features.load(data / "features", base=model, verify=True)) == 9
+    assert [line["negative_images"] for line in texts(data / "features")[3:5]] == [[None], ["9.png"]]
     with pytest.raises(ValueError, match="has features of other columns"):
         run(model, data)
-    assert run(model, data, "without").negative_images is None
     write(data, [rows[3]], "image,caption,negative,shown")
     assert run(model, data, "none", negative_images="shown").negative_images is None
 
@@ -134,24 +122,20 @@ RAW, CLEANED = "A red cube on a blue ball.", "a blue cube on a red ball"
 
 def test_raw_captions_beside_cleaned_negatives_are_an_error_unless_one_says_how(model, data):
     write(data, [["1.png", RAW, CLEANED], ["2.png", "A cube.", "a cube"], ["3.png", "x", "..."], ["4.png", "...", ""]])
-    with pytest.raises(
-        ValueError, match=r"^captions\.csv line 2: the caption .* is not cleaned.*clean=True .*clean=False "
-    ):
+    said = r"^captions\.csv line 2: the caption .* is not cleaned.*clean=True .*clean=False "
+    with pytest.raises(ValueError, match=said):
         run(model, data, on_error="skip")
     assert not (data / "features").exists()
-    as_is = run(model, data, "as_is", clean=False)
-    assert [one["caption"] for one in texts(data / "as_is")] == [RAW, "A cube.", "x", "..."]
-    assert as_is.has_negative.ravel().tolist() == [True, False, True, False]
+    run(model, data, "as_is", clean=False)
+    assert [line["caption"] for line in texts(data / "as_is")] == [RAW, "A cube.", "x", "..."]
     with pytest.raises(ValueError, match=r"line 5 \(4\.png\) has an empty caption: cleaning leaves nothing of"):
         run(model, data, "cleaned", clean=True)
-    cleaned = run(model, data, "cleaned", clean=True, on_error="skip")
+    run(model, data, "cleaned", clean=True, on_error="skip")
     assert texts(data / "cleaned") == [
         {"caption": "a red cube on a blue ball", "negatives": [CLEANED]},
         {"caption": "a cube", "negatives": ["a cube"]},
         {"caption": "x", "negatives": []},
     ]
-    wanted = model.encode_text(["a red cube on a blue ball", CLEANED], normalize=True, aligned=False).detach().numpy()
-    assert np.abs([cleaned.texts[0], cleaned.negatives[0, 0]] - wanted).max() < UNIT
 
 
 # ---- A run that stops, and goes on.
@@ -481,8 +465,6 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
 def test_the_command_makes_what_the_function_makes(model, data, monkeypatch):
     (data / "photos" / "4.png").unlink()
     arguments = ["embed", "--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
-    failed = commands.run(*arguments, data / "out", code=2)
-    assert failed.stderr.splitlines()[-1].startswith("Error: 4.png (captions.csv line 6) can't be read")
     done = commands.run(*arguments, "--on-error", "skip", "--batch-size", 5, "--device", "cpu", data / "out")
     assert "Left out: captions.csv line 6 (4.png) can't be read" in done.stderr
     assert "11 captions with a negative and 11 images" in done.stderr
@@ -491,8 +473,6 @@ def test_the_command_makes_what_the_function_makes(model, data, monkeypatch):
     assert contents(data / "out") == contents(data / "features")
     printed = json.loads(commands.run(*arguments, "--on-error", "skip", "--json", data / "out").stdout)
     assert (printed["images"], printed["skipped"][0]["image"]) == (N - 1, "4.png")
-    commands.run(*arguments, "--on-error", "skip", "--clean", data / "clean")
-    assert Features.load(data / "clean").manifest["clean"] is True
     monkeypatch.setitem(sys.modules, "ray", None)
     missing = commands.run(*arguments, "--engine", "ray", data / "o", code=2)
     assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in missing.stderr
