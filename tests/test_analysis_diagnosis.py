@@ -20,7 +20,7 @@ from labclip.analysis import repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
-from labclip.data.scene_files import LabelledScenes, labelled_scenes
+from labclip.evaluation.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Estimate
 from labclip.evaluation.summary import interval
 from labclip.negatives import taggers
@@ -202,7 +202,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
         (lambda scenes: LabelledScenes([], [], [], [], "nothing"), {}, "There are no scenes"),
         (lambda scenes: replace(scenes, swapped=[None] * 12), {}, "No caption of .* can have two attributes swapped"),
         (lambda scenes: replace(scenes, images=[ImageSource("broken", data=b"no image"), *scenes.images[1:]]), {},
-         "1 of 12 images can't be used, for example broken"),
+         "broken is not a whole image"),
         (lambda scenes: scenes, {"seed": -1}, "seed is -1"),
         (lambda scenes: None, {"images": "photos"}, r"images is the folder of the images of data=PATH\. Pass"),
     ],

@@ -10,7 +10,9 @@ from evaluated import asked, counts, lay, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labclip.data.scene_files import (
+from labclip.evaluation.benchmarks.parts import exact_parts
+from labclip.evaluation.benchmarks.synthetic import _clevr_split, _pug_split, split_of
+from labclip.evaluation.scene_files import (
     SceneEntry,
     caption,
     combination,
@@ -18,8 +20,6 @@ from labclip.data.scene_files import (
     read_scene_file,
     swapped_caption,
 )
-from labclip.evaluation.benchmarks.parts import exact_parts
-from labclip.evaluation.benchmarks.synthetic import _clevr_split, _pug_split, split_of
 from labclip.evaluation.sources import Sources
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("cube", "ball", "cone")

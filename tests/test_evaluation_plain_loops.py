@@ -20,9 +20,9 @@ import torch
 from evaluated import SUBSETS, lay
 
 from labclip import Alignment, Features, negatives
-from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation import BENCHMARKS, Choice, Sources, TwoPositives
 from labclip.evaluation.benchmarks.order import shuffles_of, tag_words
+from labclip.evaluation.scene_files import labelled_scenes
 from labclip.evaluation.tasks import score
 from labclip.negatives.taggers import get_tagger
 from labclip.scenes import COLOURS, SHAPES, sample

@@ -190,7 +190,7 @@ def test_what_is_missing_is_one_message(script, coco):
         (("--sugarcrepe", coco / "none"), "scenes", f"There is no folder {coco / 'none'}"),
         (("--images", -5), "scenes", "--images is -5. Pass 1 or more."),
         ((), "ViT-B-33:openai", "OpenCLIP knows no model 'ViT-B-33'"),
-        (("--sugarcrepe", coco / "empty"), "scenes", "7 of 7 files are missing"),
+        (("--sugarcrepe", coco / "empty"), "scenes", "has no add_att.json"),
     ):
         with pytest.raises(SystemExit, match=f"^Error: .*{said}"):
             run(script, coco, *more, model=model)

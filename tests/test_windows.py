@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from labclip import LABCLIP, Alignment, Features, cli
-from labclip.data.located import DataFiles, leads_out
+from labclip.evaluation.sources import Sources, leads_out
 
 
 def held():
@@ -68,10 +68,11 @@ def test_a_name_in_a_table_does_not_lead_out_of_the_folder(name):
 def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
-    files = DataFiles(None, Path("images"))
-    assert files.path_of(str(tmp_path / "images" / "a.png"), "row 1") == tmp_path / "images" / "a.png"
+    Path("images/a.png").touch()
+    sources = Sources(None, Path("images"))
+    assert sources.image(str(tmp_path / "images" / "a.png"), "row 1") == 0
     with pytest.raises(ValueError, match="leads out of images"):
-        files.path_of(str(tmp_path / "a.png"), "row 1")
+        sources.image(str(tmp_path / "a.png"), "row 1")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437"])

@@ -21,9 +21,9 @@ from labclip.analysis.verdict import UNLABELLED, judge, state
 from labclip.checks import checked_whole
 from labclip.data.items import CAPTIONS
 from labclip.data.rows import separated_lines
-from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.report import Report
+from labclip.evaluation.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.evaluation.sources import LENGTHS
 from labclip.files import read_json
 from labclip.model import LABCLIP

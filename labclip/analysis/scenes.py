@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.data.scene_files import LabelledScenes, combination
+from labclip.evaluation.scene_files import LabelledScenes, combination
 from labclip.evaluation.sources import numbered
 from labclip.features.cache import Cache, encode
 from labclip.metrics import unit_length

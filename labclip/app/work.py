@@ -14,7 +14,7 @@ from subprocess import DEVNULL, Popen
 from PIL import Image
 
 from labclip.data import read_items
-from labclip.data.located import leads_out
+from labclip.evaluation.sources import leads_out
 
 FILE_BYTES = 50_000_000
 """Bytes of a file that is uploaded."""

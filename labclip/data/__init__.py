@@ -1,7 +1,7 @@
 """Captions, their images and negatives in people's files.
 
-`rows` reads files of every kind, `items` makes items of their rows, `writing` writes tables; `images` are image files,
-`located` and `scene_files` the files of data sets. Nothing here loads a model.
+`rows` reads files of every kind, `items` makes items of their rows, `writing` writes tables; `images` are image files.
+Nothing here loads a model.
 """
 
 from labclip.data.images import ImageSource

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from labclip.analysis.probes import probe
 from labclip.analysis.scenes import labels_of
-from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation.benchmarks.scenes import read, swapped_items
+from labclip.evaluation.scene_files import labelled_scenes
 from labclip.evaluation.scores import compare
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import TOP, Choice, Search, Task, score

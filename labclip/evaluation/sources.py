@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from labclip.data.located import DataFiles
+from labclip.data.images import Box, ImageSource
 from labclip.evaluation.scores import everything
 from labclip.evaluation.tasks import NONE, Choice, Question, Retrieval, Rows, Task
 from labclip.features.features import Features
@@ -84,16 +88,132 @@ class Benchmark:
 
 
 @dataclass
-class Sources(DataFiles):
-    """The argument of a benchmark's reader: its files, and the images and captions that it collects.
+class Sources:
+    """The argument of a benchmark's reader: where its files are, and the images and captions that it collects.
 
     Args:
+        data: File or folder of the questions; None for a data set that needs none.
+        images: Folder that paths of images are relative to; None is the folder of `data`.
+        on_missing: "raise", or "skip" to leave out images that are not there, with a note.
+        hint: What the data set needs and where people get it, for messages.
         features: Embeddings that stand for the data, where the user passed them instead of a path.
+        image_sources: Distinct images so far.
+        captions: Distinct captions so far.
+        missing: Images so far that are not there.
+        notes: What a report says of the data.
         repeated: Items so far with a wrong caption that is the right one.
     """
 
+    data: Path | None
+    images: Path | None = None
+    on_missing: str = "raise"
+    hint: str = ""
     features: Features | None = None
+    image_sources: list[ImageSource] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     repeated: int = 0
+
+    def __post_init__(self) -> None:
+        self._image_rows: dict[bytes, int | None] = {}
+        self._caption_rows: dict[str, int] = {}
+        self._names: dict[Path, frozenset[str]] = {}
+        self._ways: dict[tuple[str, ...], str] = {}
+        if self.data is not None and not self.data.exists():
+            raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
+        if self.images is not None and not self.images.is_dir():
+            raise FileNotFoundError(f"There is no folder of images {self.images}. {self.hint}")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the questions; FileNotFoundError if no data was given."""
+        if self.data is None:
+            raise FileNotFoundError(f"No data was given. Pass data=PATH. {self.hint}")
+        return self.data if self.data.is_dir() else self.data.parent
+
+    def either(self, *names: str, alone: bool = True) -> Path:
+        """The first of several files of the data folder that is there, or the one file that `data` is, if `alone`."""
+        if alone and self.data is not None and self.data.is_file():
+            return self.data
+        for name in names:
+            if (path := self.folder / name).is_file():
+                return path
+        raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
+
+    def image(
+        self, name: Any, location: str, ways: Sequence[str] = ("{path}",), *, box: Box | None = None
+    ) -> int | None:
+        """The row of an image, or None where its file is missing; see `ImageSource` for its box.
+
+        `ways` are how people's folders have the images: from the name in the file to the path. `{path}` is the name
+        itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that finds an
+        image is taken for all that follow. ValueError if the name is no path inside the folder of images.
+        """
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
+        folder, path, ways = self.images or self.folder, PurePosixPath(name), tuple(ways)
+        words = {"path": name, "name": path.name, "rest": name.partition("/")[2] or name}
+        names = [way.format(**words) for way in ([self._ways[ways]] if ways in self._ways else ways)]
+        if any(leads_out(folder.absolute(), one) for one in (name, *names)):
+            raise ValueError(
+                f"{location}: the image's name {name!r} leads out of {folder}. "
+                f"Pass images=DIR with the folder that all images are in."
+            )
+        if ways not in self._ways:
+            for way, one in zip(ways, names, strict=True):
+                if self._exists(folder / one):
+                    self._ways[ways] = way
+                    return self.file(folder / one, box)
+        return self.file(folder / names[0], box)
+
+    def file(self, path: Path, box: Box | None = None) -> int | None:
+        """The row of a file's image, or None where there is no such file."""
+        source = ImageSource(str(path), path, box=box)
+        if source.key not in self._image_rows and not self._exists(path):
+            self._image_rows[source.key] = None
+            self.missing.append(path)
+        return self.add(source)
+
+    def image_in_memory(self, data: bytes | NDArray[np.uint8], name: str) -> int:
+        """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]; by its content."""
+        row = self.add(ImageSource(name, data=data))
+        assert row is not None
+        return row
+
+    def add(self, source: ImageSource) -> int | None:
+        """The row of an image; None of a file that was found missing."""
+        if source.key not in self._image_rows:
+            self._image_rows[source.key] = len(self.image_sources)
+            self.image_sources.append(source)
+        return self._image_rows[source.key]
+
+    def _exists(self, path: Path) -> bool:
+        # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
+        if path.parent not in self._names:
+            self._names[path.parent] = frozenset(os.listdir(path.parent) if path.parent.is_dir() else ())
+        return path.name in self._names[path.parent]
+
+    def caption(self, caption: Any, location: str) -> int:
+        """The row of a caption; ValueError if it is no text, or empty."""
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
+        if caption not in self._caption_rows:
+            self._caption_rows[caption] = len(self.captions)
+            self.captions.append(caption)
+        return self._caption_rows[caption]
+
+    def settle(self) -> None:
+        """Note missing images, once all is read; FileNotFoundError if `on_missing` is "raise", or none is there."""
+        if not self.missing:
+            return
+        count = len(self.image_sources)
+        examples = ", ".join(map(str, self.missing[:3]))
+        summary = f"{len(self.missing):,} of {len(self.missing) + count:,} images are missing, for example {examples}"
+        if self.on_missing == "raise" or not count:
+            skip = ', or on_missing="skip" to leave their items out' if count else ""
+            raise FileNotFoundError(f"{summary}. Pass images=DIR with the folder that they are in{skip}. {self.hint}")
+        self.notes.insert(0, f"{summary}; their items are left out.")
 
     def task(self, *questions: Question) -> Task:
         """The task, once everything is read.
@@ -224,6 +344,11 @@ class Items:
             return []
         texts, index = zip(*((caption, at) for at, row in enumerate(kept) for caption in captions_of[row]), strict=True)
         return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]
+
+
+def leads_out(folder: PurePath, name: str) -> bool:
+    """Whether a name in a file that somebody else wrote would open what lies outside an absolute folder."""
+    return ".." in type(folder)(name).parts or folder not in (folder / name).parents
 
 
 def numbered(groups: Sequence[Hashable]) -> Rows:

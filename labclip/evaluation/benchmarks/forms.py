@@ -80,8 +80,7 @@ class Reader:
     def _paths(self) -> Iterator[tuple[int, Path]]:
         folder, data = self.sources.folder, self.sources.data
         if len(self._files) > 1:
-            there = [next((name for name in names if (folder / name).is_file()), names[0]) for names in self._files]
-            yield from enumerate(self.sources.files(*there))
+            yield from enumerate([self.sources.either(*names, alone=False) for names in self._files])
             return
         names, shards = self._files[0], list[Path]()
         if names[0].endswith(".parquet") and data == folder:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from labclip.data.cleaning import clean
-from labclip.data.scene_files import Object, SceneEntry
 from labclip.evaluation.benchmarks.captions import own_rows
+from labclip.evaluation.scene_files import Object, SceneEntry
 from labclip.evaluation.scores import Groups, everything
 from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import NONE, Choice, Search, Task

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 
 from labclip.checks import checked_whole
-from labclip.data.scene_files import LabelledScenes, SceneEntry, labelled_scenes
 from labclip.evaluation.benchmarks.parts import exact_parts, exact_search
+from labclip.evaluation.scene_files import LabelledScenes, SceneEntry, labelled_scenes
 from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Classification, Question, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, Scenes, sample

@@ -17,9 +17,17 @@ import torch
 from torch import Tensor
 
 from labclip import metrics
-from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
 from labclip.evaluation.benchmarks.forms import Form, one_of
 from labclip.evaluation.benchmarks.parts import LEAST, exact_parts, exact_search
+from labclip.evaluation.scene_files import (
+    Object,
+    SceneEntry,
+    caption,
+    combination,
+    find_scene_file,
+    locate_images,
+    swap,
+)
 from labclip.evaluation.scores import Asked, ScoredItems
 from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Question, Rows, Task, at_each

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles
 from labclip.data.rows import fields, read_rows, separated_lines
+from labclip.evaluation.sources import Sources
 from labclip.files import read_json
 from labclip.scenes import sample
 
@@ -38,7 +38,7 @@ class SceneFile(NamedTuple):
 
     kind: str  # "clevr", "pug-spar" or "pug-spare"
     entries: Sequence[SceneEntry]
-    ways: Sequence[str]  # where people have an image, as `DataFiles.image` takes it, the likeliest first
+    ways: Sequence[str]  # where people have an image, as `Sources.image` takes it, the likeliest first
     notes: Sequence[str] = ()
 
 
@@ -77,9 +77,9 @@ def read_labelled_scenes(
 ) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE from a file as `read_scene_file` takes it, or a folder with one.
 
-    `images` is the folder of the images, by default that of the file; `on_missing` as in `DataFiles`.
+    `images` is the folder of the images, by default that of the file; `on_missing` as in `Sources`.
     """
-    files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
+    files = Sources(Path(path), None if images is None else Path(images), on_missing)
     file = find_scene_file(files, tuple(_USUAL))
     found = locate_images(files, file, file.entries)
     files.settle()
@@ -96,7 +96,7 @@ def read_labelled_scenes(
     )
 
 
-def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
+def find_scene_file(files: Sources, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
     """The file of one of the `kinds`, with as many objects; 0 takes 2 of CLEVR's files, all of others."""
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
@@ -114,7 +114,7 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
     return file._replace(entries=kept)
 
 
-def locate_images(files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
+def locate_images(files: Sources, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
     """Those of some entries whose images are there, each with its image's row."""
     rows = [(files.image(entry.image, entry.location, file.ways), entry) for entry in entries]
     return [(row, entry) for row, entry in rows if row is not None]
