@@ -105,7 +105,7 @@ def fit(
     features = _opened("features", features)
     if validation is not None and not isinstance(validation, Split):
         validation = _opened("validation", validation, features)
-    others = {name: _opened(f"retain[{name!r}]", one, features) for name, one in (retain or {}).items()}
+    others = {name: _opened(f"retain[{name!r}]", given, features) for name, given in (retain or {}).items()}
     check_device(device)
     seed, ranks, where = checked_whole("seed", seed), Ranks.here(), torch.device(device or "cpu")
     loss = _objective(objective, features.base, ranks)
@@ -183,8 +183,8 @@ def _result(
     data, settings, own = batches.data, batches.settings, sets.get("validation")
     fitted, strength, few = fits[0], 1.0, {}
     if sets and not settings.published:
-        best = select([point for one in fits for point in one.points], record["keep"])
-        fitted = next(one for one in fits if any(point is best for point in one.points))
+        best = select([point for candidate in fits for point in candidate.points], record["keep"])
+        fitted = next(candidate for candidate in fits if any(point is best for point in candidate.points))
         strength = best.strength
         few = {name: count for name, held in sets.items() if (count := len(held.images_used)) < ENOUGH}
     metadata: dict[str, Any] = {

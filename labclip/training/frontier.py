@@ -103,7 +103,7 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        found = {name: gallery.measured(strength) for name, gallery in galleries.items()}
+        measured = {name: gallery.measured(strength) for name, gallery in galleries.items()}
         binding, of_parts = (None if at is None else _shares(at(strength)) for at in margins)
         smoothed = [shares[3] for shares in (binding, of_parts) if shares]
         whole_margins = whole(strength) if whole else None
@@ -118,9 +118,9 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
                 blind=blind,
                 grounded=grounded,
                 smoothed_binding=sum(smoothed) / len(smoothed) if smoothed else None,
-                recalls={name: recalls for name, (recalls, _, _) in found.items()},
-                lost={name: lost for name, (_, lost, _) in found.items()},
-                divergence=found["validation"][2] if own else None,
+                recalls={name: recalls for name, (recalls, _, _) in measured.items()},
+                lost={name: lost for name, (_, lost, _) in measured.items()},
+                divergence=measured["validation"][2] if own else None,
                 parts=of_parts and of_parts[:3],
                 keywords=tags.measured(strength)[0] if tags else None,
                 whole_truth=None if whole_margins is None else _positive(whole_margins),
@@ -156,12 +156,13 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     is better in binding, grounded or not, in some R@1 or in divergence, and worse in none of them. Where binding was
     not measured, it is the strongest kept point up to strength 1.
     """
-    found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
+    within, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
-        return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
-    found = [point for point in found if not any(_is_better(other, point) for other in found)]
-    best = max(point.smoothed_binding or 0.0 for point in found)
-    near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * max(best - base, 0)]
+        weak = [point for point in within if point.strength <= 1]
+        return max(weak, key=lambda point: (point.strength, -(point.divergence or 0)))
+    within = [point for point in within if not any(_is_better(other, point) for other in within)]
+    best = max(point.smoothed_binding or 0.0 for point in within)
+    near = [point for point in within if (point.smoothed_binding or 0.0) >= best - CLOSE * max(best - base, 0)]
     return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
 
 
@@ -188,13 +189,13 @@ def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str,
     [...]}, "labclip": {...}}, rounded to four digits.
     """
     pairs = _Gallery(held.only(Kind.CAPTION), matrix)
-    found: dict[str, Any] = {"strength": strength}
+    record: dict[str, Any] = {"strength": strength}
     for side, at in (("base", 0.0), ("labclip", strength)):
         cosines = pairs.cosines(at)
         kinds = {"matched": cosines[pairs.own], "unmatched": cosines[~pairs.own]}
         quantiles = {kind: np.quantile(values.numpy(), (0.05, 0.5, 0.95)) for kind, values in kinds.items()}
-        found[side] = {kind: [round(float(value), 4) + 0.0 for value in three] for kind, three in quantiles.items()}
-    return found
+        record[side] = {kind: [round(float(value), 4) + 0.0 for value in three] for kind, three in quantiles.items()}
+    return record
 
 
 def _blended(
@@ -298,12 +299,12 @@ class _Gallery:
         return images.index_add(0, self._index, _smoothed(t2i) / len(t2i))
 
     def _divergence(self, cosines: torch.Tensor) -> float:
-        found, whole = [], max(len(cosines) // _DISTRACTORS, 1)
+        divergences, whole = [], max(len(cosines) // _DISTRACTORS, 1)
         for images in torch.arange(len(cosines))[: whole * _DISTRACTORS].chunk(whole):
             part = images[:, None], torch.isin(self._index, images).nonzero().flatten()
             own, before, after = self.own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
             for right, old, new in ((own.T, before.T, after.T), (own, before, after)):
                 weight = old.softmax(dim=1).masked_fill(right, 0.0)
                 wrong_old, wrong_new = (side.masked_fill(right, -1e9).log_softmax(dim=1) for side in (old, new))
-                found.append((weight * (wrong_old - wrong_new)).sum(dim=1).mean())
-        return float(torch.stack(found).mean())
+                divergences.append((weight * (wrong_old - wrong_new)).sum(dim=1).mean())
+        return float(torch.stack(divergences).mean())

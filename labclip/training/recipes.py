@@ -95,7 +95,7 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
                 raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
     weights = {field: given.pop(name) for name, field in _WEIGHTS.items() if name in given}
     settings = replace(RECIPES[recipe], **given)
-    candidates = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
+    candidates = dict.fromkeys(replace(candidate, **weights) for candidate in settings.candidates)  # each once
     return replace(settings, candidates=tuple(candidates))
 
 

@@ -52,8 +52,11 @@ class FitResult(Reported):
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
-        told = "{:.3f} -> {:.3f}".format(*found[0]) if (found := _bound(self.results)) else "not measured"
-        return f"FitResult({base}, strength {self.alignment.strength:g}, binding {told}, worthwhile={self.worthwhile})"
+        known = _bound(self.results)
+        binding = "{:.3f} -> {:.3f}".format(*known[0]) if known else "not measured"
+        return (
+            f"FitResult({base}, strength {self.alignment.strength:g}, binding {binding}, worthwhile={self.worthwhile})"
+        )
 
     @property
     def results(self) -> dict[str, Any]:
@@ -134,9 +137,9 @@ class FitResult(Reported):
 
     def _lead(self) -> str:
         results, strength = self.results, self.alignment.strength
-        if not (found := _bound(results)):
+        if not (bindings := _bound(results)):
             return f"Not measured: strength {strength:g}, binding not measured."
-        (before, after), *controls = found
+        (before, after), *controls = bindings
         base, ours = results["validation"].values()
         what, parts, whole = "a part", "", ""
         if "binding" in base:
@@ -148,7 +151,7 @@ class FitResult(Reported):
             both = percent(base["whole_truth"]), percent(ours["whole_truth"])
             whole = " Captions beat parts of their image in {}% of pairs, with the matrix in {}%.".format(*both)
         needs = [grounded - theirs for theirs, grounded in controls]
-        sides = [(one["base"], one["labclip"]) for one in results.values()]
+        sides = [(of_set["base"], of_set["labclip"]) for of_set in results.values()]
         shares = [1 - ours[way] / base[way] for base, ours in sides for way in ("t2i_r1", "i2t_r1") if base[way]]
         lost = percent(max(0.0, *shares)) if shares else "0"
         return (
@@ -216,43 +219,45 @@ def advice(
     """
     if "validation" not in results:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
-    told = []
+    sentences = []
     if change is None:
-        told.append("The held-out data has no negatives, so binding was not measured. Evaluate the matrix.")
+        sentences.append("The held-out data has no negatives, so binding was not measured. Evaluate the matrix.")
     elif change.captions < _FEW:
-        told.append(
+        sentences.append(
             f"Only {change.captions} {change.counted} with a negative were held out: what they gain is known to about "
             f"{2 * change.error:.2f}. Fit on more data, or pass validation=FEATURES."
         )
     if few:
         small = ", ".join(f"{images} of {name}" for name, images in few.items())
-        told.append(
+        sentences.append(
             f"R@1 was measured on few images ({small}), so the loss of R@1 may well be greater than keep "
             f"allows. Hold out {ENOUGH} or more of each."
         )
     if strength == 0:
         binds = "binds better and " if change else ""
-        told.append(
+        sentences.append(
             f"No strength {binds}keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97."
         )
     elif change and not change.is_gain:
-        told.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
+        sentences.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
     (before, after), (blind, grounded) = [*_bound(results), (0.0, 0.0), (0.0, 0.0)][:2]
     if before >= _BINDS:
-        told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
+        sentences.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
     if 0 < after - before > 2 * (grounded - blind):
-        told.append("Text alone tells most of what is gained: fit with the default recipe, or make better negatives.")
+        sentences.append(
+            "Text alone tells most of what is gained: fit with the default recipe, or make better negatives."
+        )
     base, ours = results["validation"].values()
     for name, metric in (("captions", "binding_grounded"), ("parts", "part_binding_grounded")):
         if "part_binding" in base and ours.get(metric, 0) < base.get(metric, 0):
-            told.append(f"Grounded binding of {name} falls from {base[metric]:.3f} to {ours[metric]:.3f}.")
+            sentences.append(f"Grounded binding of {name} falls from {base[metric]:.3f} to {ours[metric]:.3f}.")
     if leaked and change is not None:
-        told.append(
+        sentences.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
             f"some out of both: binding of new captions was not measured. "
             f"labclip.training.split_combinations holds combinations out."
         )
-    return told, strength != 0 and (change is None or change.is_gain)
+    return sentences, strength != 0 and (change is None or change.is_gain)
 
 
 def verdict(change: Change | None, strength: float, *, worthwhile: bool) -> str:

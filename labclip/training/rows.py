@@ -80,15 +80,15 @@ class Rows:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
-        found, places, start = [], [], 0
+        parts, places, start = [], [], 0
         for array, unit in zip(self._arrays, self._unit, strict=True):
             places.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
             rows = block_of(array, (index[places[-1]] - start).numpy()).to(self._device)
-            found.append(rows if unit else F.normalize(rows, dim=-1))
+            parts.append(rows if unit else F.normalize(rows, dim=-1))
             start += len(array)
-        if len(found) == 1:
-            return found[0]
-        rows, order = torch.cat(found), torch.cat(places)
+        if len(parts) == 1:
+            return parts[0]
+        rows, order = torch.cat(parts), torch.cat(places)
         return rows if bool((order[1:] > order[:-1]).all()) else rows[order.argsort().to(rows.device)]
 
     def move(self, device: torch.device) -> None:

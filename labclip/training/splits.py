@@ -72,7 +72,7 @@ def split_combinations(
     """
     if len(captions) != len(negatives):
         raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
-    known = sorted({one for row in (*captions, *negatives) for one in row}, key=repr)
+    known = sorted({combination for row in (*captions, *negatives) for combination in row}, key=repr)
     if not 0 < share < 1:
         raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
     out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
@@ -112,12 +112,12 @@ def find_combinations(
     """
 
     def words(name: str, given: Iterable[str]) -> re.Pattern[str]:
-        if not (phrases := {phrase for one in given if (phrase := " ".join(one.lower().split()))}):
+        if not (phrases := {phrase for text in given if (phrase := " ".join(text.lower().split()))}):
             raise ValueError(f"There are no {name}. Pass a list of words.")
         return phrase_pattern(phrases)
 
     def found(pattern: re.Pattern[str], caption: str) -> set[str]:
-        return {" ".join(one.lower().split()) for one in pattern.findall(caption)}
+        return {" ".join(phrase.lower().split()) for phrase in pattern.findall(caption)}
 
     first, second = words("attributes", attributes), words("objects", objects)
     return [set(itertools.product(found(first, caption), found(second, caption))) for caption in captions]
@@ -219,8 +219,8 @@ def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     group = _groups(data)
     sizes = torch.bincount(group[images], minlength=len(group))
     small = order[sizes[group[order]] <= max(1, round(_GROUP * most))]
-    found = torch.full_like(group, len(small)).scatter_reduce(0, group[small], torch.arange(len(small)), "amin")
-    firsts = small[found[group[small]] == torch.arange(len(small))]  # an image of each group, in the order drawn
+    first_of = torch.full_like(group, len(small)).scatter_reduce(0, group[small], torch.arange(len(small)), "amin")
+    firsts = small[first_of[group[small]] == torch.arange(len(small))]  # an image of each group, in the order drawn
     taken = firsts[sizes[group[firsts]].cumsum(0) <= most]
     if 2 * int(sizes[group[taken]].sum()) < most:
         taken, group = order[:most], data.images.same

@@ -84,7 +84,7 @@ class State:
             parameters["bias"] = torch.tensor(-10.0)
         parameters = {name: value.to(device) for name, value in parameters.items()}
         free = [value for name, value in parameters.items() if held is None or name != "log_scale"]
-        return cls(parameters, torch.optim.Adam([one.requires_grad_() for one in free], lr=settings.learning_rate))
+        return cls(parameters, torch.optim.Adam([value.requires_grad_() for value in free], lr=settings.learning_rate))
 
     @property
     def matrix(self) -> torch.Tensor:
@@ -190,7 +190,7 @@ def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
     with one_thread(_is_small(batches)):
-        some = [(one, one.texts @ matrix.T) for one in itertools.islice(batches.epoch(0), _CALIBRATED_ON)]
+        some = [(batch, batch.texts @ matrix.T) for batch in itertools.islice(batches.epoch(0), _CALIBRATED_ON)]
         for _ in range(16):
             middle = (low + high) / 2
             log_scale = torch.tensor(middle, device=batches.device, requires_grad=True)
