@@ -25,8 +25,8 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from labclip import scenes
-from labclip.app.answers import EXAMPLES, Session, part
 from labclip.app.pair import SCENES, ModelPair, uri
+from labclip.app.session import EXAMPLES, Session, part
 from labclip.app.work import FILE_BYTES, TABLES, Upload, run
 from labclip.io.published import AUTHORS_REPOSITORY
 from labclip.model import LABCLIP

@@ -32,7 +32,7 @@ _SEED = 2024  # no training used any below a million
 _SIDE = 160  # pixels of a thumbnail
 
 
-class Scores(NamedTuple):
+class CaptionScores(NamedTuple):
     """What one model says of an image and some captions."""
 
     cosines: list[float]
@@ -40,7 +40,7 @@ class Scores(NamedTuple):
     best: list[int]  # captions with the highest cosine; several are a tie
 
     @classmethod
-    def of(cls, cosines: Tensor, log_scale: float) -> Scores:
+    def of(cls, cosines: Tensor, log_scale: float) -> CaptionScores:
         """From cosines [n] and the logarithm of what they are multiplied by."""
         shares = torch.softmax(cosines * torch.tensor(log_scale).exp(), dim=0)
         best = (cosines > cosines.max() - TIE).nonzero().flatten()
@@ -79,11 +79,11 @@ class ModelPair:
             rows = self.model.encode_text(list(captions), normalize=True, aligned=False).float().cpu()
         return rows, f"Texts longer than the {cut.context} tokens of the model: {cut.count}." if cut.count else ""
 
-    def scores(self, image: Tensor, texts: Tensor, alignment: Alignment) -> tuple[Scores, Scores]:
+    def scores(self, image: Tensor, texts: Tensor, alignment: Alignment) -> tuple[CaptionScores, CaptionScores]:
         """What the base and LABCLIP say of an image [dim] and captions [n, dim]; nothing is encoded again."""
         scale, fitted = float(self.model.clip.logit_scale), alignment.logit_scale
         ours = scale if fitted is None else scale + alignment.strength * (fitted - scale)
-        return Scores.of(texts @ image, scale), Scores.of(alignment(texts, normalize=True) @ image, ours)
+        return CaptionScores.of(texts @ image, scale), CaptionScores.of(alignment(texts, normalize=True) @ image, ours)
 
     def index(self, folder: Path) -> Gallery:
         """Embed the images of a folder, named as they lie there; ValueError if none can be used."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from subprocess import DEVNULL, Popen
@@ -63,11 +64,11 @@ def _may_be_image(name: str) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in Image.registered_extensions()
 
 
-def match(table: Path, images: Path, *, clean: bool = False) -> tuple[str, Path, str]:
-    """What is in a file of captions, the folder that its images begin in, and `embed`'s option for its captions.
+def match(table: Path, images: Path, *, clean: bool = False) -> tuple[str, dict[str, Path], str]:
+    """What is in a file of captions, its images by the names it has for them, and `embed`'s option for its captions.
 
-    An image is meant if its path ends with the name: 0.png is images/0.png. Captions must be cleaned if their negatives
-    are. ValueError if the file can't be read, or names no image that is there.
+    An image is meant if one of the two paths ends with the other: 0.png, photos/0.png. Captions must be cleaned if
+    their negatives are. ValueError if the file can't be read, or names no image that is there.
     """
     names, captions, negatives, problem = dict[str, None](), 0, 0, ""
     try:
@@ -86,15 +87,25 @@ def match(table: Path, images: Path, *, clean: bool = False) -> tuple[str, Path,
             return match(table, images, clean=True)
         # Without where it lies, and what those who call the library may pass.
         raise ValueError(str(error).replace(str(table), table.name).partition(" Pass ")[0]) from error
-    paths = [path.relative_to(images) for path in images.rglob("*.*")]
-    starts = {path.relative_to(start).as_posix(): images / start for path in paths for start in path.parents}
-    start = next((starts[name] for name in names if name in starts), None)
-    if start is None:
+    by_name, matched = defaultdict[str, list[Path]](list), dict[str, Path]()
+    for path in images.rglob("*.*"):
+        by_name[path.name].append(path.relative_to(images))
+    for name in names:
+        asked = PureWindowsPath(name)
+        near = [path for path in by_name[asked.name] if _ends_alike(path.parts, asked.parts)]
+        if len(near) > 1:
+            raise ValueError(f"{name} may be {near[0]} or {near[1]}. Name its folder too in {table.name}.")
+        matched.update((name, images / path) for path in near)
+    if not matched:
         missing = f"no image is called {next(iter(names))}" if names else "it has no caption"
         raise ValueError(f"{table.name} can't be used: {missing}.{problem}")
-    count = sum((start / name).is_file() for name in names)
-    holds = f"{captions:,} captions, {negatives:,} of them with a negative, and {count:,} of {len(names):,} images."
-    return holds + problem, start, "--clean" if clean else "--as-is"
+    there = f"{len(matched):,} of {len(names):,} images"
+    holds = f"{captions:,} captions, {negatives:,} of them with a negative, and {there}.{problem}"
+    return holds, matched, "--clean" if clean else "--as-is"
+
+
+def _ends_alike(path: Sequence[str], other: Sequence[str]) -> bool:
+    return all(name == also for name, also in zip(reversed(path), reversed(other), strict=False))
 
 
 def run(commands: Sequence[Sequence[str]], folder: Path) -> Generator[tuple[str, ...], None, None]:

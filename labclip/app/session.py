@@ -169,10 +169,12 @@ class Session:
         if own:
             if self._table is None or self._images is None:
                 raise ValueError("Upload a file of captions and their images first, or fit on scenes.")
-            _, start, clean = match(self._table, self._images)
+            _, matched, clean = match(self._table, self._images)
             # A later upload changes nothing here.
             shutil.copyfile(self._table, folder / self._table.name)
-            shutil.copytree(start, folder / "images", copy_function=os.link)
+            for name, path in matched.items():
+                (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, folder / "images" / name)
             draw, data = [], ["--captions", self._table.name, "--images", "images", "--on-error", "skip", clean]
         return [*draw, ["embed", "features", *self._typed, *data], ["fit", "features", "alignment", "--html", REPORT]]
 
