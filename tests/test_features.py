@@ -362,17 +362,17 @@ def test_features_of_another_base_are_refused(data):
     half.clip.bfloat16()
     for same in (model, half, Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)):
         assert Features.load(folder, base=same).base == BASE
-    with pytest.raises(ValueError, match=r"by ViT-B-32 \(openai\) .* is ViT-B-16 \(openai\): another base"):
-        Features.load(folder, base=Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM))
     with torch.no_grad():
         other.clip.visual.proj[0, 0] += 1e-3
         half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
-    with pytest.raises(ValueError, match=r"with weights \w{12}\.\.\., but the model is ViT-B-32.*: other weights"):
-        Features.load(folder, base=other)
-    with pytest.raises(ValueError, match="other weights: the fingerprints have cosine"):
-        Features.load(folder, base=half)
-    with pytest.raises(ValueError, match=r"base is a str\. Pass a model or a Base"):
-        Features.load(folder, base="ViT-B-32")
+    for wrong, said in (
+        (Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM), "is ViT-B-16 .openai.: another base"),
+        (other, r"with weights \w{12}\.\.\., but the model is ViT-B-32.*: other weights"),
+        (half, "other weights: the fingerprints have cosine"),
+        ("ViT-B-32", r"base is a str\. Pass a model or a Base"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Features.load(folder, base=wrong)
 
 
 def test_wrong_arguments_say_what_is_right(model, data):
@@ -428,13 +428,10 @@ def test_the_manifest_says_what_went_in_and_not_where_it_lay(model, data, monkey
     run(model, data, "one")
     monkeypatch.chdir(data)
     embed(model, captions="captions.csv", images="photos", out="two", batch_size=5, progress=False)
+    assert contents(data / "one") == contents(data / "two")
     text = (data / "one" / "manifest.json").read_text()
     assert str(data) not in text
-    assert contents(data / "one") == contents(data / "two")
-    manifest = json.loads(text)
-    assert manifest["inputs"][0]["name"] == "captions.csv"
-    assert manifest["inputs"][0]["bytes"] == (data / "captions.csv").stat().st_size
-    assert manifest["preprocess"]["config"]["size"] == 64
+    assert json.loads(text)["inputs"][0]["bytes"] == (data / "captions.csv").stat().st_size
 
 
 def test_memory_is_bounded_by_batches(model, data, monkeypatch):
