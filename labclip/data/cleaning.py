@@ -55,8 +55,8 @@ def meaning(caption: str) -> tuple[str, ...]:
     >>> meaning("a cup left of a bowl") == meaning("a bowl left of a cup")
     False
     """
-    said = " ".join(word for word in comparable(caption.replace(",", " and ")).split() if word not in ("a", "the"))
-    head, between, tail = said.partition(" between ")
+    words = " ".join(word for word in comparable(caption.replace(",", " and ")).split() if word not in ("a", "the"))
+    head, between, tail = words.partition(" between ")
     things = sorted(filter(None, map(str.strip, _SYMMETRIC.split(tail if between else head))))
     return (head, *things) if between else tuple(things)
 

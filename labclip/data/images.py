@@ -96,11 +96,11 @@ class ImageSource:
 
 def reason(what: str, error: BaseException) -> str:
     """What is wrong with one file, in the words of what was raised; equal from run to run."""
-    said = getattr(error, "strerror", None) or str(error)
+    message = getattr(error, "strerror", None) or str(error)
     if isinstance(error, FileNotFoundError):  # a remote file system's says the path alone
-        said = "No such file or directory"
+        message = "No such file or directory"
     # Pillow names the buffer by its address, which would differ from run to run.
-    return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"
+    return f"{what} ({message.split(' <_io.BytesIO')[0] or type(error).__name__})"
 
 
 def file_order(source: ImageSource) -> tuple[str, int]:

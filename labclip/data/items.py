@@ -140,7 +140,7 @@ def read_items(
         ValueError: If a file is malformed or lacks a column, if no row is of the splits asked for, or a fit could tell
             caption and negative by their full stop.
     """
-    inputs, told, other_splits, count = find_inputs(paths), "", set[str](), 0
+    inputs, noted, other_splits, count = find_inputs(paths), "", set[str](), 0
     texts = (column,) if column else CAPTIONS
     sources = (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS)
     needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
@@ -159,9 +159,9 @@ def read_items(
                 continue
             count += 1
             yield table.item(location, cells)
-        if taken not in ("", told):  # of many shards only the first
+        if taken not in ("", noted):  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, taken)
-            told = taken
+            noted = taken
     if split and not count:
         there = ", ".join(sorted(other_splits)[:10]) or "none"
         raise ValueError(f"{inputs[0]} has no row of split {' or '.join(map(repr, split))}; it has {there}.")
@@ -223,7 +223,7 @@ class _Table:
                 raise _RowError(_lacks(self.captions, cells))
             listed = _listed(cells[name])
             raw = [cells[name]] if listed is None else listed
-            raw = [one["raw"] if isinstance(one, dict) and "raw" in one else one for one in raw]  # Karpathy's sentences
+            raw = [cell.get("raw", cell) if isinstance(cell, dict) else cell for cell in raw]  # Karpathy's sentences
             if not raw or any(map(_is_empty, raw)):
                 raise _RowError(_EMPTY if len(raw) == 1 else "has an empty list of captions, or an empty one in it")
             captions = tuple(map(self._text, raw))
@@ -266,12 +266,12 @@ class _Table:
 
     def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
         """For each caption its negatives, each once, with the first image that it describes; see `_by_caption`."""
-        found: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
+        negatives: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
         for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
                 raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
             texts, described = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
-            for own, several, sources in zip(found, texts, described, strict=True):
+            for own, several, sources in zip(negatives, texts, described, strict=True):
                 if all(map(_is_empty, sources)):
                     sources = [None] * len(several)
                 elif len(sources) != len(several):
@@ -280,7 +280,7 @@ class _Table:
                 for cell, source in zip(several, sources, strict=True):
                     if not _is_empty(cell) and (text := self._text(cell)):
                         own[text] = own.get(text) or self._source(source, location)
-        return found
+        return negatives
 
 
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
@@ -310,7 +310,7 @@ def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[
     if captions is None:
         return [[value] if values is None else values]
     if values is not None and len(values) == captions:
-        return [[one] if (nested := _listed(one)) is None else nested for one in values]
+        return [[cell] if (nested := _listed(cell)) is None else nested for cell in values]
     if not _is_empty(value):
         raise _RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
     return [[] for _ in range(captions)]
@@ -319,7 +319,7 @@ def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[
 @lru_cache(1024)
 def _usual_negatives(names: tuple[str, ...]) -> list[str]:
     """Those of some columns that hold negatives by their names, numbered ones first and in order."""
-    numbered = [(int(found[1] or 1), name) for name in names if name and (found := _NUMBERED.fullmatch(name))]
+    numbered = [(int(match[1] or 1), name) for name in names if name and (match := _NUMBERED.fullmatch(name))]
     return [name for _, name in sorted(numbered)] + [name for name in _NEGATIVES if name in names]
 
 
@@ -331,7 +331,7 @@ def _listed(cell: Any) -> list[Any] | None:
         for parse in (json.loads, ast.literal_eval):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 value = parse(cell)
-                if isinstance(value, list) and all(one is None or isinstance(one, str | list) for one in value):
+                if isinstance(value, list) and all(cell is None or isinstance(cell, str | list) for cell in value):
                     return value
     return None
 

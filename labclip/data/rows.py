@@ -101,8 +101,9 @@ def json_rows(path: Path) -> Iterator[Row]:
     if isinstance(value, dict):
         images, captions = value.get("images"), value.get("annotations")
         if isinstance(images, list) and isinstance(captions, list):
-            names = {one.get("id"): one.get("file_name") for one in images if isinstance(one, dict)}
-            value = [{**one, "image": names.get(one.get("image_id"))} for one in captions if isinstance(one, dict)]
+            names = {image.get("id"): image.get("file_name") for image in images if isinstance(image, dict)}
+            rows = (row for row in captions if isinstance(row, dict))
+            value = [{**row, "image": names.get(row.get("image_id"))} for row in rows]
         elif isinstance(images, list):
             value = images
     if not isinstance(value, list | dict):
@@ -143,7 +144,7 @@ def tar_rows(path: Path) -> Iterator[Row]:
         with tarfile.open(path, mode="r:") as tar:
             for key, members in itertools.groupby(_members(tar, path), key=lambda member: member[0]):
                 location = f"{path.name} sample {key}"
-                yield location, _sample(tar, path, location, [one[1:] for one in members])
+                yield location, _sample(tar, path, location, [member[1:] for member in members])
     except tarfile.TarError as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
@@ -167,10 +168,13 @@ def _members(tar: Any, path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]
 
 
 def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, tarfile.TarInfo]]) -> Cells:
-    found = dict(members)
-    if len(found) < len(members):
+    by_extension = dict(members)
+    if len(by_extension) < len(members):
         raise ValueError(f"{location} has two files of one extension. Write the tar again.")
-    texts = {extension: tar.extractfile(found[extension]).read() for extension in found.keys() & {"json", "txt", "cls"}}
+    texts = {
+        extension: tar.extractfile(by_extension[extension]).read()
+        for extension in by_extension.keys() & {"json", "txt", "cls"}
+    }
     cells: Any = _parsed(location, texts["json"]) if "json" in texts else {"caption": None}
     if not isinstance(cells, dict):
         return cells  # which its reader refuses
@@ -178,7 +182,7 @@ def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, ta
         if extension in texts:
             # What is not UTF-8 becomes a text that no model can read, so that its row is told to be bad.
             cells[column] = texts[extension].decode("utf-8-sig", "surrogateescape").strip("\n")
-    image = next((found[extension] for extension in _IN_TAR if extension in found), None)
+    image = next((by_extension[extension] for extension in _IN_TAR if extension in by_extension), None)
     cells["image"] = image and ImageSource(
         image.name, path, start=image.offset_data, size=image.size, location=location
     )
@@ -218,15 +222,15 @@ def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
 
     FileNotFoundError if there is none; ValueError if the kind of one is not known, it is empty, or is named twice.
     """
-    several = [captions] if isinstance(captions, str | Path) else captions
-    found = [path for one in several for path in _matching(Path(one).expanduser())]
-    for path in found:
+    names = [captions] if isinstance(captions, str | Path) else captions
+    paths = [path for name in names for path in _matching(Path(name).expanduser())]
+    for path in paths:
         read_rows(path)
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty. Pass a file with captions in it.")
-    if not found or len(set(found)) < len(found):
+    if not paths or len(set(paths)) < len(paths):
         raise ValueError("captions names no file, or one twice. Pass each file once.")
-    return found
+    return paths
 
 
 def _matching(path: Path) -> list[Path]:
@@ -237,6 +241,6 @@ def _matching(path: Path) -> list[Path]:
         if sum(map(bool, shards)) != 1:
             raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
         return shards[0] or shards[1]
-    if matches := sorted(one for one in map(Path, glob.glob(str(path), recursive=True)) if one.is_file()):
+    if matches := sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()):
         return matches
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")

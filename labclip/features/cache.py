@@ -34,13 +34,6 @@ BLOCK = 2048
 """Captions encoded together; those with a common prefix share the work."""
 
 
-def default_cache() -> Path:
-    """The folder of embeddings: LABCLIP_CACHE, or `labclip` in the user's folder for caches."""
-    if folder := os.environ.get("LABCLIP_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labclip"
-
-
 def encode(
     model: LABCLIP,
     images: Sequence[ImageSource],
@@ -149,11 +142,15 @@ class Cache:
 
     The name of its file depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs
     what was being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk,
-    a warning says so, and the run goes on. It is in a folder, the user's own for True, or in memory alone.
+    a warning says so, and the run goes on. It is in a folder, that of LABCLIP_CACHE or the user's own for True, or in
+    memory alone.
     """
 
     def __init__(self, where: str | Path | bool | None, model: LABCLIP) -> None:
-        folder = default_cache() if where is True else Path(where) if where else None
+        if where is True:
+            caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            where = Path(os.environ.get("LABCLIP_CACHE") or caches / "labclip").expanduser()
+        folder = Path(where) if where else None
         self.identity = identity_of(model)
         # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
         facts = {key: value for key, value in self.identity.items() if key not in ("base", "fingerprint")}

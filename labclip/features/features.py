@@ -301,14 +301,14 @@ def _whole(name: str, values: Any, count: int) -> NDArray[np.int64]:
 
 def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[np.bool_]:
     """Which of [n, k, dim] others differ from their own row of [n, dim], or of its row `index`: bool [n, k]."""
-    found = []
+    differing = []
     for start in range(0, len(others), _BLOCK):
         part = slice(start, start + _BLOCK)
         theirs = F.normalize(block_of(others, part), dim=-1)
         mine = F.normalize(block_of(own, part if index is None else index[part]), dim=-1)[:, None]
         # What is not finite is no absent negative: it is refused where it is used.
-        found.append(~((mine.to(theirs.device) - theirs).abs().amax(dim=-1) <= _SAME).cpu())
-    return torch.cat(found).numpy()
+        differing.append(~((mine.to(theirs.device) - theirs).abs().amax(dim=-1) <= _SAME).cpu())
+    return torch.cat(differing).numpy()
 
 
 def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:

@@ -70,7 +70,7 @@ class Origin:
             return None if len(hashes) == 1 else "other weights"
         if self.fingerprint is None or other.fingerprint is None:
             return None if None in hashes else "other weights"
-        ours, theirs = (torch.as_tensor(one.fingerprint, dtype=torch.float32).cpu() for one in (self, other))
+        ours, theirs = (torch.as_tensor(origin.fingerprint, dtype=torch.float32).cpu() for origin in (self, other))
         cosine = float(nn.functional.cosine_similarity(ours, theirs, dim=0))
         if cosine >= FINGERPRINT_COSINE:
             return None

@@ -82,7 +82,7 @@ def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[An
                 raise ValueError(f"has {name!r} as {kinds}, not as one column of lists of floats")
             index = schema.names.index(name)
             columns = [groups[0].column(number) for number in range(groups[0].num_columns)] if groups else []
-            codecs = {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
+            codecs = {chunk.path_in_schema: chunk.compression.replace("UNCOMPRESSED", "NONE") for chunk in columns}
             # A dictionary of numbers that do not repeat takes time and memory for nothing.
             repeating = [path for path in codecs if not path.startswith(f"{name}.")]
             written = io.BytesIO()  # emptied after each group: pyarrow itself counts bytes
@@ -159,16 +159,16 @@ def _is_vector(pa: Any, kind: Any) -> bool:
 
 def _aligned_lists(pa: Any, lists: Any, change: Change) -> Any:
     """A column of lists of floats, aligned; where there is no list, there is none afterwards."""
-    found = lists.drop_null()
-    lengths = found.value_lengths().unique().to_pylist()
+    vectors = lists.drop_null()
+    lengths = vectors.value_lengths().unique().to_pylist()
     if len(lengths) > 1:
         raise ValueError(f"has embeddings of different lengths, {min(lengths)} to {max(lengths)} numbers")
-    numbers = found.flatten()
+    numbers = vectors.flatten()
     if numbers.null_count:
         raise ValueError(f"has embeddings in which numbers are missing, {numbers.null_count:,} of them")
     if not len(numbers):
         return lists
-    aligned = change(np.array(numbers).reshape(len(found), -1))
+    aligned = change(np.array(numbers).reshape(len(vectors), -1))
     made = pa.FixedSizeListArray.from_arrays(pa.array(aligned.reshape(-1), lists.type.value_type), aligned.shape[1])
     if lists.null_count:
         there = lists.is_valid().to_numpy(zero_copy_only=False)

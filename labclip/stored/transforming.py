@@ -170,7 +170,7 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
     else:
         names, others = [path.name for path in _files_in(source)], []
     shards = [Shard(name, source / name, target / name) for name in names]
-    shards = [one for one in shards if one.source.suffix.lower() in FORMATS and one.source.name[0] not in "_."]
+    shards = [shard for shard in shards if shard.source.suffix.lower() in FORMATS and shard.source.name[0] not in "_."]
     if not shards:
         raise ValueError(
             f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
