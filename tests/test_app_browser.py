@@ -223,6 +223,8 @@ def test_every_tab_is_readable(visit, width, scheme):
     someone.tab("Fit")
     someone.page.get_by_label("My captions and images").check()
     someone.look("fit")
+    buttons = someone.page.get_by_role("button").locator("visible=true").all_inner_texts()
+    assert buttons[-2:] == ["Fit", "Cancel"]
     overflow = someone.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0
 
