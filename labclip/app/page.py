@@ -236,10 +236,11 @@ class _Page:
                 html = part("error", str(error))
             yield show(html, busy=False)
 
-        cancelled = part("note", "Cancelled. Nothing was kept.")
+        ended = part("note", "Cancelled. Nothing was kept.")
         start.click(lambda: show(""), outputs=places, queue=False, **_PRIVATE)
         working = start.click(work, inputs, places, concurrency_id="long", concurrency_limit=1, **_PRIVATE)
-        cancel.click(lambda: show(cancelled, busy=False), outputs=places, queue=False, cancels=working, **_PRIVATE)
+        working.failure(lambda: show(ended, busy=False), outputs=places, queue=False, **_PRIVATE)
+        cancel.click(None, cancels=working)
         return working.then
 
 
