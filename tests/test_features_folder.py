@@ -162,12 +162,6 @@ def test_rows_without_a_direction_are_not_saved_but_absent_negatives_may_have_no
     assert np.array_equal(saved.negatives[3, 1], saved.texts[3])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_tensors_on_a_gpu_are_taken(tmp_path):
-    given = {name: torch.as_tensor(value).cuda() for name, value in arrays().items()}
-    assert len(Features.from_arrays(**given).save(tmp_path / "features")) == 5
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

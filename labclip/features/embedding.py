@@ -160,10 +160,10 @@ def embed(
         items = with_parts(items) if parts else items
         corpus = Corpus(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
         state.values = state.values or {
-            **made_from, "rows": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
+            **made_from, "corpus": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
             "texts": 0, "cut": {}, "sizes": {},
         }  # fmt: skip
-        if state.values["rows"] != corpus.sha256:
+        if state.values.get("corpus") != corpus.sha256:
             raise ValueError(
                 f"{folder} has an unfinished run, but the rows of {captions} are read differently now. {_OTHER}"
             )

@@ -169,7 +169,9 @@ class Writer:
         shapes = _shapes(record)
         for name in shapes.keys() & self._open.keys():
             shape, dtype = shapes[name]
-            self._open[name].truncate(HEADER + math.prod(shape) * np.dtype(dtype).itemsize)
+            size = HEADER + math.prod(shape) * np.dtype(dtype).itemsize
+            assert self._sizes[name] >= size, f"{name} lacks rows"
+            self._open[name].truncate(size)
             self._open[name].seek(0)
             self._open[name].write(_header(shape, dtype))
         self._flush()
