@@ -84,13 +84,20 @@ CONFIGS = {
 KINDS = (*CONFIGS, "main", "hf")
 
 
+def built(config):
+    """OpenCLIP's model of a `model_cfg`."""
+    arguments = {key: value for key, value in config.items() if key != "custom_text"}
+    custom = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    return (open_clip.CoCa if "multimodal_cfg" in config else custom)(**arguments)
+
+
 def _build(kind):
     if kind == "eos" and "eos_id" not in open_clip.CLIPTextCfg.__dataclass_fields__:
         pytest.skip("this OpenCLIP has no end-of-text pooling")
-    config = dict(CONFIGS.get(kind, _CONFIG))
-    custom = config.pop("custom_text", kind == "hf")
-    clip = MainLayoutCLIP if kind == "main" else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    model = (open_clip.CoCa if kind == "coca" else clip)(**config, **({"output_dict": True} if kind == "dict" else {}))
+    if kind == "main":
+        return MainLayoutCLIP(**_CONFIG)
+    model = built(CONFIGS.get(kind, CONFIGS["custom"]))
+    model.output_dict = kind == "dict"
     if kind == "hf":
         model.text = _hf_text()
     return model
@@ -164,7 +171,6 @@ SILENT = {
 }
 
 
-def variant(custom=False, vision=(), text=(), **options):
-    """The tiny model with some of its configuration changed."""
-    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    return kind(DIM, VISION | dict(vision), TEXT | dict(text), **options).eval()
+def variant(vision=(), text=(), **options):
+    """The `model_cfg` of the tiny model with some of it changed."""
+    return _CONFIG | {"vision_cfg": VISION | dict(vision), "text_cfg": TEXT | dict(text)} | options

@@ -93,7 +93,6 @@ def test_a_sample_is_what_other_commands_read(tmp_path):
     said = run("sample", out, "--n", 30, "--seed", 2).stdout.splitlines()
     rows = csv.DictReader((out / "captions.csv").read_text().splitlines())
     assert [row["caption"] for row in rows] == scenes.sample(30, seed=2).captions
-
     for line in said[1:]:
         typed = line.replace("features", f"{tmp_path}/f").replace("my-al", f"{tmp_path}/a")
         program, command, *arguments = typed.split()

@@ -252,7 +252,7 @@ def test_items_with_a_common_image_are_one_unit():
 def test_chance_of_retrieval_is_what_random_orders_give():
     """Three images with 1, 4 and 2 of 7 captions; the chance of an order is counted over many."""
     index = np.array([0, 1, 1, 1, 1, 2, 2])
-    scores = Retrieval(np.arange(3), np.arange(7), index).score(*drawn_pair(3, 7))
+    scores = Retrieval(np.arange(3), np.arange(7), index).score(*drawn(0, 3, 7))
     chance = {name: one.chance for one in scores for name in one.metrics}
     orders = np.argsort(np.random.default_rng(0).random((20_000, 7)), axis=1)
     for k in (1, 5):
@@ -262,11 +262,6 @@ def test_chance_of_retrieval_is_what_random_orders_give():
     assert chance["i2t_r10"] == 1
     assert chance["t2i_r1"] == pytest.approx(1 / 3)
     assert chance["t2i_r5"] == 1
-
-
-def drawn_pair(count, captions):
-    images, texts = drawn(0, count, captions)
-    return unit(images), unit(texts)
 
 
 def test_the_linear_probe_against_gradient_descent():

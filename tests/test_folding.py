@@ -197,25 +197,17 @@ def test_a_transformers_text_model_alone(name):
 # What is refused
 
 
-class Clap(nn.Module):
-    """Has a text projection that is no linear map."""
-
-    def __init__(self):
-        super().__init__()
-        self.text_projection = nn.GELU()
-
-
 @pytest.mark.parametrize(
-    ("model", "alignment", "said"),
+    ("model", "alignment", "message"),
     [
         (nn.Linear(2, 2), skewed(), r"no text projection in a Linear \(looked for text_projection, text.text_pro.*"),
-        (Clap(), skewed(), "Cannot fold into a text projection of type GELU"),
+        (nn.ModuleDict({"text_projection": nn.GELU()}), skewed(), "Cannot fold into a text projection of type GELU"),
         (models.make("clip"), Alignment(models.matrix(dim=8)), "has dim 8 but the model's text projection gives 16"),
         (models.make("clip"), None, "The alignment is a NoneType. Pass a labclip.Alignment"),
     ],
 )
-def test_what_cannot_be_folded_is_refused(model, alignment, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_folded_is_refused(model, alignment, message):
+    with pytest.raises(ValueError, match=message):
         fold(model, alignment)
 
 
@@ -294,9 +286,9 @@ def test_a_second_matrix_is_not_folded_into_a_folded_model(pair, fingerprint):
 
 def test_force_folds_all_the_same_and_warns():
     clip, alignment = transformers_pair()
-    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one") as found:
+    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one") as warned:
         other = fold(randomised(clip), alignment, force=True)
-    assert found[0].filename == __file__
+    assert warned[0].filename == __file__
     assert mark_of(other)["matrix_sha256"] == matrix_sha256(alignment.fitted)
     once = fold(clip, alignment)
     with pytest.warns(UserWarning, match="Folded all the same: This model has a matrix merged into it already"):
@@ -311,16 +303,12 @@ def test_force_folds_all_the_same_and_warns():
 # The mark lasts: in memory, in folders, in files of weights
 
 
-@pytest.fixture
-def folded_folder(tmp_path):
-    labclip.fold("scenes", folder=tmp_path / "folded")
-    return tmp_path / "folded"
-
-
-def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_path):
-    with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes") as found:
-        model = LABCLIP.from_pretrained(folded_folder)
-    assert found[0].filename == __file__
+def test_a_folder_says_what_it_is_opens_with_the_identity_and_takes_no_second_matrix(tmp_path):
+    folder, alignment = tmp_path / "folded", Alignment.from_pretrained("scenes")
+    labclip.fold("scenes", folder=folder)
+    with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes") as warned:
+        model = LABCLIP.from_pretrained(folder)
+    assert warned[0].filename == __file__
     assert model.alignment.is_identity
     assert_close(
         model.encode_text(["a red cube"], normalize=True),
@@ -329,20 +317,16 @@ def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_
     model.save_pretrained(tmp_path / "again")  # the mark goes with the weights
     with pytest.warns(UserWarning, match="holds a folded model"):
         LABCLIP.from_pretrained(tmp_path / "again")
-
-
-def test_a_folded_folder_says_what_was_folded_and_takes_no_second_matrix(folded_folder):
-    alignment = Alignment.from_pretrained("scenes")
-    mark = json.loads((folded_folder / "open_clip_config.json").read_text())["labclip_folded"]
-    data = ModelCard.load(folded_folder / "README.md").data
+    mark = json.loads((folder / "open_clip_config.json").read_text())["labclip_folded"]
+    data = ModelCard.load(folder / "README.md").data
     assert (data.library_name, data.base_model) == ("open_clip", None)  # the embedded model is nowhere on the Hub
     assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
     assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
     assert mark["base"] == vars(alignment.base)
     with pytest.raises(ValueError, match=r"has a matrix merged into it already \(SHA-256 .*folded from, scenes"):
-        LABCLIP.from_pretrained(folded_folder, alignment="scenes")
+        LABCLIP.from_pretrained(folder, alignment="scenes")
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
-        labclip.fold(folded_folder, "scenes")
-    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")  # without the mark
+        labclip.fold(folder, "scenes")
+    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")  # without the mark
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
         labclip.fold(opened, "scenes")

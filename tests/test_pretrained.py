@@ -96,10 +96,9 @@ def test_strength_precision_and_the_network_reach_the_model(world):
     ):
         with pytest.raises(ValueError, match=match):
             LABCLIP.from_pretrained("tiny-world:openai", **options)
-    with pytest.raises(FileNotFoundError, match=r"curl -LO .*coco.pt.*labclip convert coco.pt"):
-        LABCLIP.from_pretrained("Tiny", local_files_only=True)
-    with pytest.raises(FileNotFoundError, match=r"hf download tiny/base.openai open_clip_model.safetensors") as raised:
-        LABCLIP.from_pretrained("tiny-world:openai", local_files_only=True)
+    for name, fetch in (("Tiny", "curl -LO .*coco.pt"), ("tiny-world:openai", "hf download tiny/base.openai")):
+        with pytest.raises(FileNotFoundError, match=fetch) as raised:
+            LABCLIP.from_pretrained(name, local_files_only=True)
     assert raised.value.__suppress_context__  # no traceback of the client's stands above it
     assert world.asked(".pt") + world.asked("/resolve/") == 0
     with pytest.raises(ValueError, match=r"precision is 'half'. Pass one of fp32, fp16"):
@@ -147,7 +146,7 @@ def test_what_is_no_name_is_told_what_it_is(world, tmp_path, monkeypatch, name):
 # Folders and repositories
 
 
-def test_a_self_contained_folder_opens_without_network(hub, folder, caplog):
+def test_a_self_contained_folder_opens_without_network_and_a_repository_is_the_folder_it_holds(hub, folder, caplog):
     model = LABCLIP.from_pretrained(folder)
     assert_close(
         model.encode_text(models.tokens(), normalize=True),
@@ -157,17 +156,14 @@ def test_a_self_contained_folder_opens_without_network(hub, folder, caplog):
     assert LABCLIP.from_pretrained(folder, strength=1.0).alignment.strength == 1.0
     assert hub.requests == []
     assert not caplog.records  # OpenCLIP's, that a model is random
+    hub.add_folder("org/mine", folder)
+    in_repository = LABCLIP.from_pretrained("org/mine")
+    assert torch.equal(in_repository.encode_text(models.CAPTIONS), model.encode_text(models.CAPTIONS))
+    assert Alignment.from_pretrained("org/mine").strength == 0.5
     torch.manual_seed(7)
     save_file(open_clip.CLIP(models.DIM, models.VISION, models.TEXT).state_dict(), folder / OPENCLIP_WEIGHTS)
     with pytest.raises(ValueError, match=r"not the one the alignment was fitted on \(mine \(own\)\).*below 0.99"):
         LABCLIP.from_pretrained(folder)
-
-
-def test_a_repository_is_the_folder_it_holds(hub, folder):
-    hub.add_folder("org/mine", folder)
-    text = [LABCLIP.from_pretrained(name).encode_text(models.CAPTIONS) for name in ("org/mine", folder)]
-    assert torch.equal(*text)
-    assert Alignment.from_pretrained("org/mine").strength == 0.5
 
 
 def test_an_alignment_alone_finds_the_base_it_records_or_is_given_one(world, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from unittest.mock import Mock
 
 import models
 import open_clip
@@ -277,15 +278,11 @@ def test_a_folded_model_is_not_put_over_an_alignment(tmp_path, to):
     assert contents(tmp_path) == before
 
 
-def full_disk(*args, **kwargs):
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
 def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, save):
     save(wrap(), tmp_path / "there")
     before = contents(tmp_path / "there")
-    monkeypatch.setattr(saving, "save_file", full_disk)
+    monkeypatch.setattr(saving, "save_file", Mock(side_effect=OSError(28, "No space left on device")))
     for folder in (tmp_path / "there", tmp_path / "a" / "b"):
         with pytest.raises(OSError, match="No space left"):
             save(wrap("siglip"), folder)
@@ -294,21 +291,6 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, sa
 
 
 # Whether a configuration is that of a model, also where no weight shows the difference
-
-
-def on_meta(name, **changes):
-    """A model of a registered name without memory for its weights."""
-    config = open_clip.get_model_config(name) | changes
-    custom = config.pop("custom_text", False)
-    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    with torch.device("meta"):
-        return kind(**config)
-
-
-def variant_config(custom=False, vision=(), text=(), **options):
-    """The `model_cfg` that `models.variant` takes as arguments."""
-    config = {"embed_dim": models.DIM, "vision_cfg": models.VISION | dict(vision), "text_cfg": models.TEXT | dict(text)}
-    return config | options | ({"custom_text": True} if custom else {})
 
 
 @pytest.mark.parametrize("custom", [False, True])
@@ -321,13 +303,14 @@ def test_what_no_weight_shows_is_told_apart(change, custom):
         key: common.get(key, {}) | value if isinstance(value, dict) else value
         for key, value in models.SILENT[change].items()
     }
-    plain, clip = models.variant(custom, **common), models.variant(custom, **changed)
+    config, own = (models.variant(**options, custom_text=custom) for options in (common, changed))
+    plain, clip = models.built(config), models.built(own)
     assert {key: value.shape for key, value in plain.state_dict().items()} == {
         key: value.shape for key, value in clip.state_dict().items()
     }
-    assert matches(clip, variant_config(custom, **changed)) is True
-    assert matches(clip, variant_config(custom, **common)) is False
-    assert matches(plain, variant_config(custom, **changed)) is False
+    assert matches(clip, own) is True
+    assert matches(clip, config) is False
+    assert matches(plain, own) is False
 
 
 def test_a_class_or_a_tower_of_somebodys_own_matches_nothing():
@@ -335,16 +318,20 @@ def test_a_class_or_a_tower_of_somebodys_own_matches_nothing():
         def encode_text(self, text, normalize=False):
             return -super().encode_text(text, normalize)
 
-    assert matches(Own(models.DIM, models.VISION, models.TEXT), variant_config()) is False
-    clip = models.variant()
+    config = models.CONFIGS["clip"]
+    assert matches(Own(**config), config) is False
+    clip = models.make("clip")
     clip.visual = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, models.DIM))
-    assert matches(clip, variant_config()) is False
+    assert matches(clip, config) is False
     # Towers of other libraries are not built.
     assert matches(clip, {"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"hf_model_name": "bert"}}) is None
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu", "RN50", "coca_ViT-B-32", "ViT-L-14-CLIPA"])
 def test_registered_models_have_the_configuration_of_their_name(name):
-    assert config_of(on_meta(name), name) == open_clip.get_model_config(name)
+    config = open_clip.get_model_config(name)
+    with torch.device("meta"):  # without memory for its weights
+        clip = models.built(config)
+    assert config_of(clip, name) == config
     for other in ("ViT-B-16", "nonsense", "hf-hub:org/name", "local-dir:nowhere"):
-        assert config_of(on_meta(name), other) is None
+        assert config_of(clip, other) is None

@@ -171,11 +171,6 @@ def test_many_captions_keep_their_order(trimmed):
 # What somebody does to a model is met
 
 
-class _Negated(open_clip.CLIP):
-    def encode_text(self, text, normalize=False):
-        return -super().encode_text(text, normalize=normalize)
-
-
 def _larger(x):
     return (x[0] * 1.5, *x[1:]) if isinstance(x, tuple) else x * 1.5
 
@@ -234,7 +229,11 @@ def test_a_method_put_on_a_class_is_met(trimmed, monkeypatch):
 
 
 def test_a_subclass_a_hook_on_all_modules_and_checkpointing_are_met(trimmed):
-    clip = _Negated(models.DIM, models.VISION, models.TEXT)
+    class Negated(open_clip.CLIP):
+        def encode_text(self, text, normalize=False):
+            return -super().encode_text(text, normalize=normalize)
+
+    clip = Negated(models.DIM, models.VISION, models.TEXT)
     clip.load_state_dict(models.make("clip").state_dict())
     model = LABCLIP(clip.eval(), Alignment(models.matrix()), tokenizer=models.tokenizer())
     assert met(model, trimmed)

@@ -84,8 +84,18 @@ def table(text):
 
 
 @pytest.mark.slow
-def test_from_a_folder_of_images_to_two_matrices(script, coco, drawn, capsys, monkeypatch):
+def test_from_a_folder_of_images_to_two_matrices_and_on_where_it_stopped(script, coco, drawn, capsys, monkeypatch):
+    def stop(*arguments, **settings):
+        raise ValueError("stopped")
+
     everything = ("--sugarcrepe", coco / "sugarcrepe", "--aro", coco / "aro")
+    for owner, name in ((script.negatives, "add"), (labclip, "embed"), (labclip, "fit"), (script, "beside_published")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop)
+            with pytest.raises(SystemExit, match="Error: stopped"):
+                run(script, coco, *everything)
+    run(script, coco, *everything, out="whole")
+    capsys.readouterr()
     run(script, coco, *everything)
     printed, out = capsys.readouterr().out, coco / "out"
     assert "Measured beside published" in printed
@@ -106,10 +116,13 @@ def test_from_a_folder_of_images_to_two_matrices(script, coco, drawn, capsys, mo
         assert alignment.base.model == "scenes"
         assert alignment.metadata["results"].keys() == {"coco", "coco-negatives", "sugarcrepe", "vg-a", "vg-r"}
         assert "160 captions of 80 images" in alignment.metadata["data"] or recipe == "labclip"
-        told = ModelCard.load(out / recipe / "README.md").data.eval_results
+        in_card = ModelCard.load(out / recipe / "README.md").data.eval_results
         assert ("vg-a", "macro", alignment.metadata["results"]["vg-a"]["labclip"]["macro"]) in {
-            (one.dataset_type, one.metric_type, one.metric_value) for one in told
+            (result.dataset_type, result.metric_type, result.metric_value) for result in in_card
         }
+        unbroken = Alignment.from_pretrained(coco / "whole" / recipe)
+        assert alignment.fitted.equal(unbroken.fitted)
+        assert alignment.metadata["results"] == unbroken.metadata["results"]
         LABCLIP.from_pretrained("scenes", alignment=out / recipe).encode_text("a red cube")
     # The table has each benchmark's figures, those of the report, beside the published ones.
     report = json.loads((out / "report.json").read_text())["benchmarks"]
@@ -143,38 +156,13 @@ def test_from_a_folder_of_images_to_two_matrices(script, coco, drawn, capsys, mo
         run(script, coco, "--images", 5)
 
 
-@pytest.mark.slow
-def test_it_goes_on_where_it_stopped(script, coco, monkeypatch):
-    def stop(*arguments, **settings):
-        raise ValueError("stopped")
-
-    for owner, name in ((script.negatives, "add"), (labclip, "embed"), (labclip, "fit"), (script, "beside_published")):
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, stop)
-            with pytest.raises(SystemExit, match="Error: stopped"):
-                run(script, coco, "--images", 40)
-    with monkeypatch.context() as patch:
-        patch.setattr(labclip, "fit", stop)
-        run(script, coco, "--images", 40)
-    assert len(labclip.Features.load(coco / "out" / "features").images) == 40
-    run(script, coco, "--images", 40, out="whole")
-    for recipe in ("paper", "labclip"):
-        one, two = (Alignment.from_pretrained(coco / out / recipe) for out in ("out", "whole"))
-        assert one.fitted.equal(two.fitted)
-        assert one.metadata["results"] == two.metadata["results"]
-
-
-def karpathy(folder, drawn):
+def test_karpathys_split_is_taken_where_it_is(script, coco, drawn):
     images = [
         {"filepath": "val2014" if number % 2 else "train2014", "filename": f"COCO_val2014_{file(number)}",
          "split": split, "sentences": [{"raw": text} for text in (drawn.captions[number], ".", drawn.tags[number])],
         } for number, split in ((0, "train"), (1, "restval"), (2, "val"), (TRAIN, "test"))
     ]  # fmt: skip
-    (folder / "coco" / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
-
-
-def test_karpathys_split_is_taken_where_it_is(script, coco, drawn):
-    karpathy(coco, drawn)
+    (coco / "coco" / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     script.write_captions(coco / "coco", coco, None)
     rows = [json.loads(line) for line in (coco / "train.jsonl").read_text().splitlines()]
     wanted = ["train2017/000000000000.jpg", "train2017/000000000001.jpg"]
@@ -186,13 +174,13 @@ def test_karpathys_split_is_taken_where_it_is(script, coco, drawn):
 
 def test_what_is_missing_is_one_message(script, coco):
     (coco / "empty").mkdir()
-    for more, model, said in (
+    for more, model, message in (
         (("--sugarcrepe", coco / "none"), "scenes", f"There is no folder {coco / 'none'}"),
         (("--images", -5), "scenes", "--images is -5. Pass 1 or more."),
         ((), "ViT-B-33:openai", "OpenCLIP knows no model 'ViT-B-33'"),
         (("--sugarcrepe", coco / "empty"), "scenes", "has no add_att.json"),
     ):
-        with pytest.raises(SystemExit, match=f"^Error: .*{said}"):
+        with pytest.raises(SystemExit, match=f"^Error: .*{message}"):
             run(script, coco, *more, model=model)
     assert not (coco / "out" / "features").exists()  # it is said before the work
     shutil.rmtree(coco / "out")
