@@ -99,6 +99,14 @@ FORMATS = {
         "coco", {"coco_karpathy_test.json": ENTRIES, **FOUR}, SAID,
         "val2014",
     ),
+    "coco, as COCO has its annotations": (
+        "coco",
+        {"coco_test_karpathy.json": {
+            "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(2)],
+            "annotations": [{"image_id": n, "caption": text} for n in range(2) for text in SAID[n][1]],
+        }, **FOUR},
+        SAID, "val2014",
+    ),
     "coco, the original": ("coco", {"dataset_coco.json": {"images": KARPATHY}, **FOUR}, SAID),
     "coco's restval lies in val2014": (
         "coco", {"dataset_coco.json": {"images": KARPATHY}, **FOUR},

@@ -22,9 +22,7 @@ def test_folders_are_classes(tmp_path):
     lay(root, {"cat/notes.txt": "no image"})
     task = read("zero-shot", root)
     assert task.captions == ["a photo of a cat.", "a photo of a polar bear."]
-    known = {("cat0", "a photo of a cat."), ("polar_bear0", "a photo of a polar bear.")}
-    found = values(task, lambda name, text: float((Path(name).stem, text) in known))
-    assert found == {"acc1": 2 / 4, "mean_per_class": pytest.approx((1 / 3 + 1) / 2)}  # other cats tie
+    assert task.questions[0].label.tolist() == [0, 0, 0, 1]
     assert task.notes == ["2 classes, 1 prompt each."]
 
 

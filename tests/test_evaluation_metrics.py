@@ -337,20 +337,14 @@ def test_items_that_are_right_in_part_have_normal_intervals():
     assert paired / 300 > 0.92
 
 
-def test_controls_by_hand():
-    """Two axes and their middle as images; the caption of axis 0 against that of axis 1, and the other way round."""
-    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    options = np.array([[0, 1], [1, 0], [0, 0]])
-    (items,) = Choice(np.arange(3), options, {"m": everything(3)}).score(images, torch.eye(2))
-    # Others of image 0: one on each axis, their mean likes both alike, a tie. Of image 1: both on axis 0, its mean
-    # prefers the wrong caption. Image 2 has its own caption as the wrong one: a tie in all three.
-    assert items.correct.tolist() == [True, True, False]
-    assert items.controls["blind"].tolist() == [False, False, False]
-    assert items.controls["grounded"].tolist() == [True, True, False]
-    assert [(one.metric, one.side) for one in compare([items])] == [
+def test_controls_stand_beside_their_metric_where_there_are_other_images():
+    (items,), (alone,) = (
+        Choice(np.arange(n), np.array([[0, 1]] * n), {"m": everything(n)}).score(torch.eye(2)[:n], torch.eye(2))
+        for n in (2, 1)
+    )
+    assert [(metric.metric, metric.side) for metric in compare([items])] == [
         ("m", ""), ("m_blind", "control"), ("m_grounded", "control")
     ]  # fmt: skip
-    (alone,) = Choice(np.zeros(1, int), options[:1], {"m": everything(1)}).score(images[:1], torch.eye(2))
     assert not alone.controls
 
 

@@ -117,26 +117,9 @@ def test_words_and_relations_together_give_one_change_at_a_time():
     assert sorted(found[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
 
 
-@given(st.lists(tagged, min_size=1, max_size=5), st.integers(0, 3))
-def test_shuffles_move_nouns_and_adjectives_among_their_own_slots(captions, seed):
-    for caption, negative in zip(captions, shuffle(captions, seed=seed, tagger=tag), strict=True):
-        before = clean(caption).split(" ")
-        nouns = [word for word in before if kind(word) == "noun"]
-        adjectives = [word for word in before if kind(word) == "adjective"]
-        if negative is None:
-            assert (len(set(nouns)) < 2 and len(set(adjectives)) < 2) or {"and", ","} & set(before)
-            continue
-        assert meaning(negative) != meaning(caption)
-        after = negative.split(" ")
-        assert negative != clean(caption)
-        assert [kind(word) for word in before] == [kind(word) for word in after]
-        assert Counter(before) == Counter(after)
-        kept = [index for index, word in enumerate(before) if word not in WORDS]
-        assert [before[index] for index in kept] == [after[index] for index in kept]
-
-
 @given(
-    st.lists(st.sampled_from(["dog", "cats", "rex", "big", "old", "a"]), max_size=6).map(" ".join), st.integers(1, 9)
+    st.lists(st.sampled_from(["dog", "cats", "rex", "big", "old", "a", "runs"]), max_size=6).map(" ".join),
+    st.integers(1, 9),
 )
 def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
     words = caption.split()
