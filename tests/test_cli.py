@@ -32,20 +32,20 @@ def test_list_names_every_matrix():
 def test_info_of_a_published_matrix_is_one_screen():
     text = run("info", "ViT-B-32").stdout
     assert len(text.splitlines()) <= 50
-    for said in (
+    for sentence in (
         "One 512 x 512 matrix on the text embeddings of ViT-B-32-quickgelu (openai)",
         "Published, not measured by labclip",
         "Negation is not helped: 0.393 -> 0.345",
         "Measure it: labclip evaluate sugarcrepe coco zero-shot --model ViT-B-32\n",
         "which has no licence",
     ):
-        assert " ".join(said.split()) in " ".join(text.split())
+        assert " ".join(sentence.split()) in " ".join(text.split())
     facts = json.loads(run("info", "ViT-B-32", "--json").stdout)
     assert facts["matrix_sha256"].startswith("8cc53c13")
-    figures = [one for one in REPORTED if one.matrix == ["ViT-B-32", "coco"]]
+    figures = [figure for figure in REPORTED if figure.matrix == ["ViT-B-32", "coco"]]
     assert len(figures) == len(facts["gains"]) > 0 == len(facts["losses"])
-    for one in figures:
-        assert re.search(rf"{re.escape(one.words)} +{one.values['base']:.2f} +{one.values['labclip']:.2f} +[+-]", text)
+    for row in figures:
+        assert re.search(rf"{re.escape(row.words)} +{row.values['base']:.2f} +{row.values['labclip']:.2f} +[+-]", text)
 
 
 BASE = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=models.DIM)
@@ -90,10 +90,10 @@ def test_convert_makes_a_folder_that_loads(tmp_path):
 
 def test_a_sample_is_what_other_commands_read(tmp_path):
     out = tmp_path / "data"
-    said = run("sample", out, "--n", 30, "--seed", 2).stdout.splitlines()
+    lines = run("sample", out, "--n", 30, "--seed", 2).stdout.splitlines()
     rows = csv.DictReader((out / "captions.csv").read_text().splitlines())
     assert [row["caption"] for row in rows] == scenes.sample(30, seed=2).captions
-    for line in said[1:]:
+    for line in lines[1:]:
         typed = line.replace("features", f"{tmp_path}/f").replace("my-al", f"{tmp_path}/a")
         program, command, *arguments = typed.split()
         assert program == "labclip"
@@ -140,7 +140,7 @@ def test_errors_and_warnings_are_one_line_that_names_options(monkeypatch, tmp_pa
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        said = run("demo", "--out", tmp_path, code=2).stderr
-    assert "Warning: mind the gap, or pass --out DIR\n" in said
-    assert "Error: Pass --out DIR.\n" in said
+        stderr = run("demo", "--out", tmp_path, code=2).stderr
+    assert "Warning: mind the gap, or pass --out DIR\n" in stderr
+    assert "Error: Pass --out DIR.\n" in stderr
     assert warnings.showwarning is shown

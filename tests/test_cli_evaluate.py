@@ -22,23 +22,23 @@ run = partial(commands.run, "evaluate")
 
 
 def test_json_is_one_object_of_benchmarks_models_and_metrics():
-    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)
-    assert list(found) == ["benchmarks", "measured"]
-    assert list(found["benchmarks"]) == ["scenes"]
-    models = found["benchmarks"]["scenes"]["models"]
-    assert list(models) == found["measured"]["models"] == ["base", "labclip@0", "labclip@1"]
+    report = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)
+    assert list(report) == ["benchmarks", "measured"]
+    assert list(report["benchmarks"]) == ["scenes"]
+    models = report["benchmarks"]["scenes"]["models"]
+    assert list(models) == report["measured"]["models"] == ["base", "labclip@0", "labclip@1"]
     assert models["labclip@0"] == models["base"]
     assert models["labclip@1"]["binding"] > models["base"]["binding"] + 0.2
     assert set(models["base"]) >= {"binding", "t2i_r1", "i2t_r1"}
-    assert labclip.evaluation.Report.from_json(found).to_json() == found
+    assert labclip.evaluation.Report.from_json(report).to_json() == report
 
 
 def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
     files = {flag: tmp_path / f"report.{ending}" for flag, ending in
              (("--markdown", "md"), ("--latex", "tex"), ("--out", "html"))}  # fmt: skip
     flags = [part for pair in files.items() for part in pair]
-    said = run("csv", "--model", "scenes", "--data", ten / "own.csv", *flags).stdout
-    assert "a tie is wrong" in said
+    stdout = run("csv", "--model", "scenes", "--data", ten / "own.csv", *flags).stdout
+    assert "a tie is wrong" in stdout
     assert "| binding |" in files["--markdown"].read_text()
     assert r"\begin{tabular}" in files["--latex"].read_text()
     page = files["--out"].read_text()
@@ -50,8 +50,8 @@ def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
 
 def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
     path = tmp_path / "items.csv"
-    said = run("csv", "--model", "scenes", "--data", ten / "own.csv", "--items", path, "--json").stdout
-    found = json.loads(said)["benchmarks"]["csv"]["models"]
+    stdout = run("csv", "--model", "scenes", "--data", ten / "own.csv", "--items", path, "--json").stdout
+    values = json.loads(stdout)["benchmarks"]["csv"]["models"]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     binding = [row for row in rows if row["metrics"] == "binding"]
@@ -62,16 +62,16 @@ def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
     assert binding[3]["location"] == "own.csv line 5"
     for model in ("base", "labclip"):
         right = [int(row[f"{model} right"]) for row in binding]
-        assert sum(right) / len(right) == pytest.approx(found[model]["binding"])
+        assert sum(right) / len(right) == pytest.approx(values[model]["binding"])
         assert all((float(row[f"{model} margin"]) > 0) == (row[f"{model} right"] == "1") for row in binding)
 
 
 def test_the_list_names_every_benchmark_with_its_files_and_options():
-    said = run("--list").stdout
-    facts = {one["name"]: one for one in json.loads(run("--list", "--json").stdout)}
+    stdout = run("--list").stdout
+    facts = {benchmark["name"]: benchmark for benchmark in json.loads(run("--list", "--json").stdout)}
     assert set(facts) == set(labclip.evaluation.BENCHMARKS)
     assert facts["scenes"]["options"] == {"n": 1000, "seed": 0}
-    assert all(f"{name}:" in said for name in facts)
+    assert all(f"{name}:" in stdout for name in facts)
 
 
 @pytest.mark.parametrize("flag", ["--items", "--markdown"])
@@ -88,10 +88,10 @@ def test_several_models_are_one_table_for_a_paper(ten, tmp_path):
     table = tmp_path / "table.tex"
     models = ("--model", "scenes", "--model", "scenes", "--option", "scenes:n=100", "--data", f"csv={ten / 'own.csv'}")
     done = run("scenes", "csv", *models, "--images", ten, "--latex", table, "--percent", "--json")
-    found = json.loads(done.stdout)["reports"]
-    assert [one["measured"]["models"] for one in found] == [["base", "labclip"]] * 2
-    assert found[0]["benchmarks"] == found[1]["benchmarks"]
+    reports = json.loads(done.stdout)["reports"]
+    assert [report["measured"]["models"] for report in reports] == [["base", "labclip"]] * 2
+    assert reports[0]["benchmarks"] == reports[1]["benchmarks"]
     rows = [line for line in table.read_text().splitlines() if line.startswith("scenes (embedded) & ")]
-    value = found[0]["benchmarks"]["scenes"]["models"]["base"]["binding"]
+    value = reports[0]["benchmarks"]["scenes"]["models"]["base"]["binding"]
     assert len(rows) == 2
     assert rows[0].split(" & ")[1] == f"{100 * value:.1f}"

@@ -57,10 +57,10 @@ def test_whatever_is_raised_is_one_line(raising, error, said):
 @pytest.mark.parametrize("arguments", [("demo", "--debug"), ("--debug", "demo", "-v")])
 def test_debug_shows_where_an_error_comes_from(raising, arguments):
     raising(KeyError("x"))
-    said = run(*arguments, code=2).stderr
-    assert "Traceback (most recent call last)" in said
-    assert "in fail" in said
-    assert said.endswith("--debug shows where it comes from.\n")
+    stderr = run(*arguments, code=2).stderr
+    assert "Traceback (most recent call last)" in stderr
+    assert "in fail" in stderr
+    assert stderr.endswith("--debug shows where it comes from.\n")
 
 
 def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
@@ -70,8 +70,8 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr("labclip.cli.embed.open_model", interrupt)
     out, captions = tmp_path / "a folder", tmp_path / "a.csv"
     captions.write_text("image,caption\n")
-    said = run("embed", "--model", "scenes", "--captions", captions, out, code=130).stderr
-    assert said == (
+    stderr = run("embed", "--model", "scenes", "--captions", captions, out, code=130).stderr
+    assert stderr == (
         "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
         f"labclip embed --model scenes --captions {captions} {shlex.quote(str(out))}\n"
     )
@@ -104,15 +104,15 @@ def test_what_a_terminal_would_obey_is_escaped_wherever_it_is_printed(tmp_path):
     alignment = Alignment(models.matrix(), metadata={"data": NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
     alignment.save_pretrained(tmp_path / "alignment")
     embed = ("embed", "--model", "scenes", "--captions", table, tmp_path / "out")
-    for said in (
+    for text in (
         run(*embed, code=2).stderr,
         run(*embed, "--on-error", "skip").stderr,
         run("info", tmp_path / "alignment").stdout,
         run("info", tmp_path / NASTY, code=2).stderr,
         run(NASTY, code=2).stderr,
     ):
-        assert not set(said.replace("\r", "", said.count("\r") if "images" in said else 0)) & set("\x1b\x07\u202e")
-        assert r"\x1b[31mred" in said
+        assert not set(text.replace("\r", "", text.count("\r") if "images" in text else 0)) & set("\x1b\x07\u202e")
+        assert r"\x1b[31mred" in text
 
 
 def test_every_command_has_an_example_that_it_understands(tmp_path, monkeypatch):
@@ -120,14 +120,14 @@ def test_every_command_has_an_example_that_it_understands(tmp_path, monkeypatch)
     Path("matrix.pt").touch()
     Path("my-alignment").mkdir()
     for name, command in cli.main.commands.items():
-        said = run(name, "--help").stdout
-        assert f"Example:\n    {command.example}\n" in said
+        text = run(name, "--help").stdout
+        assert f"Example:\n    {command.example}\n" in text
         program, typed, *arguments = shlex.split(command.example)
         assert (program, typed) == ("labclip", name)
         with command.make_context(name, arguments, parent=click.Context(cli.main)) as context:
             assert context.params
         for option in ("-q, --quiet", "-v, --verbose", "--debug"):
-            assert option in said
+            assert option in text
     assert run("-V").stdout == run("--version").stdout == f"labclip, version {labclip.__version__}\n"
 
 
@@ -140,9 +140,9 @@ def test_quiet_shows_results_alone_and_verbose_says_more(tmp_path):
         assert done.stderr == ""
         assert "4 images, 4 captions" in done.stdout
     assert "Error: " in run("embed", "-q", *arguments[:3], tmp_path / "none.csv", tmp_path / "b", code=2).stderr
-    said = run("embed", "-v", *arguments, tmp_path / "c").stderr
-    for told in ("scenes: Alignment(dim=256", "on cpu, fp32\n", "embed took "):
-        assert told in said
+    stderr = run("embed", "-v", *arguments, tmp_path / "c").stderr
+    for line in ("scenes: Alignment(dim=256", "on cpu, fp32\n", "embed took "):
+        assert line in stderr
     assert run("list").stderr == ""
 
 
@@ -151,8 +151,8 @@ def test_a_disk_that_is_too_full_is_told_before_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr("labclip.files.shutil.disk_usage", lambda path: full)
     assert "out is to hold 1,048,576 bytes, but 1,000 are free" in fails("fit", "no-features", tmp_path / "out")
     scenes.sample(4, seed=1).save(tmp_path)
-    said = run("embed", "--model", "scenes", "--captions", tmp_path / "captions.csv", tmp_path / "e", code=2).stderr
-    assert "1,000 are free" in said
+    stderr = run("embed", "--model", "scenes", "--captions", tmp_path / "captions.csv", tmp_path / "e", code=2).stderr
+    assert "1,000 are free" in stderr
 
 
 def test_a_file_that_can_not_be_written_loses_neither_the_result_nor_what_was_there(tmp_path, monkeypatch):
@@ -233,6 +233,6 @@ def test_what_is_wrong_with_arguments_is_one_line_before_torch_is_imported(tmp_p
         [sys.executable, "-c", code], cwd=tmp_path, input="\n".join(EARLY), capture_output=True, text=True
     )
     assert done.stdout.splitlines() == ["2"] * len(EARLY), done.stderr
-    for command, said, expected in zip(EARLY, done.stderr.splitlines(), EARLY.values(), strict=True):
-        assert said.startswith("Error: "), (command, said)
-        assert expected in said, command
+    for command, line, expected in zip(EARLY, done.stderr.splitlines(), EARLY.values(), strict=True):
+        assert line.startswith("Error: "), (command, line)
+        assert expected in line, command

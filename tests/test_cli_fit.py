@@ -47,9 +47,9 @@ def test_retained_sets_have_names(folder, tmp_path):
     features = folder / "features"
     out, named = tmp_path / "a", ("--retain", f"other={features}")
     done = run("fit", features, out, *QUICK, "--retain", features, *named, "--anyway", "--json")
-    found = json.loads(done.stdout)
-    assert set(found["results"]) == {"validation", "retain features", "retain other"}
-    assert (found["written"], found["frontier"][0]["strength"], found["settings"]["epochs"]) == (str(out), 0, 30)
+    result = json.loads(done.stdout)
+    assert set(result["results"]) == {"validation", "retain features", "retain other"}
+    assert (result["written"], result["frontier"][0]["strength"], result["settings"]["epochs"]) == (str(out), 0, 30)
 
 
 SPLIT = ("--split", "combinations")
@@ -58,13 +58,13 @@ WORDS = ("--attributes", ",".join(labclip.scenes.COLOURS), "--objects", ",".join
 
 def test_combinations_are_held_out_of_captions_and_negatives(folder, tmp_path):
     done = run("fit", folder / "features", tmp_path / "a", *QUICK, *SPLIT, *WORDS, "--anyway", "--json")
-    found = json.loads(done.stdout)
-    fitted, held = (int(re.match("[0-9]+", found[side])[0]) for side in ("data", "held_out"))
+    result = json.loads(done.stdout)
+    fitted, held = (int(re.match("[0-9]+", result[side])[0]) for side in ("data", "held_out"))
     assert 0 < held < fitted
     assert fitted + held == 400  # a negative has the words of its caption, so no row is on neither side
-    assert found["held_out"].endswith("none of them negatives of the fit")
+    assert result["held_out"].endswith("none of them negatives of the fit")
     other = run("fit", folder / "features", tmp_path / "b", *QUICK, *SPLIT, *WORDS, "--anyway", "--json", "--seed", 1)
-    assert json.loads(other.stdout)["held_out"] != found["held_out"]
+    assert json.loads(other.stdout)["held_out"] != result["held_out"]
 
 
 def test_a_split_that_can_not_be_made_is_refused(folder, tmp_path):
@@ -86,9 +86,9 @@ def test_a_fit_that_was_not_worth_it_writes_nothing_or_anyway_a_matrix_that_carr
     )
     for text in (run("info", tmp_path / "a").stdout, (tmp_path / "a" / "README.md").read_text()):
         assert re.search(words, " ".join(text.split()))
-    found = json.loads(run("info", tmp_path / "a", "--json").stdout)
-    assert found["worthwhile"] is False
-    assert found["change"]["captions"] == 40
+    info = json.loads(run("info", tmp_path / "a", "--json").stdout)
+    assert info["worthwhile"] is False
+    assert info["change"]["captions"] == 40
 
 
 MODEL = ("--model", "scenes", "--epochs", 5, "--anyway")
@@ -99,33 +99,33 @@ def test_a_captions_file_is_embedded_once_and_fitted(folder, tmp_path, monkeypat
     captions, out, features = folder / "captions.csv", tmp_path / "a", tmp_path / "a-features"
     done = run("fit", captions, out, *MODEL, "--json")
     assert json.loads(done.stdout)["features"] == str(features)
-    for said in (
+    for sentence in (
         "Parts and keywords are made of captions that have none .--no-parts leaves them out.",
         f"The features are kept in {features}. .* labclip fit {features} OUT",
         r"400 images, 400 captions, 400 of them with negatives, \d+ parts, 400 lists of keywords",
     ):
-        assert re.search(said, done.stderr), said
+        assert re.search(sentence, done.stderr), sentence
     run("embed", "--model", "scenes", "--captions", captions, "--parts", tmp_path / "parts")
     run("fit", tmp_path / "parts", tmp_path / "b", *MODEL[2:])
     for name in ("a-features/manifest.json", "parts/manifest.json"):
         assert json.loads((tmp_path / name).read_text())["counts"]["keywords"] == 400
-    one, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
-    assert one.equal(other)
+    matrix, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
+    assert matrix.equal(other)
 
     monkeypatch.setattr(embedding, "Corpus", None)  # nothing is read or embedded again
     assert "is not empty. Pass --force" in fails("fit", captions, out, *MODEL)
     run("fit", captions, out, *MODEL, "--force", "--seed", 1)
-    assert not one.equal(labclip.Alignment.from_pretrained(out).matrix)
+    assert not matrix.equal(labclip.Alignment.from_pretrained(out).matrix)
     # Of something else it says how to embed again.
     (folder / "fewer.csv").write_text("\n".join(captions.read_text().splitlines()[:300]))
     for file, options, differs in (
         ("fewer.csv", (), "the captions file has changed"),
         ("captions.csv", ("--no-parts",), "its parts is True, not None"),
     ):
-        said = run("fit", folder / file, out, *MODEL, "--force", *options, code=2).stderr
+        stderr = run("fit", folder / file, out, *MODEL, "--force", *options, code=2).stderr
         typed = f"labclip embed --model scenes --captions {folder / file} {features}{'' if options else ' --parts'}"
         for part in (differs, "or --force", f"{typed}; then type: labclip fit {features} {out}"):
-            assert part in said
+            assert part in stderr
 
 
 def test_a_killed_run_goes_on_to_the_same_matrix(folder, tmp_path, monkeypatch):
@@ -137,8 +137,8 @@ def test_a_killed_run_goes_on_to_the_same_matrix(folder, tmp_path, monkeypatch):
     killed = subprocess.run([sys.executable, "-c", code, *map(str, typed)], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     assert os.listdir(tmp_path) == ["a-features"]
-    said = fails("fit", tmp_path / "a-features", tmp_path / "b")
-    assert "a-features is not finished" in said
+    message = fails("fit", tmp_path / "a-features", tmp_path / "b")
+    assert "a-features is not finished" in message
     done, write = [], embedding.write_images
     monkeypatch.setattr(
         embedding, "write_images", lambda corpus, state, *rest, **more: (
@@ -148,8 +148,8 @@ def test_a_killed_run_goes_on_to_the_same_matrix(folder, tmp_path, monkeypatch):
     run(*typed)
     assert done == [(400, 400)]
     run("fit", folder / "features", tmp_path / "b", *MODEL[2:])
-    one, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
-    assert one.equal(other)
+    matrix, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
+    assert matrix.equal(other)
 
 
 def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
         lines = [f"{row[0]},{caption}" for row, caption in zip(rows[1:], captions, strict=True)]
         (folder / name).write_text("\n".join(["image,caption", *lines]))
     make = "To make some: labclip negatives"
-    for table, options, code, *said in (
+    for table, options, code, *messages in (
         ("plain.csv", ("--no-parts",), 2, "plain.csv has no negatives and no parts, so a fit has nothing", make),
         ("plain.csv", ("--recipe", "papr"), 2, "no recipe 'papr'"),
         ("plain.csv", ("--recipe", "paper"), 2, "no negatives and no parts", make),
@@ -173,7 +173,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
         ("plain.csv", (), 0, "has no negatives in its first 200 rows", make, "400 captions, 0 of them with negatives"),
     ):
         done = run("fit", folder / table, tmp_path / "a", *MODEL, *options, code=code)
-        for part in said:
+        for part in messages:
             assert part in done.stderr, (table, options)
         assert (tmp_path / "a").exists() == (code == 0)
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
@@ -188,5 +188,5 @@ def test_validation_of_another_base_is_refused_before_anything_is_embedded(folde
     other = labclip.Features.load(folder / "features")
     labclip.Features.from_arrays(images=other.images[:, :16], texts=other.texts[:, :16]).save(tmp_path / "other")
     for option in ("--validation", "--retain"):
-        said = run("fit", folder / "captions.csv", tmp_path / "a", *MODEL, option, tmp_path / "other", code=2).stderr
-        assert f"The features of {tmp_path / 'other'} were embedded by a base without a name, but the model is" in said
+        line = run("fit", folder / "captions.csv", tmp_path / "a", *MODEL, option, tmp_path / "other", code=2).stderr
+        assert f"The features of {tmp_path / 'other'} were embedded by a base without a name, but the model is" in line

@@ -42,11 +42,11 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     lines = []
     for number, image in enumerate(drawn):
         image.save(tmp_path / f"{number}.png")
-        (one, other), colours = rng.sample(("cube", "ring", "star"), 2), rng.sample(("red", "teal", "black"), 2)
-        lines.append(f"{number}.png,{one},{colours[0]},{other},{colours[1]}")
+        (shape, other), colours = rng.sample(("cube", "ring", "star"), 2), rng.sample(("red", "teal", "black"), 2)
+        lines.append(f"{number}.png,{shape},{colours[0]},{other},{colours[1]}")
     (tmp_path / "output_2obj.csv").write_text("\n".join(lines))
     asked = partial(evaluate, model, "clevr", data=tmp_path, cache=tmp_path / "cache")
-    paper, ours = (asked(options={"split": "all", "protocol": one})["clevr"] for one in ("paper", "labclip"))
+    paper, ours = (asked(options={"split": "all", "protocol": protocol})["clevr"] for protocol in ("paper", "labclip"))
     items = paper.items[: len(drawn)]
     shown = F.normalize(model.encode_image(torch.stack([model.preprocess(image) for image in drawn])), dim=-1)
 
@@ -55,9 +55,9 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
         return (shown * (own - wrong)).sum(-1)
 
     base, aligned = margin(normalize=False, aligned=False), margin(normalize=True)
-    for name, found, at in (("base", base, 0), ("labclip", aligned, 1)):
-        assert [item.margin[name] for item in items] == pytest.approx(found.tolist(), abs=1e-4)
-        assert paper.metric("binding").estimates[at].value == pytest.approx((found > 0).float().mean().item())
+    for name, margins, at in (("base", base, 0), ("labclip", aligned, 1)):
+        assert [item.margin[name] for item in items] == pytest.approx(margins.tolist(), abs=1e-4)
+        assert paper.metric("binding").estimates[at].value == pytest.approx((margins > 0).float().mean().item())
     by_cosine = (margin(normalize=True, aligned=False) > 0).float().mean()
     assert by_cosine != (base > 0).float().mean()
     (note,) = (note for note in paper.notes if "keep their own length" in note)
@@ -74,14 +74,14 @@ def test_what_stands_where_there_is_no_negative_counts_for_nothing(model):
     negatives, has = rng.normal(size=(12, 4, 256)).astype(np.float16), rng.random((12, 4)) < 0.5
     has[0] = False
     stored = {"images": rows[0], "texts": rows[1], "image_index": np.arange(12), "has_negative": has}
-    found = []
+    results = []
     for empty in (1.0, 0.0, math.nan):
         negatives[~has] = empty
         features = labclip.Features.from_arrays(**stored, negatives=negatives)
-        found.append(evaluate(model, "features", data=features, progress=False)["features"])
-    assert found[0].compared == found[1].compared == found[2].compared
-    assert found[0].metric("binding").estimates[0].n == has.any(axis=1).sum()
-    assert [one.captions for one in found[0].items[:1]] == [one.captions for one in found[1].items[:1]]
+        results.append(evaluate(model, "features", data=features, progress=False)["features"])
+    assert results[0].compared == results[1].compared == results[2].compared
+    assert results[0].metric("binding").estimates[0].n == has.any(axis=1).sum()
+    assert [one.captions for one in results[0].items[:1]] == [one.captions for one in results[1].items[:1]]
     negatives[np.nonzero(has)[0][0], np.nonzero(has)[1][0]] = 0
     with pytest.raises(ValueError, match=r"row \d+ is all zeros"):
         evaluate(model, "features", data=labclip.Features.from_arrays(**stored, negatives=negatives), progress=False)
@@ -92,19 +92,19 @@ def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
     Image.fromarray(drawn.images[0]).save(tmp_path / "0.png")
     words = zip(drawn.captions[::2], drawn.captions[1::2], drawn.swapped_captions[::2], strict=True)
     keys = ("caption", "caption2", "negative_caption")
-    items = [{"id": at, "filename": "0.png", **dict(zip(keys, said, strict=True))} for at, said in enumerate(words)]
+    items = [{"id": at, "filename": "0.png", **dict(zip(keys, text, strict=True))} for at, text in enumerate(words)]
     for name in SUBSETS[2:]:
         (tmp_path / f"{name}.json").write_text(json.dumps(items))
-    found = evaluate(model, "sugarcrepe-pp", data=tmp_path)["sugarcrepe-pp"]
+    result = evaluate(model, "sugarcrepe-pp", data=tmp_path)["sugarcrepe-pp"]
     folded = labclip.fold(model)
     with torch.no_grad():
-        one, two, wrong = (
+        first, two, wrong = (
             F.normalize(folded.encode_text(model.tokenizer([item[key] for item in items])), dim=-1) for key in keys
         )
-    margin = (one * two).sum(-1) - torch.maximum((one * wrong).sum(-1), (two * wrong).sum(-1))
-    listed = [item.margin for item in found.items if item.metrics[0] == "swap_obj_tot"]
+    margin = (first * two).sum(-1) - torch.maximum((first * wrong).sum(-1), (two * wrong).sum(-1))
+    listed = [item.margin for item in result.items if item.metrics[0] == "swap_obj_tot"]
     assert [each["labclip"] for each in listed] == pytest.approx(margin.tolist(), abs=UNIT)
-    assert found.metric("micro_tot").estimates[1].value == pytest.approx((margin > 0).float().mean().item())
+    assert result.metric("micro_tot").estimates[1].value == pytest.approx((margin > 0).float().mean().item())
     assert [each["base"] for each in listed] != pytest.approx(margin.tolist(), abs=1e-3)
 
 
@@ -112,9 +112,9 @@ def test_a_base_without_a_matrix_is_measured_alone_and_strength_zero_is_the_base
     bare = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
     assert evaluate(bare, "scenes", options={"n": 20}).models == ("base",)
     report = evaluate(model, "scenes", options={"n": 100}, strengths=[0.0])
-    found = report.to_json()["benchmarks"]["scenes"]
-    assert found["models"]["base"] == found["models"]["labclip"]
-    assert not any(one["measurable"] for one in found["differences"]["labclip"].values())
+    values = report.to_json()["benchmarks"]["scenes"]
+    assert values["models"]["base"] == values["models"]["labclip"]
+    assert not any(one["measurable"] for one in values["differences"]["labclip"].values())
 
 
 def swapped_colours(sources, *, split="seen", n: int = 30):
@@ -156,16 +156,17 @@ def test_missing_images_are_counted_or_left_out_with_a_note(sugarcrepe):
     (sugarcrepe / "0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 7 images are missing, for example .*0\.png"):
         evaluate("scenes", "sugarcrepe", data=sugarcrepe)
-    found = evaluate("scenes", "sugarcrepe", data=sugarcrepe, on_missing="skip").to_json()["benchmarks"]["sugarcrepe"]
-    assert "1 of 7 images are missing" in found["notes"][0]
-    assert found["n"]["micro"] == 12
-    assert "add_att" not in found["models"]["base"]
+    values = evaluate("scenes", "sugarcrepe", data=sugarcrepe, on_missing="skip").to_json()["benchmarks"]["sugarcrepe"]
+    assert "1 of 7 images are missing" in values["notes"][0]
+    assert values["n"]["micro"] == 12
+    assert "add_att" not in values["models"]["base"]
 
 
 def test_every_benchmark_says_what_it_wants():
-    for name, one in BENCHMARKS.items():
-        assert one.name == name
-        assert all((one.title, one.wants, one.source, one.licence, one.paper, one.headline, one.read.__doc__))
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        assert all(getattr(benchmark, field) for field in ("title", "wants", "source", "licence", "paper", "headline"))
+        assert benchmark.read.__doc__
 
 
 def test_features_in_a_folder_and_in_memory_give_what_their_images_give(tmp_path, model):
@@ -205,10 +206,10 @@ def test_captions_and_images_that_are_one_to_the_model_are_ties_and_noted(model,
         lines.append(f"{row}.png,{caption if row else caption + ' very' * 20},{wrong}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
     with pytest.warns(UserWarning, match="longer than the 16 tokens"):
-        found = evaluate(model, "csv", data=tmp_path / "own.csv").to_json()["benchmarks"]["csv"]
-    assert (found["models"]["base"]["binding"], found["models"]["labclip"]["binding"]) == (0, 0)
-    assert any(note.startswith("8 of 16 captions have exactly the embedding") for note in found["notes"])
-    assert any(note.startswith("1 of 8 images of the gallery have exactly the embedding") for note in found["notes"])
+        values = evaluate(model, "csv", data=tmp_path / "own.csv").to_json()["benchmarks"]["csv"]
+    assert (values["models"]["base"]["binding"], values["models"]["labclip"]["binding"]) == (0, 0)
+    assert any(note.startswith("8 of 16 captions have exactly the embedding") for note in values["notes"])
+    assert any(note.startswith("1 of 8 images of the gallery have exactly the embedding") for note in values["notes"])
 
 
 def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypatch):
@@ -232,8 +233,8 @@ def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypa
 
 def test_a_matrix_that_names_no_base_is_told(model):
     bare = Alignment(model.alignment.fitted)
-    said = [str(evaluate(model, "scenes", options={"n": 20}, alignments=one)) for one in (bare, model.alignment)]
-    assert ["does not say which base it was fitted on" in " ".join(one.split()) for one in said] == [True, False]
+    texts = [str(evaluate(model, "scenes", options={"n": 20}, alignments=one)) for one in (bare, model.alignment)]
+    assert ["does not say which base it was fitted on" in " ".join(one.split()) for one in texts] == [True, False]
 
 
 def test_a_benchmark_of_ones_own(model):
@@ -266,8 +267,8 @@ def test_ties_by_index_stand_in_a_table_of_their_own(model):
 
     mine = Benchmark("mine", "Mine", "retrieval", read, headline=("t2i_r1",))
     report = evaluate(model, mine, ties="index")
-    found = {one.metric: one.estimates[0].value for one in report["mine"].compared}
-    assert (found["i2t_r1"], found["i2t_r1_index"]) == (0.0, 0.5)
+    values = {one.metric: one.estimates[0].value for one in report["mine"].compared}
+    assert (values["i2t_r1"], values["i2t_r1_index"]) == (0.0, 0.5)
     assert not [one for one in summary.headline(report.results) if one.compared.metric.endswith("_index")]
     assert "Ties by index" in str(report)
     assert "What it may cost: ties" not in str(report)
@@ -277,7 +278,7 @@ def test_ties_by_index_stand_in_a_table_of_their_own(model):
 def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
     result = evaluate(model, "sugarcrepe", data=sugarcrepe)["sugarcrepe"]
     items = result.items
-    choices = [one for one in items if "micro" in one.metrics]
+    choices = [item for item in items if "micro" in item.metrics]
     assert len(choices) == 14
     first = choices[1]
     written = json.loads((sugarcrepe / "add_att.json").read_text())["3"]
@@ -287,8 +288,8 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
     assert first.metrics == ("add_att", "add", "macro", "micro")
     for model_name, place in (("base", 0), ("labclip", 1)):
         for metric in (*SUBSETS, "micro", "t2i_r1", "i2t_r1"):
-            among = [one for one in items if metric in one.metrics]
-            value = sum(one.right[model_name] for one in among) / len(among)
+            among = [item for item in items if metric in item.metrics]
+            value = sum(item.right[model_name] for item in among) / len(among)
             assert value == pytest.approx(result.metric(metric).estimates[place].value)
     with torch.no_grad():
         image = model.encode_image(Image.open(first.images[0]), normalize=True)[0]

@@ -151,8 +151,8 @@ def test_a_form_is_read(tmp_path, form):
                    for file, one in files.items()})  # fmt: skip
     root, options = [*more, *("", {})[len(more) :]]
     data = tmp_path / next(iter(files)) if name in ("csv", "coco-negatives", "parts") else tmp_path
-    found = asked(read(name, data, tmp_path / root, **options))
-    assert [one for one in found if name != "parts" or one in wanted] == wanted
+    items = asked(read(name, data, tmp_path / root, **options))
+    assert [one for one in items if name != "parts" or one in wanted] == wanted
 
 
 OWN_FILES = {
@@ -175,8 +175,8 @@ def test_sugarcrepes_own_files(tmp_path, name):
         for item in items.values() if isinstance(items, dict) else items:
             (tmp_path / item["filename"]).touch()  # read, not opened
     task = read(name, REAL / name, tmp_path)
-    found = {metric: int((group >= 0).sum()) for metric, group in task.questions[0].metrics.items()}
-    assert found.items() >= OWN_FILES[name].items()
+    counted = {metric: int((group >= 0).sum()) for metric, group in task.questions[0].metrics.items()}
+    assert counted.items() >= OWN_FILES[name].items()
     # Two rows of swap_obj of SugarCrepe++ have a negative that is the caption; all 245 count.
     tied = "2 items have the right caption among the wrong ones: a tie, so wrong."
     assert (tied in task.notes) == (name == "sugarcrepe-pp")
@@ -290,13 +290,13 @@ def test_coco_negatives_made_on_the_spot(tmp_path):
         {"image": "1.jpg", "caption": ["A red dog sits on a small table.", "Dog."]},
         {"image": "2.jpg", "caption": ["Two men ride brown horses along the white beach."]},
     ], "1.jpg": None, "2.jpg": None})  # fmt: skip
-    one, same, other = (read("coco-negatives", tmp_path, seed=seed) for seed in (0, 0, 5))
-    assert one.captions == same.captions != other.captions
-    for _, (own, wrong) in asked(one):
+    task, same, other = (read("coco-negatives", tmp_path, seed=seed) for seed in (0, 0, 5))
+    assert task.captions == same.captions != other.captions
+    for _, (own, wrong) in asked(task):
         assert own != wrong
         assert sorted(own.split()) == sorted(wrong.split())
-    assert "1 of 3 captions have no negative." in one.notes
-    assert counts(one)["t2i_r1"] == 3
+    assert "1 of 3 captions have no negative." in task.notes
+    assert counts(task)["t2i_r1"] == 3
 
 
 # The order of words
@@ -307,10 +307,10 @@ tagged = partial(tag_words, lambda words: [WORDS.get(word, "X") for word in word
 
 
 def test_each_shuffle_moves_what_it_says():
-    own, found = shuffles_of(RAW, tagged, 0)
+    own, shuffles = shuffles_of(RAW, tagged, 0)
     assert own == "a red dog and an old cat, with the big cats"
     words = own.replace(",", " ,").split()
-    by_name = dict(zip(SHUFFLES, (text.split() for text in found), strict=True))
+    by_name = dict(zip(SHUFFLES, (text.split() for text in shuffles), strict=True))
     assert all(sorted(text) == sorted(words) for text in by_name.values())
     still = [at for at, word in enumerate(words) if word not in WORDS]
     moved = [at for at, word in enumerate(words) if word in WORDS]
@@ -318,8 +318,8 @@ def test_each_shuffle_moves_what_it_says():
     assert [WORDS.get(word) for word in by_name["shuffle_nouns_and_adj"]] == [WORDS.get(word) for word in words]
     assert all(by_name["shuffle_allbut_nouns_and_adj"][at] == words[at] for at in moved)
     for seed in range(30):
-        _, found = shuffles_of("one two three four five six seven", tagged, seed)
-        by_name = dict(zip(SHUFFLES, found, strict=True))
+        _, shuffles = shuffles_of("one two three four five six seven", tagged, seed)
+        by_name = dict(zip(SHUFFLES, shuffles, strict=True))
         within, whole = (by_name[name].split() for name in ("shuffle_within_trigrams", "shuffle_trigrams"))
         assert [sorted(within[at : at + 3]) for at in (0, 3, 6)] == [
             ["one", "three", "two"], ["five", "four", "six"], ["seven"],
@@ -332,10 +332,10 @@ def test_an_order_is_never_the_caption_again_and_is_cut():
     rng = random.Random(0)
     for _ in range(200):
         caption = " ".join(rng.choices(["dog", "red", "a", "a", ",", "cat"], k=rng.randint(1, 6)))
-        own, found = shuffles_of(caption, tagged, 0)
-        assert all(text is None or comparable(text) != comparable(own) for text in found)
-    own, found = shuffles_of(" ".join(f"word{number}" for number in range(50)), tagged, 0)
-    assert {len(text.split()) for text in (own, *filter(None, found))} == {MAX_WORDS}
+        own, shuffles = shuffles_of(caption, tagged, 0)
+        assert all(text is None or comparable(text) != comparable(own) for text in shuffles)
+    own, shuffles = shuffles_of(" ".join(f"word{number}" for number in range(50)), tagged, 0)
+    assert {len(text.split()) for text in (own, *filter(None, shuffles))} == {MAX_WORDS}
 
 
 @pytest.fixture
@@ -426,10 +426,10 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "said"), ERRORS, ids=lambda one: one[0] if isinstance(one, tuple) else None)
-def test_what_is_not_sound_is_named(tmp_path, case, said):
+@pytest.mark.parametrize(("case", "message"), ERRORS, ids=lambda one: one[0] if isinstance(one, tuple) else None)
+def test_what_is_not_sound_is_named(tmp_path, case, message):
     name, files, options = case
     lay(tmp_path, files)
     path = tmp_path / "mine.csv"
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         read(name, path if path.exists() else tmp_path, on_missing="skip", **options)

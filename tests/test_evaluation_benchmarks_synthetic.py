@@ -40,10 +40,10 @@ def test_a_swap_says_something_else_or_is_none(scene):
 @given(st.lists(things, min_size=1, max_size=40), st.integers(0, 99))
 def test_a_combination_and_its_swaps_are_on_one_side(scenes, seed):
     sides = split_of([combination(scene) for scene in scenes], seed)
-    found = {}
+    side_of = {}
     for scene, side in zip(scenes, sides, strict=True):
         bags = tuple(tuple(sorted(words)) for words in zip(*scene, strict=True))
-        assert found.setdefault(bags, side) == side
+        assert side_of.setdefault(bags, side) == side
 
 
 def test_splits_are_80_10_10_of_the_combinations_and_seeded():
@@ -184,11 +184,11 @@ LABELS = {
 
 @pytest.mark.parametrize("form", LABELS)
 def test_labels_are_read(tmp_path, form):
-    files, kind, said = LABELS[form]
+    files, kind, captions = LABELS[form]
     lay(tmp_path, files)
     labelled = read_labelled_scenes(tmp_path)
     assert labelled.name.startswith(kind)
-    assert (labelled.captions, labelled.swapped) == said
+    assert (labelled.captions, labelled.swapped) == captions
     assert [caption(objects) for objects in labelled.objects] == labelled.captions
     assert counts(read(kind, tmp_path, protocol="labclip", split="all"))["binding"] == 1
 
@@ -219,16 +219,16 @@ def test_a_scene_that_spare_has_twice_is_asked_twice_and_its_parts_once(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.csv", "x,y\n1,2\n", r"begins with 'x,y', which is not a known format"),
         ("a.csv", "0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", "line 2 has 4 cells"),
         ("a.json", '{"scenes": [{"image_filename": "0.png"}]}', "scene 0 has no objects; it has image_filename"),
     ],
 )
-def test_labels_that_are_not_sound(tmp_path, name, text, said):
+def test_labels_that_are_not_sound(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_scene_file(tmp_path / name)
 
 

@@ -69,7 +69,7 @@ def test_names_and_prompts(tmp_path, classes, templates):
 
 
 @pytest.mark.parametrize(
-    ("options", "content", "said"),
+    ("options", "content", "message"),
     [
         ({"classes": "x.txt"}, "ant\n", "has 1 names for 2 classes"),
         ({"classes": "x.txt"}, "b\na\n", "in another order: line 1 would rename a class"),
@@ -81,11 +81,11 @@ def test_names_and_prompts(tmp_path, classes, templates):
         ({"split": "val"}, None, "split is 'val'"),
     ],
 )  # fmt: skip
-def test_options_that_do_not_fit_are_errors(tmp_path, options, content, said):
+def test_options_that_do_not_fit_are_errors(tmp_path, options, content, message):
     root = folders(tmp_path, a=1, b=1)
     if content is not None:
         lay(root, dict.fromkeys(options.values(), content))
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         read("zero-shot", root, **options)
 
 

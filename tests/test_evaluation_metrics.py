@@ -45,11 +45,11 @@ def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
     image = torch.from_numpy(rng.integers(0, count, n))
     options = torch.from_numpy(rng.integers(-1, captions, (n, k)))
     options[:, 0] = options[:, 0].clamp_min(0)
-    found = metrics.choice_margins(images, texts, image, options)[0] > 0
+    right = metrics.choice_margins(images, texts, image, options)[0] > 0
     for item in range(n):
         own = dot(images[image[item]], texts[options[item, 0]])
         others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
-        assert found[item] == all(above(own, other) for other in others)
+        assert right[item] == all(above(own, other) for other in others)
         margin = metrics.choice_margins(images, texts, image, options)[0][item]
         assert float(margin) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
 
@@ -128,7 +128,7 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "message"),
     [
         (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "row 1 is all zeros"),
         (torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "row 0 is not finite"),
@@ -136,8 +136,8 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
         (torch.ones(2, 2, dtype=torch.int64), r"int64 \[2, 2\]"),
     ],
 )
-def test_features_that_are_none_are_refused(features, said):
-    with pytest.raises(ValueError, match=said):
+def test_features_that_are_none_are_refused(features, message):
+    with pytest.raises(ValueError, match=message):
         metrics.unit_length(features, "Captions")
 
 
@@ -159,11 +159,11 @@ def difference(base, other):
 def test_a_difference_is_paired():
     base = np.random.default_rng(0).random(400) < 0.5
     better = base | (np.arange(400) < 30)
-    found = difference(base, better)
-    assert found.value == pytest.approx(int((base != better).sum()) / 400)
-    assert found.measurable
+    gain = difference(base, better)
+    assert gain.value == pytest.approx(int((base != better).sum()) / 400)
+    assert gain.measurable
     # Unpaired, an interval of 400 items would be 0.1 wide and hold zero.
-    assert 0 < found.high - found.low < 0.06
+    assert 0 < gain.high - gain.low < 0.06
 
 
 @pytest.mark.parametrize("moved", [0, 1, 5, 6])
@@ -172,21 +172,21 @@ def test_a_difference_on_fewer_than_six_images_is_none(moved):
 
 
 def test_one_item_and_a_metric_without_items():
-    (one,) = compare([ScoredItems(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
-    assert (one.metric, one.estimates[0].value, one.estimates[0].n) == ("a", 1.0, 1)
-    assert one.estimates[0].low == pytest.approx(0.025, abs=1e-5)  # exact: right once of once
+    (metric,) = compare([ScoredItems(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
+    assert (metric.metric, metric.estimates[0].value, metric.estimates[0].n) == ("a", 1.0, 1)
+    assert metric.estimates[0].low == pytest.approx(0.025, abs=1e-5)  # exact: right once of once
 
 
 def test_a_macro_interval_is_near_that_of_a_slow_bootstrap():
     rng = np.random.default_rng(3)
     correct, group, unit_of = rng.random(600) < 0.6, rng.integers(0, 3, 600), rng.integers(0, 250, 600)
-    found = estimate(correct, unit_of, group)
+    interval = estimate(correct, unit_of, group)
     members = [np.flatnonzero(unit_of == u) for u in np.unique(unit_of)]
     slow = []
     for _ in range(1000):
         rows = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
         slow.append(np.mean([correct[rows][group[rows] == g].mean() for g in np.unique(group[rows])]))
-    assert [found.low, found.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
 
 
 def clustered(rng, p, units, each):
@@ -201,8 +201,8 @@ def clustered(rng, p, units, each):
 def test_an_interval_holds_the_truth_as_often_as_it_says(p, units, each, least):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
-        found = estimate(*(clustered(rng, p, units, each) if each > 1 else (rng.random(units) < p,)))
-        held += found.low <= p <= found.high
+        interval = estimate(*(clustered(rng, p, units, each) if each > 1 else (rng.random(units) < p,)))
+        held += interval.low <= p <= interval.high
     # Of 400 draws at 95% fewer than 93% hold it once in fifty.
     assert held / 400 >= least - 0.02
 
@@ -212,8 +212,8 @@ def test_the_interval_of_a_difference_holds_the_truth(won, lost):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
         kind = rng.choice(4, 100, p=[won, lost, 0.6 * (1 - won - lost), 0.4 * (1 - won - lost)])
-        found = difference(np.isin(kind, (1, 2)), np.isin(kind, (0, 2)))
-        held += found.low <= won - lost <= found.high
+        interval = difference(np.isin(kind, (1, 2)), np.isin(kind, (0, 2)))
+        held += interval.low <= won - lost <= interval.high
     assert held / 400 >= 0.92
 
 
@@ -230,8 +230,8 @@ _TEN = 0.025 ** (1 / 10)
     ],
 )
 def test_an_interval_of_independent_items_is_the_exact_one(right, unit_of, low, high):
-    found = estimate(right, unit_of)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    interval = estimate(right, unit_of)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_items_with_a_common_image_are_one_unit():
@@ -271,7 +271,7 @@ def test_the_linear_probe_against_gradient_descent():
     label = torch.arange(240) % 4
     features = 5 + 2 * (centres[label] + 1.5 * torch.randn(240, 6, generator=generator))
     train, test = slice(0, 60), slice(60, None)
-    found = metrics.linear_probe(features[train], label[train], features[test], label[test])
+    right = metrics.linear_probe(features[train], label[train], features[test], label[test])
 
     x, y = features.double(), label[train]
     x = (x - x[train].mean(dim=0)) / x[train].std(dim=0, correction=0)
@@ -282,9 +282,9 @@ def test_the_linear_probe_against_gradient_descent():
         bias -= 0.01 * error.sum(dim=0)
     slow = (x[test] @ weight.T + bias).argmax(dim=1) == label[test]
     assert 0.5 < slow.double().mean() < 0.95
-    assert (found == slow).double().mean() > 0.99
+    assert (right == slow).double().mean() > 0.99
     moved = metrics.linear_probe(3 * features[train] - 1, y, 3 * features[test] - 1, label[test])
-    assert (moved == found).double().mean() > 0.99
+    assert (moved == right).double().mean() > 0.99
 
 
 def test_a_linear_probe_reads_no_tie_and_no_class_it_was_not_trained_on():
@@ -301,9 +301,9 @@ def test_a_linear_probe_learns_where_gradients_are_off(mode):
     with mode():
         label = torch.arange(8) % 2
         features = torch.eye(2)[label] * 2
-        found = metrics.linear_probe(features, label, features, label)
-    assert found.all()
-    assert not found.requires_grad
+        right = metrics.linear_probe(features, label, features, label)
+    assert right.all()
+    assert not right.requires_grad
 
 
 def test_the_same_threshold_lets_as_many_false_matches_through():
@@ -330,9 +330,9 @@ def test_items_that_are_right_in_part_have_normal_intervals():
     rng, held, paired = np.random.default_rng(0), 0, 0
     for _ in range(300):
         base, other = rng.beta(2, 1, 150), rng.beta(3, 1, 150)
-        (found,) = compare([scored(base), scored(other)])
-        held += found.estimates[0].low <= 2 / 3 <= found.estimates[0].high
-        paired += found.differences[0].low <= 3 / 4 - 2 / 3 <= found.differences[0].high
+        (metric,) = compare([scored(base), scored(other)])
+        held += metric.estimates[0].low <= 2 / 3 <= metric.estimates[0].high
+        paired += metric.differences[0].low <= 3 / 4 - 2 / 3 <= metric.differences[0].high
     assert held / 300 > 0.92
     assert paired / 300 > 0.92
 

@@ -175,8 +175,8 @@ def test_a_model_that_goes_on_after_its_projection_is_refused():
     own = type(model).get_text_features
 
     def cubed(self, **inputs):
-        found = own(self, **inputs)
-        return (found if isinstance(found, torch.Tensor) else found.pooler_output) ** 3
+        output = own(self, **inputs)
+        return (output if isinstance(output, torch.Tensor) else output.pooler_output) ** 3
 
     model.__class__ = type("CubedModel", (type(model),), {"get_text_features": cubed})
     with pytest.raises(ValueError, match=r"its text projection is not its last step \(relative error"):

@@ -383,6 +383,6 @@ def test_the_command_writes_every_form(tmp_path):
     for to, file in (("openclip", "open_clip_config.json"), ("transformers", "config.json"), ("openai", "model.pt")):
         run(tmp_path / to, "--model", tmp_path / "m", "--to", to)
         assert (tmp_path / to / file).is_file()
-    said = run(tmp_path / "no", "--model", "scenes", "--to", "openai", code=2)
-    assert "Error: OpenAI's clip can't hold this CLIP (its image transform has mean" in said.stderr
+    result = run(tmp_path / "no", "--model", "scenes", "--to", "openai", code=2)
+    assert "Error: OpenAI's clip can't hold this CLIP (its image transform has mean" in result.stderr
     assert not (tmp_path / "no").exists()

@@ -68,9 +68,9 @@ def test_identity_is_the_wrapped_model_bit_for_bit(kind, path, alignment):
     wrapped = flat(run(path, models.make(kind)))
     ours = flat(run(path, wrap(kind, alignment)))
     assert len(ours) == len(wrapped) > 0
-    for one, other in zip(ours, wrapped, strict=True):
-        assert torch.equal(one, other)
-        assert one.dtype == other.dtype
+    for aligned, other in zip(ours, wrapped, strict=True):
+        assert torch.equal(aligned, other)
+        assert aligned.dtype == other.dtype
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -116,8 +116,8 @@ def test_intermediates_are_aligned(kind):
     assert_close(after["image_logits"] - (clip.logit_bias or 0.0), logits)
     assert torch.equal(after["text_logits"], after["image_logits"].T)
     assert after["logit_scale"].reshape(()).item() == pytest.approx(torch.tensor(0.7).exp().item())
-    for one, other in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
-        assert torch.equal(one, other)
+    for ours, plain in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
+        assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("kind", ["clip", "custom", "main", "siglip", "hf"])
@@ -219,10 +219,10 @@ def test_a_state_brings_matrix_and_temperature(source_scale, target_scale, stren
 
 
 def test_a_record_does_not_follow_the_model_it_was_read_from():
-    one, other = wrap("clip"), wrap("clip", Alignment.identity(models.DIM))
-    other.alignment = one.alignment
+    source, other = wrap("clip"), wrap("clip", Alignment.identity(models.DIM))
+    other.alignment = source.alignment
     with torch.no_grad():
-        for model in (one, other):
+        for model in (source, other):
             model.matrix.add_(1.0)
             assert not torch.equal(model.alignment.fitted, models.matrix())
 
@@ -289,8 +289,8 @@ def test_a_compiled_model_has_no_break_and_uses_what_was_written(name):
     try:
         for written in (torch.eye(models.DIM), models.matrix()):
             model.matrix.data.copy_(written)
-            for one, other in zip(flat(compiled(*arguments)), flat(function(*arguments)), strict=True):
-                torch.testing.assert_close(one, other)
+            for compiled_output, other in zip(flat(compiled(*arguments)), flat(function(*arguments)), strict=True):
+                torch.testing.assert_close(compiled_output, other)
     finally:
         torch.compiler.reset()
 
@@ -311,9 +311,9 @@ def test_gradients_reach_the_matrix_when_asked_for(start):
 def test_a_loaded_model_is_frozen_and_its_features_are_plain_numbers():
     model = LABCLIP.from_pretrained("scenes")
     created, _, _ = labclip.create_model_and_transforms("scenes")
-    for one in (model, created, model.fold()):
-        assert not one.training
-        assert not any(parameter.requires_grad for parameter in one.parameters())
+    for loaded in (model, created, model.fold()):
+        assert not loaded.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
     for text in ("a red cube", ["a red cube"], model.tokenizer(["a red cube"])):
         assert model.encode_text(text).numpy().shape == (1, 256)
     assert model(torch.zeros(1, 3, 64, 64), model.tokenizer(["a red cube"]))[1].numpy().shape == (1, 256)
@@ -324,8 +324,8 @@ def test_a_loaded_model_is_frozen_and_its_features_are_plain_numbers():
 def test_scripts_as_its_folded_copy(kind):
     model, images, tokens = wrap(kind, logit_scale=1.5), models.images(4), models.tokens()
     scripted = torch.jit.script(model)
-    for one, other in zip(flat(scripted(images, tokens)), flat(model(images, tokens)), strict=True):
-        assert_close(one, other)
+    for scripted_output, other in zip(flat(scripted(images, tokens)), flat(model(images, tokens)), strict=True):
+        assert_close(scripted_output, other)
     assert isinstance(model.clip, nn.Module)
     assert not isinstance(model.clip, torch.jit.ScriptModule)
 
@@ -386,9 +386,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("attempt", "said"), REFUSED, ids=[said[:20] for _, said in REFUSED])
-def test_mistakes_are_told(attempt, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("attempt", "message"), REFUSED, ids=[message[:20] for _, message in REFUSED])
+def test_mistakes_are_told(attempt, message):
+    with pytest.raises(ValueError, match=message):
         attempt()
 
 

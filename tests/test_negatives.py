@@ -113,8 +113,8 @@ def test_relations_become_their_opposites_and_back(caption, negative, attributes
 
 
 def test_words_and_relations_together_give_one_change_at_a_time():
-    found = swap(["a red cube left of a blue ball"], ["red", "blue", ("left", "right")], k=5)
-    assert sorted(found[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
+    negatives = swap(["a red cube left of a blue ball"], ["red", "blue", ("left", "right")], k=5)
+    assert sorted(negatives[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
 
 
 @given(
@@ -132,8 +132,8 @@ def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
                 moved[index] = word
             every.add(" ".join(moved))
     every.discard(" ".join(words))
-    found = shuffle([caption], k=k, tagger=tag) if k > 1 else [[one] for one in shuffle([caption], tagger=tag) if one]
-    negatives = found[0] if found else []
+    lists = shuffle([caption], k=k, tagger=tag) if k > 1 else [[one] for one in shuffle([caption], tagger=tag) if one]
+    negatives = lists[0] if lists else []
     assert len(negatives) == min(k, len(every))
     assert len(set(negatives)) == len(negatives)
     assert set(negatives) <= every
@@ -173,8 +173,8 @@ def test_seeds_differ_and_are_the_same_in_every_process(method):
 @given(captions=st.lists(few, min_size=2, max_size=8), images=st.lists(st.integers(0, 2), min_size=8, max_size=8))
 def test_no_negative_is_a_true_caption_of_its_image(method, captions, images):
     images = images[: len(captions)]
-    found = method(captions, k=3, image_index=images)
-    for own, negatives, image in zip(captions, found, images, strict=True):
+    lists = method(captions, k=3, image_index=images)
+    for own, negatives, image in zip(captions, lists, images, strict=True):
         true = {comparable(caption) for caption, other in zip(captions, images, strict=True) if other == image}
         assert not true & {comparable(negative) for negative in negatives}
         if len(negatives) < 3:
@@ -193,7 +193,7 @@ def test_cleaning_is_as_aro_describes_and_stable(caption):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: swap(["a"], "red"), "attributes is one string, 'red'. Pass a list of words."),
         (lambda: swap(["a"], ["red", " Red "]), r"needs two different attributes or a pair of opposites.*\['red'\]"),
@@ -204,8 +204,8 @@ def test_cleaning_is_as_aro_describes_and_stable(caption):
         (lambda: shuffle(["a dog"], tagger="nltk"), "There is no tagger 'nltk'. Pass 'hanta', 'spacy', or a function"),
     ],
 )
-def test_a_mistake_is_told_with_what_is_right(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_mistake_is_told_with_what_is_right(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 

@@ -160,8 +160,8 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
     assert after["negative"].to_pylist() == ["a blue cup on a red tray", None] * 1500
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 1
     pq.write_table(table.select(["caption", "image"]), tmp_path / "image.parquet")
-    said = swaps(tmp_path / "image.parquet", tmp_path / "o.csv", code=2).stderr
-    assert "holds bytes in 'image', as only Parquet can" in said
+    stderr = swaps(tmp_path / "image.parquet", tmp_path / "o.csv", code=2).stderr
+    assert "holds bytes in 'image', as only Parquet can" in stderr
     # Images may be told apart by their bytes, where that is asked for; an empty caption stays as it is, cleaned or not.
     more = ("--image-column", "image", "--clean")
     swaps(tmp_path / "in.parquet", tmp_path / "same.parquet", *more)
@@ -171,12 +171,12 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
 def test_read_of_ones_own_columns(tmp_path):
     table = [{"text": "A dog on a bed.", "hard": ["A bed on a dog.", "a dog on a bed"], "negative": "[sic] a dog"}]
     path = rows.write(tmp_path / "in.jsonl", table)
-    (found,) = read(path, column="text", negative_column="hard")
-    assert said(found) == ("A dog on a bed.", ("A bed on a dog.",), None)
-    (found,) = read(path, column="text")
-    assert said(found) == ("A dog on a bed.", ("[sic] a dog",), None)
-    (found,) = read(path, column="text", negative_column="hard", clean=True)
-    assert said(found) == ("a dog on a bed", ("a bed on a dog",), None)
+    (item,) = read(path, column="text", negative_column="hard")
+    assert said(item) == ("A dog on a bed.", ("A bed on a dog.",), None)
+    (item,) = read(path, column="text")
+    assert said(item) == ("A dog on a bed.", ("[sic] a dog",), None)
+    (item,) = read(path, column="text", negative_column="hard", clean=True)
+    assert said(item) == ("a dog on a bed", ("a bed on a dog",), None)
     with pytest.raises(ValueError, match=r"has no column 'soft'; it has 'text', 'hard', 'negative'"):
         read(path, column="text", negative_column="soft")
 

@@ -55,8 +55,8 @@ def test_captions_of_one_image_rule_each_others_negatives_out():
     assert by_text["a red hat"].negative.split()[1] not in ("red", "blue", "green")
     assert by_text["a blue shirt"].negative == "a red shirt"
     # "The hat is blue" binds blue to the hat, though it is no noun phrase with a modifier.
-    said, _ = parts(["a red hat and a blue shirt", "the hat is blue"], image_index=[0, 0])
-    assert [part.kind for part in said if part.text == "a red hat"] == ["foil"]
+    made, _ = parts(["a red hat and a blue shirt", "the hat is blue"], image_index=[0, 0])
+    assert [part.kind for part in made if part.text == "a red hat"] == ["foil"]
 
 
 def test_negatives_depend_on_seed_and_caption_alone():
@@ -76,8 +76,8 @@ def test_no_wrong_part_is_true_of_its_image_on_real_captions():
     images = [number // 4 for number in range(len(captions))]  # unrelated captions: harder than those of one image
     together = {image: " ".join(captions[image * 4 : image * 4 + 4]).lower() for image in set(images)}
     count = 0
-    for image, found in zip(images, parts(captions, image_index=images), strict=True):
-        for part in found:
+    for image, made in zip(images, parts(captions, image_index=images), strict=True):
+        for part in made:
             wrong = part.negative.removeprefix("a ").removeprefix("an ")
             assert wrong not in together[image]
             if part.kind == "foil" and wrong.split()[0] in COLOURS:

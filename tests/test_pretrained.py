@@ -321,7 +321,7 @@ def test_a_weights_file_stands_for_a_tag(world):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("tiny-world", {"pretrained": "laion"}, r"No known matrix fits tiny-world \(laion\).*openai.*Pass alignment="),
         ("tiny-world-quickgelu", {"pretrained": "laion"}, "but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"),
@@ -331,8 +331,8 @@ def test_a_weights_file_stands_for_a_tag(world):
         ("tiny-world", {"pretrained": "laion", "alignment": Alignment(models.matrix(), base=BASE)}, "but the base is"),
     ],
 )
-def test_errors_of_openclips_entry_say_what_to_type(world, name, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_errors_of_openclips_entry_say_what_to_type(world, name, options, message):
+    with pytest.raises(ValueError, match=message):
         labclip.create_model_and_transforms(name, **options)
 
 

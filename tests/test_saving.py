@@ -44,15 +44,15 @@ def wrap(kind="clip", clip=None, tokenizer=None, **options):
     return model
 
 
-def assert_same_model(one, other):
+def assert_same_model(model, other):
     """Image features, text features by tokens, scale and logits."""
     images, tokens = models.images(), models.tokens()
     with torch.no_grad():
-        assert_close(one.encode_image(images), other.encode_image(images))
-        assert_close(one.encode_text(tokens), other.encode_text(tokens))
-        if not isinstance(getattr(one, "clip", one), open_clip.CoCa):
-            assert_close(one.get_logits(images, tokens)[0], other.get_logits(images, tokens)[0])
-    assert_close(one.logit_scale, other.logit_scale)
+        assert_close(model.encode_image(images), other.encode_image(images))
+        assert_close(model.encode_text(tokens), other.encode_text(tokens))
+        if not isinstance(getattr(model, "clip", model), open_clip.CoCa):
+            assert_close(model.get_logits(images, tokens)[0], other.get_logits(images, tokens)[0])
+    assert_close(model.logit_scale, other.logit_scale)
 
 
 def opened_by_openclip(folder):

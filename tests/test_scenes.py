@@ -19,14 +19,14 @@ MEANS = [148.843, 163.103, 124.572, 158.251, 147.358]
 
 def test_equal_seeds_give_the_scenes_that_the_embedded_model_was_trained_on_and_others_do_not():
     # Between processors a pixel may round another way: a hundred of 12,288 move the mean by less than .01.
-    one, two, other = (scenes.sample(5, seed=seed) for seed in (7, 7, 8))
-    assert (one.images.shape, one.images.dtype) == ((5, 64, 64, 3), np.uint8)
+    some, two, other = (scenes.sample(5, seed=seed) for seed in (7, 7, 8))
+    assert (some.images.shape, some.images.dtype) == ((5, 64, 64, 3), np.uint8)
     assert scenes.sample(1, n_objects=1).swapped_captions == [None]
-    assert np.array_equal(one.images, two.images)
-    assert (one.captions, one.swapped_captions, one.objects) == (two.captions, two.swapped_captions, two.objects)
-    assert not np.array_equal(one.images, other.images)
-    assert one.captions[:2] == CAPTIONS
-    assert one.images.mean(axis=(1, 2, 3)) == pytest.approx(MEANS, abs=0.01)
+    assert np.array_equal(some.images, two.images)
+    assert (some.captions, some.swapped_captions, some.objects) == (two.captions, two.swapped_captions, two.objects)
+    assert not np.array_equal(some.images, other.images)
+    assert some.captions[:2] == CAPTIONS
+    assert some.images.mean(axis=(1, 2, 3)) == pytest.approx(MEANS, abs=0.01)
 
 
 def test_held_out_pairs_were_drawn_at_random_disjoint_and_spread():
@@ -99,14 +99,14 @@ def test_a_sentence_says_the_scene_and_the_swapped_one_has_two_colours_swapped(n
 @pytest.mark.parametrize("n_objects", [2, 3])
 def test_left_and_right_are_said_truly(n_objects):
     some = scenes.sample(300, seed=9, n_objects=n_objects)
-    told = 0
+    count = 0
     for text, objects in zip(some.captions, some.objects, strict=True):
         from_left = " left of " in text or text.startswith("on the left")
         if from_left or " right of " in text:
-            told += 1
+            count += 1
             (colour, shape), *others = objects if from_left else objects[::-1]
             assert all(text.index(f"{colour} {shape}") < text.index(f"{c} {s}") for c, s in others)
-    assert told > 50
+    assert count > 50
 
 
 @pytest.mark.parametrize(("n_objects", "orders"), [(2, 2), (3, 6)])

@@ -118,8 +118,8 @@ def test_shared_prefixes_change_no_caption_and_no_gradient(kind, training, trimm
         features = model.encode_text(models.tokenizer()(PREFIXES), normalize=True)
         weights = torch.linspace(-1, 1, features.numel()).view_as(features)
         (features * weights).sum().backward()
-        found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-        gradients.append(found | {"features": features.detach()})
+        own = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        gradients.append(own | {"features": features.detach()})
     assert gradients[0].keys() == gradients[1].keys() > {"matrix"}
     for name, ours in gradients[0].items():
         assert_close(ours.flatten(), gradients[1][name].flatten(), 2 * UNIT)  # forwards and back

@@ -74,13 +74,13 @@ def run(script, folder, *more, out="out", model="scenes"):
 
 def table(text):
     """The figures of `table.md` by benchmark and metric."""
-    found, benchmark = {}, ""
+    figures, benchmark = {}, ""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 8:
             benchmark = cells[0] or benchmark
-            found[benchmark, cells[1]] = cells[2:]
-    return found
+            figures[benchmark, cells[1]] = cells[2:]
+    return figures
 
 
 @pytest.mark.slow
