@@ -30,21 +30,14 @@ PAGES += sorted((ROOT / "docs" / "examples").glob("*.md"))
 SNIPPET = re.compile(r"(?:<!-- (network|slow|library) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
+@pytest.mark.parametrize("kind", ["", pytest.param("slow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
+def test_snippets_print_what_they_say(page, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for mark, code, expected in SNIPPET.findall(page.read_text()):
         program = compile(code, str(page), "exec")
-        assert mark or printed(program) == expected
-
-
-@pytest.mark.slow
-def test_slow_snippets_print_what_they_say(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = [one for page in PAGES for one in SNIPPET.findall(page.read_text()) if one[0] == "slow" and one[2]]
-    assert found
-    for _, code, expected in found:
-        assert printed(code) == expected
+        if mark == kind and (expected or not mark):
+            assert printed(program) == expected
 
 
 def printed(program):

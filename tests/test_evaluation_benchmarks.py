@@ -398,7 +398,18 @@ def mmvp(*rows):
     return "mmvp-vlm", {"Questions.csv": "\n".join(["Question ID,Type,Statement", *rows]), **images}, {}
 
 
+def folders(options, content=None):
+    """Two classes, and a file of their names or prompts."""
+    file = {} if content is None else dict.fromkeys(options.values(), content)
+    return "zero-shot", {"a/0.png": None, "b/0.png": None, **file}, options
+
+
+def clevr(lines, options, file="output_2obj.csv"):
+    return "clevr", {file: lines, "images/1.png": None}, options
+
+
 HEAD = "image,caption,negative\n"
+THREE = "1.png,cube,red,sphere,blue,cone,green\n"
 ONE_DOG = {"coco_karpathy_test.json": [{"image": "a.jpg", "caption": ["0"]}], "a.jpg": None}
 ERRORS = [
     (sugarcrepe(filename="../../x"), r"add_att\.json item 1: the image's name .* leads out of .*images=DIR"),
@@ -423,6 +434,25 @@ ERRORS = [
     (own(f"{HEAD}../up.jpg,a dog,a cat\n"), r"line 2: the image's name '\.\./up\.jpg' leads out of"),
     (("csv", {}, {}), "is not a file"),
     (("parts", {"mine.csv": f"{HEAD}a.jpg,a dog,a cat\n", "a.jpg": None}, {}), "no caption has a part, a noun with a"),
+    (("zero-shot", {"a.png": None}, {}), "0 folders with 0 images, not one folder a class"),
+    (folders({"classes": "x.txt"}, "ant\n"), "has 1 names for 2 classes"),
+    (folders({"classes": "x.txt"}, "b\na\n"), "in another order: line 1 would rename a class"),
+    (folders({"classes": "x.txt"}, "a\tant\nc\tbee\n"), "x.txt has nothing for the class 'b', but a, c and so on"),
+    (folders({"classes": "x.json"}, {"a": ["x"], "b": "y"}), "x.json has nothing for the class 'a'"),
+    (folders({"classes": "imagenet"}), "imagenet has 1000 names for 2 classes"),
+    (folders({"templates": "x.txt"}, "a photo\n"), "'a photo' has no {} where"),
+    (folders({"split": "train"}), "is no CIFAR and no WebDataset; which alone have splits"),
+    (folders({"split": "val"}), "split is 'val'"),
+    (clevr("x,y\n1,2\n", {}, "labels.csv"), "begins with 'x,y', which is not a known format"),
+    (clevr("0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", {}), "line 2 has 4 cells"),
+    (clevr({"scenes": [{"image_filename": "0.png"}]}, {}, "scenes/CLEVR_val_scenes.json"),
+     "scene 0 has no objects; it has image_filename"),
+    (clevr("filename,object1_color,object1_shape,object2_color,object2_shape,object1_color_idx\n", {}, "labels.csv"),
+     "names no image"),
+    (clevr(THREE, {}), r"1 of 1 images do not show two different objects.*protocol.: .labclip"),
+    (clevr(THREE, {"objects": 4}), r"has no output_4obj\.csv and no labels\.csv"),
+    (clevr("1.png,cube,red,sphere,blue\n", {}), r"too few combinations for split test\. Pass options=..split.: .all"),
+    (clevr(THREE, {"protocol": "ours"}), r"protocol is 'ours'.*one of paper, labclip"),
 ]  # fmt: skip
 
 

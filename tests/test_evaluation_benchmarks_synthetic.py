@@ -17,7 +17,6 @@ from labclip.evaluation.scene_files import (
     caption,
     combination,
     read_labelled_scenes,
-    read_scene_file,
     swapped_caption,
 )
 from labclip.evaluation.sources import Sources
@@ -94,10 +93,6 @@ def test_clevr_of_the_authors(tmp_path):
     assert any("Retrieval: 4 of 5 images" in note for note in task.notes)
     three = {"objects": 3, "split": "all"}
     assert read("clevr", tmp_path, protocol="labclip", **three).captions[0] == "red cube and blue sphere and green cone"
-    with pytest.raises(ValueError, match=r"1 of 1 images do not show two different objects.*protocol.: .labclip"):
-        read("clevr", tmp_path, **three)
-    with pytest.raises(FileNotFoundError, match=r"has no output_4obj\.csv and no labels\.csv"):
-        read("clevr", tmp_path, objects=4)
 
 
 def test_clevr_as_the_papers_code_has_it(tmp_path):
@@ -107,10 +102,6 @@ def test_clevr_as_the_papers_code_has_it(tmp_path):
     assert any(note.startswith("1 of 5 images do not show two different objects") for note in task.notes)
     assert any("1 of 4 images have no swapped caption" in note for note in task.notes)
     assert "As the paper's code: captions in one order, recall among 192." in task.notes
-    with pytest.raises(ValueError, match=r"too few combinations for split test\. Pass options=..split.: .all"):
-        read("clevr", tmp_path)
-    with pytest.raises(ValueError, match=r"protocol is 'ours'.*one of paper, labclip"):
-        read("clevr", tmp_path, protocol="ours")
 
 
 def whole_sets():
@@ -216,23 +207,3 @@ def test_a_scene_that_spare_has_twice_is_asked_twice_and_its_parts_once(tmp_path
     lay(tmp_path, {"PUG_SPARE.csv": table, "D/0.png": None, "D/1.png": None})
     task = read("pug-spare", tmp_path, split="all")
     assert (counts(task)["binding"], counts(task)["part_swap"]) == (3, 4)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.csv", "x,y\n1,2\n", r"begins with 'x,y', which is not a known format"),
-        ("a.csv", "0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", "line 2 has 4 cells"),
-        ("a.json", '{"scenes": [{"image_filename": "0.png"}]}', "scene 0 has no objects; it has image_filename"),
-    ],
-)
-def test_labels_that_are_not_sound(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_scene_file(tmp_path / name)
-
-
-def test_labels_of_no_image_are_said_to_be_so(tmp_path):
-    (tmp_path / "labels.csv").write_text(FOLLOW_UP)
-    with pytest.raises(ValueError, match="names no image"):
-        read("clevr", tmp_path)

@@ -68,35 +68,6 @@ def test_names_and_prompts(tmp_path, classes, templates):
     assert values(task, lambda name, text: float({"n10": "ant", "n20": "bee"}[Path(name).stem] in text))["acc1"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("options", "content", "message"),
-    [
-        ({"classes": "x.txt"}, "ant\n", "has 1 names for 2 classes"),
-        ({"classes": "x.txt"}, "b\na\n", "in another order: line 1 would rename a class"),
-        ({"classes": "x.txt"}, "a\tant\nc\tbee\n", "x.txt has nothing for the class 'b', but a, c and so on"),
-        ({"classes": "x.json"}, {"a": ["x"], "b": "y"}, "x.json has nothing for the class 'a'"),
-        ({"classes": "imagenet"}, None, "imagenet has 1000 names for 2 classes"),
-        ({"templates": "x.txt"}, "a photo\n", "'a photo' has no {} where"),
-        ({"split": "train"}, None, "is no CIFAR and no WebDataset; which alone have splits"),
-        ({"split": "val"}, None, "split is 'val'"),
-    ],
-)  # fmt: skip
-def test_options_that_do_not_fit_are_errors(tmp_path, options, content, message):
-    root = folders(tmp_path, a=1, b=1)
-    if content is not None:
-        lay(root, dict.fromkeys(options.values(), content))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        read("zero-shot", root, **options)
-
-
-def test_a_folder_without_classes(tmp_path):
-    image_file(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="0 folders with 0 images, not one folder a class"):
-        read("zero-shot", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"There is no .*typo"):
-        read("zero-shot", tmp_path / "typo")
-
-
 def test_imagenets_own_lists(tmp_path):
     root = folders(tmp_path / "in", **{f"n{number:08}": 1 for number in range(3)})
     for number in range(3, 1000):

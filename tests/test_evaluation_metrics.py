@@ -127,20 +127,6 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
         assert not scores["group"].correct.any()
 
 
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [
-        (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "row 1 is all zeros"),
-        (torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "row 0 is not finite"),
-        (torch.ones(3), r"float32 \[3\]"),
-        (torch.ones(2, 2, dtype=torch.int64), r"int64 \[2, 2\]"),
-    ],
-)
-def test_features_that_are_none_are_refused(features, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.unit_length(features, "Captions")
-
-
 def scored(correct, unit=None, group=None):
     """Items of one metric, by default each of an image of its own and in one group."""
     n = len(correct)
@@ -306,24 +292,28 @@ def test_a_linear_probe_learns_where_gradients_are_off(mode):
     assert not right.requires_grad
 
 
+REFUSED = {
+    "row 1 is all zeros": lambda: metrics.unit_length(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "Captions"),
+    "row 0 is not finite": lambda: metrics.unit_length(torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "Captions"),
+    r"float32 \[3\]": lambda: metrics.unit_length(torch.ones(3), "Captions"),
+    r"int64 \[2, 2\]": lambda: metrics.unit_length(torch.ones(2, 2, dtype=torch.int64), "Captions"),
+    r"shapes \[2\] and \[1\]. Pass those of the same": lambda: metrics.same_threshold([0.1, 0.2], [0.1], 0.5),
+    "None of the 2 base scores reaches 0.5": lambda: metrics.same_threshold([0.1, 0.2], [0.1, 0.2], 0.5),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_features_and_scores_that_are_none_are_refused(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
+
+
 def test_the_same_threshold_lets_as_many_false_matches_through():
     generator = torch.Generator().manual_seed(0)
     base, aligned = torch.rand(1000, generator=generator) * 0.4, torch.rand(1000, generator=generator) * 0.2 - 0.1
     for threshold in (0.39, 0.3, 0.1, 0.0):
         moved = metrics.same_threshold(base, aligned, threshold)
         assert int((aligned >= moved).sum()) == int((base >= threshold).sum())
-
-
-@pytest.mark.parametrize(
-    ("base", "aligned", "message"),
-    [
-        ([0.1, 0.2], [0.1], r"shapes \[2\] and \[1\]. Pass those of the same pairs"),
-        ([0.1, 0.2], [0.1, 0.2], "None of the 2 base scores reaches 0.5"),
-    ],
-)
-def test_a_threshold_that_the_scores_do_not_show_is_refused(base, aligned, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.same_threshold(base, aligned, 0.5)
 
 
 def test_items_that_are_right_in_part_have_normal_intervals():

@@ -19,14 +19,18 @@ MEANS = [148.843, 163.103, 124.572, 158.251, 147.358]
 
 def test_equal_seeds_give_the_scenes_that_the_embedded_model_was_trained_on_and_others_do_not():
     # Between processors a pixel may round another way: a hundred of 12,288 move the mean by less than .01.
-    some, two, other = (scenes.sample(5, seed=seed) for seed in (7, 7, 8))
-    assert (some.images.shape, some.images.dtype) == ((5, 64, 64, 3), np.uint8)
+    first, same, other = (scenes.sample(5, seed=seed) for seed in (7, 7, 8))
+    assert (first.images.shape, first.images.dtype) == ((5, 64, 64, 3), np.uint8)
     assert scenes.sample(1, n_objects=1).swapped_captions == [None]
-    assert np.array_equal(some.images, two.images)
-    assert (some.captions, some.swapped_captions, some.objects) == (two.captions, two.swapped_captions, two.objects)
-    assert not np.array_equal(some.images, other.images)
-    assert some.captions[:2] == CAPTIONS
-    assert some.images.mean(axis=(1, 2, 3)) == pytest.approx(MEANS, abs=0.01)
+    assert np.array_equal(first.images, same.images)
+    assert (first.captions, first.swapped_captions, first.objects) == (
+        same.captions,
+        same.swapped_captions,
+        same.objects,
+    )
+    assert not np.array_equal(first.images, other.images)
+    assert first.captions[:2] == CAPTIONS
+    assert first.images.mean(axis=(1, 2, 3)) == pytest.approx(MEANS, abs=0.01)
 
 
 def test_held_out_pairs_were_drawn_at_random_disjoint_and_spread():
@@ -134,19 +138,17 @@ def test_the_embedded_model_knows_each_word_and_reads_each_caption_whole(n_objec
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        ({"n": 0}, ["n is 0", "at least 1"]),
-        ({"n": 2, "seed": -1}, ["seed is -1"]),
-        ({"n": 2, "split": "train"}, ["split is 'train'", "'seen', 'heldout'", 'split="heldout"']),
-        ({"n": 2, "n_objects": 9}, ["n_objects is 9", "from 1 to 5"]),
+        ({"n": 0}, "n is 0.*at least 1"),
+        ({"n": 2, "seed": -1}, "seed is -1"),
+        ({"n": 2, "split": "train"}, "split is 'train'.*'seen', 'heldout'.*split=\"heldout\""),
+        ({"n": 2, "n_objects": 9}, "n_objects is 9.*from 1 to 5"),
     ],
 )
-def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
-    with pytest.raises(ValueError) as caught:
+def test_a_bad_argument_is_answered_with_what_to_type(arguments, message):
+    with pytest.raises(ValueError, match=message):
         scenes.sample(**arguments)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_saved_scenes_are_a_table_that_embed_reads(tmp_path):
