@@ -202,8 +202,14 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
             read(other, tmp_path)
 
 
-def test_a_scene_that_spare_has_twice_is_asked_twice_and_its_parts_once(tmp_path):
+def test_a_scene_that_spare_has_twice_is_asked_twice_and_every_order_is_a_caption(tmp_path):
     table = SPARE + 2 * "0.png,D,Crow,Fox,Red,Blue,,\n" + "1.png,D,Crow,Fox,Sand,Blue,,\n"
     lay(tmp_path, {"PUG_SPARE.csv": table, "D/0.png": None, "D/1.png": None})
     task = read("pug-spare", tmp_path, split="all")
     assert (counts(task)["binding"], counts(task)["part_swap"]) == (3, 4)
+    assert {task.captions[row] for row in task.questions[1].captions} == {
+        f"{attribute} {first} and {other} {second}"
+        for shade in ("Red", "Sand")
+        for attribute, other in itertools.permutations((shade, "Blue"))
+        for first, second in itertools.permutations(("Crow", "Fox"))
+    }

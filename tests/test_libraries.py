@@ -83,54 +83,44 @@ def other(tmp_path_factory):
     return folder
 
 
-def made_by(module, name, *arguments, **options):
-    """What a function or class of another library makes."""
-    return getattr(pytest.importorskip(module), name)(*arguments, **options)
-
-
-HOLDS = {
-    "CLIP_benchmark": lambda folder: made_by(
-        "clip_benchmark.models", "load_clip", "open_clip", f"local-dir:{folder}/folded", "", None, "cpu"
-    )[0],
-    "Chroma": lambda folder: (
-        made_by(
-            "chromadb.utils.embedding_functions", "OpenCLIPEmbeddingFunction", f"local-dir:{folder}/folded", ""
-        )._model
-    ),
-    "LangChain": lambda folder: (
-        made_by(
-            "langchain_experimental.open_clip",
-            "OpenCLIPEmbeddings",
-            model_name=f"local-dir:{folder}/folded",
-            checkpoint="",
-        ).model
-    ),
-    "LanceDB": lambda folder: (
-        made_by("lancedb.embeddings", "get_registry")
-        .get("open-clip")
-        .create(name=f"local-dir:{folder}/folded", pretrained="")
-        ._model
-    ),
-    "transformers": lambda folder: pytest.importorskip("transformers").AutoModel.from_pretrained(folder / "folded-hf"),
-    "a pipeline": lambda folder: made_by(
-        "transformers", "pipeline", "zero-shot-image-classification", str(folder / "folded-hf")
-    ),
-    "sentence-transformers": lambda folder: made_by(
-        "sentence_transformers", "SentenceTransformer", str(folder / "folded-hf"), device="cpu"
-    ),
-    "ONNX Runtime": lambda folder: pytest.importorskip("onnxruntime") and folder / "folded-onnx" / "text.onnx",
+CLASSES = {
+    "CLIP_benchmark": ("clip_benchmark.models", "load_clip"),
+    "Chroma": ("chromadb.utils.embedding_functions", "OpenCLIPEmbeddingFunction"),
+    "LangChain": ("langchain_experimental.open_clip", "OpenCLIPEmbeddings"),
+    "LanceDB": ("lancedb.embeddings", "get_registry"),
+    "transformers": ("transformers", "AutoModel"),
+    "a pipeline": ("transformers", "pipeline"),
+    "sentence-transformers": ("sentence_transformers", "SentenceTransformer"),
+    "ONNX Runtime": ("onnxruntime", "InferenceSession"),
 }
+HOLDS = {
+    "CLIP_benchmark": lambda load, clip, hf: load("open_clip", clip, "", None, "cpu")[0],
+    "Chroma": lambda made, clip, hf: made(clip, "")._model,
+    "LangChain": lambda made, clip, hf: made(model_name=clip, checkpoint="").model,
+    "LanceDB": lambda registry, clip, hf: registry().get("open-clip").create(name=clip, pretrained="")._model,
+    "transformers": lambda model, clip, hf: model.from_pretrained(hf),
+    "a pipeline": lambda pipeline, clip, hf: pipeline("zero-shot-image-classification", hf),
+    "sentence-transformers": lambda made, clip, hf: made(hf, device="cpu"),
+    "ONNX Runtime": lambda session, clip, hf: Path(hf).parent / "folded-onnx" / "text.onnx",
+}
+
+
+def held(name, folder):
+    """The model of a folder as a library holds it."""
+    module, attribute = CLASSES[name]
+    known = getattr(pytest.importorskip(module), attribute)
+    return HOLDS[name](known, f"local-dir:{folder}/folded", f"{folder}/folded-hf")
 
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_a_base_that_is_not_the_matrixs_is_refused_as_each_library_holds_it(name, other):
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
-        labclip.fold(HOLDS[name](other), "scenes")
+        labclip.fold(held(name, other), "scenes")
 
 
 @pytest.mark.parametrize("name", ["Chroma", "LangChain", "LanceDB"])
 def test_a_class_that_leaves_batchnorm_in_training_mode_gives_other_image_embeddings(name, folders, index):
-    model = HOLDS[name](folders / "base")
+    model = held(name, folders / "base")
     assert model.training
     pixels = LABCLIP.from_pretrained("scenes").preprocess(Image.fromarray(index.pixels[0]))[None]
     right = torch.from_numpy(index.images[0])
