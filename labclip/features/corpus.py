@@ -67,10 +67,13 @@ class Corpus:
                 self.texts.append(Text(number, caption, item.negatives[row], keys))
                 meanings.add(_meaning_of(number, caption))
                 shown |= {source.key: source for source in sources if source and source.key not in shown}
-            parts = [Text(number, part.text, tuple(filter(str.strip, part[1:2])), (), Kind.PART) for part in item.parts]
-            for text in (*parts, Text(number, " ".join(item.keywords), (), (), Kind.KEYWORDS)):
-                if text.text.strip():
-                    short.setdefault(_meaning_of(number, text.text), text)
+            for phrase, negative, kind in (
+                *((part.text, part.negative, Kind.PART) for part in item.parts),
+                (" ".join(item.keywords), "", Kind.KEYWORDS),
+            ):
+                if phrase.strip():
+                    text = Text(number, phrase, (negative,) if negative.strip() else (), (), kind)
+                    short.setdefault(_meaning_of(number, phrase), text)
         self.captioned = len(self.images)
         for source in shown.values():
             self._number_of(source)

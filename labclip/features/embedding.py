@@ -239,7 +239,7 @@ def write_images(corpus: Corpus, state: Writer, encoder: Encoder, *, skip: bool,
                     skipped.append(corpus.skip(number, image.problem))
                 else:
                     raise ValueError(f"{image.source} {image.problem}. {REPAIR}")
-            done += len(batch)  # by batches: others would round otherwise where the run goes on
+            done += len(batch)  # a run that goes on begins with a whole batch: another one would round otherwise
             state.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
 
 
@@ -286,14 +286,12 @@ def write_rest(corpus: Corpus, state: Writer, *, dim: int, texts_cut: int) -> di
     for row, text in enumerate(texts):
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
         if shows:
-            keys = [
-                key if key and kept[corpus.number[key]] else None for key in text.shown or [None] * len(text.negatives)
-            ]
-            numbers = [None if key is None else corpus.number[key] for key in keys]
-            for column, number in enumerate(numbers):
-                if number is not None and has_negative[row, column]:
-                    shown[row, column] = row_of[number]
-            line["negative_images"] = [None if number is None else corpus.images[number].name for number in numbers]
+            line["negative_images"] = [None] * len(text.negatives)
+            for column, key in enumerate(text.shown):
+                if key and kept[number := corpus.number[key]]:
+                    line["negative_images"][column] = corpus.images[number].name
+                    if has_negative[row, column]:
+                        shown[row, column] = row_of[number]
         if text.kind:
             line["kind"] = text.kind.name.lower()
         state.append("captions.jsonl", _line(line))
