@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import warnings
 from functools import partial
 
 import models
@@ -131,21 +130,6 @@ MESSAGES = [
 @pytest.mark.parametrize(("command", "message", "typed"), MESSAGES)
 def test_a_command_names_its_options_for_the_parameters_of_python(command, message, typed):
     assert with_options(message, command, cli.main.commands) == typed
-
-
-def test_errors_and_warnings_are_one_line_that_names_options(monkeypatch, tmp_path):
-    def refuse(folder):
-        warnings.warn("mind the gap, or pass out=DIR", UserWarning, stacklevel=1)
-        raise ValueError("Pass out=DIR.")
-
-    monkeypatch.setattr("labclip.cli.demo.make_folder", refuse)
-    shown = warnings.showwarning
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        stderr = run("demo", "--out", tmp_path, code=2).stderr
-    assert "Warning: mind the gap, or pass --out DIR\n" in stderr
-    assert "Error: Pass --out DIR.\n" in stderr
-    assert warnings.showwarning is shown
 
 
 # evaluate

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -24,8 +25,10 @@ from labclip.checks import printable
 def raising(monkeypatch):
     """Make `labclip demo` raise."""
 
-    def arrange(error):
+    def arrange(error, warning=None):
         def fail(folder):
+            if warning:
+                warnings.warn(warning, UserWarning, stacklevel=1)
             raise error
 
         monkeypatch.setattr("labclip.cli.demo.make_folder", fail)
@@ -52,6 +55,17 @@ def test_whatever_is_raised_is_one_line(raising, error, said):
     message = fails("demo", "-q")
     assert said in message
     assert "[Errno" not in message
+
+
+def test_errors_and_warnings_are_one_line_that_names_options(raising, tmp_path):
+    raising(ValueError("Pass out=DIR."), warning="mind the gap, or pass out=DIR")
+    show = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        stderr = run("demo", "--out", tmp_path, code=2).stderr
+    assert "Warning: mind the gap, or pass --out DIR\n" in stderr
+    assert "Error: Pass --out DIR.\n" in stderr
+    assert warnings.showwarning is show
 
 
 @pytest.mark.parametrize("arguments", [("demo", "--debug"), ("--debug", "demo", "-v")])

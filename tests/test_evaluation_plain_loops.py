@@ -493,17 +493,15 @@ def whatsup(folder, rng):
     dump(folder / "controlled_images_dataset.json", files["a"])
     dump(folder / "controlled_clevr_dataset.json", files["b"])
     ways = {
-        "coco_one": ("on the left", "on the top"),
-        "coco_two": ("left of a cup", "above a cup", "below a cup"),
-        "vg_one": ("on the left", "on the bottom"),
-        "vg_two": ("in front of a cup", "behind a cup", "on top of it"),
+        "coco_one": {"on the left": "left", "on the top": "top"},
+        "coco_two": {"left of a cup": "left", "above a cup": "above", "below a cup": "below"},
+        "vg_one": {"on the left": "left", "on the bottom": "bottom"},
+        "vg_two": {"in front of a cup": "front", "behind a cup": "behind", "on top of it": "top"},
     }
-    last = {"left of a cup": "left", "above a cup": "above", "below a cup": "below", "in front of a cup": "front",
-            "behind a cup": "behind", "on top of it": "top"}  # fmt: skip
     for part, several in ways.items():
         files[part] = []
         for number in range(20):
-            way = rng.choice(several)
+            way = rng.choice([*several])
             files[part].append([number, f"{say(rng)} {way}", f"{say(rng)} away"])
         dump(folder / f"{part.replace('_', '_qa_', 1)}_obj.json", files[part])
         names += [f"val2017/{n:012}.jpg" if "coco" in part else f"vg_images/{n}.jpg" for n in range(20)]
@@ -520,8 +518,7 @@ def whatsup(folder, rng):
                 else:
                     image = f"{item[0]:012}.jpg" if "coco" in part else f"{item[0]}.jpg"
                     captions = item[1:]
-                    way = next(way for way in ways[part] if captions[0].endswith(way))
-                    where = last.get(way, way.split()[-1])
+                    where = next(where for way, where in ways[part].items() if captions[0].endswith(way))
                 if image in images:
                     hits = right(world, image, captions[0], captions[1:]), right_by_index(world, image, captions, 0)
                     rows.append((image, captions[0], where, hits))
