@@ -174,3 +174,12 @@ SILENT = {
 def variant(vision=(), text=(), **options):
     """The `model_cfg` of the tiny model with some of it changed."""
     return _CONFIG | {"vision_cfg": VISION | dict(vision), "text_cfg": TEXT | dict(text)} | options
+
+
+class Bomb:
+    """Says that it ran when it is unpickled."""
+
+    WORDS = "code of the file ran"
+
+    def __reduce__(self):
+        return print, (self.WORDS,)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluated import counts, image_file, lay, read, values
+from models import Bomb
 from torchvision import datasets
 
 
@@ -147,14 +148,9 @@ def test_cifar(tmp_path, monkeypatch, hundred):
         assert first[1, 5].tolist() == [rows[0, 32 + 5], rows[0, 1024 + 32 + 5], rows[0, 2048 + 32 + 5]]
 
 
-class Hostile:
-    def __reduce__(self):
-        return print, ("this ran",)
-
-
 def test_cifar_that_is_not_as_published_is_not_opened(tmp_path, monkeypatch, capsys):
     _, folder = cifar(tmp_path, monkeypatch)
-    (folder / "test_batch").write_bytes(pickle.dumps({"data": Hostile()}, protocol=2))
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": Bomb()}, protocol=2))
     with pytest.raises(ValueError, match=r"cifar-10-batches-py is not CIFAR as it was published .*Fetch it again"):
         read("zero-shot", tmp_path)
-    assert "this ran" not in capsys.readouterr().out
+    assert Bomb.WORDS not in capsys.readouterr().out
