@@ -62,15 +62,6 @@ def read(name, data, images=None, *, on_missing="raise", **options):
     return BENCHMARKS[name].read(Sources(data, images, on_missing, "Get it there."), **options)
 
 
-def features(task, cosine):
-    """Image and text features whose cosines are what `cosine(name of the image, caption)` says, times a constant."""
-    n = len(task.images)
-    wanted = torch.tensor([[cosine(one.name, caption) for one in task.images] for caption in task.captions])
-    wanted = wanted / (2 * math.sqrt(n))
-    texts = torch.cat([wanted, (1 - wanted.square().sum(dim=1, keepdim=True)).sqrt()], dim=1)
-    return torch.eye(n, n + 1), texts
-
-
 def asked(task):
     """What the first question asks, item by item: file names of its images, and captions."""
     question = task.questions[0]
@@ -87,15 +78,16 @@ def asked(task):
     ]
 
 
-def values(task, cosine):
-    """Every metric of a task, for such features."""
-    images, texts = features(task, cosine)
-    found = [scores for question in task.questions for scores in question.score(images, texts)]
-    return {metric: scores.value(metric) for scores in found for metric in scores.metrics}
+def scored(task, cosine=lambda image, caption: 0.0):
+    """The items of every metric, where cosines are what `cosine(name of the image, caption)` says, times a constant."""
+    n = len(task.images)
+    wanted = torch.tensor([[cosine(image.name, caption) for image in task.images] for caption in task.captions])
+    wanted = wanted / (2 * math.sqrt(n))
+    texts = torch.cat([wanted, (1 - wanted.square().sum(dim=1, keepdim=True)).sqrt()], dim=1)
+    every = [scores for question in task.questions for scores in question.score(torch.eye(n, n + 1), texts)]
+    return {metric: scores for scores in every for metric in scores.metrics}
 
 
 def counts(task):
-    """Items of every metric."""
-    images, texts = features(task, lambda image, caption: 0.0)
-    found = [scores for question in task.questions for scores in question.score(images, texts)]
-    return {metric: scores.count(metric) for scores in found for metric in scores.metrics}
+    """How many items every metric has."""
+    return {metric: scores.count(metric) for metric, scores in scored(task).items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import counts, image_file, lay, read, values
+from evaluated import counts, image_file, lay, read, scored
 from models import Bomb
 from torchvision import datasets
 
@@ -66,7 +66,8 @@ def test_names_and_prompts(tmp_path, classes, templates):
     by_order = ("names" in classes and classes.endswith("txt")) or classes == "one.json"
     assert (f"Names of {classes} by the order of folders, for example n1: ant." in task.notes) == by_order
     # The mean of a class's own prompts.
-    assert values(task, lambda name, text: float({"n10": "ant", "n20": "bee"}[Path(name).stem] in text))["acc1"] == 1.0
+    items = scored(task, lambda name, text: float({"n10": "ant", "n20": "bee"}[Path(name).stem] in text))
+    assert items["acc1"].value("acc1") == 1.0
 
 
 def test_imagenets_own_lists(tmp_path):
