@@ -110,16 +110,13 @@ def test_tables_of_the_embedded_model_are_those_of_its_card():
     assert set(rows) <= set(card.splitlines())
 
 
-def test_readme_is_short_and_shows_code_early():
+def test_readme_is_short_and_shows_code_early_and_the_newest_change_is_this_version():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 120
     code = lines.index("```python")
     output = lines.index("```text", code)
     assert output < 25
     assert {"make demo", "make test"} <= {line.split("  #")[0].strip() for line in lines}
-
-
-def test_the_newest_change_is_this_version():
     newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest[1] == labclip.__version__
 

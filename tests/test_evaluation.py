@@ -108,13 +108,16 @@ def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
     assert [each["base"] for each in listed] != pytest.approx(margin.tolist(), abs=1e-3)
 
 
-def test_a_base_without_a_matrix_is_measured_alone_and_strength_zero_is_the_base(model):
+def test_no_matrix_is_measured_alone_strength_zero_is_the_base_and_a_matrix_without_a_base_is_told(model):
     bare = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
     assert evaluate(bare, "scenes", options={"n": 20}).models == ("base",)
     report = evaluate(model, "scenes", options={"n": 100}, strengths=[0.0])
     values = report.to_json()["benchmarks"]["scenes"]
     assert values["models"]["base"] == values["models"]["labclip"]
-    assert not any(one["measurable"] for one in values["differences"]["labclip"].values())
+    assert not any(difference["measurable"] for difference in values["differences"]["labclip"].values())
+    without = evaluate(model, "scenes", options={"n": 20}, alignments=Alignment(model.alignment.fitted))
+    named = ["does not say which base it was fitted on" in " ".join(str(shown).split()) for shown in (report, without)]
+    assert named == [False, True]
 
 
 def swapped_colours(sources, *, split="seen", n: int = 30):
@@ -167,6 +170,7 @@ def test_every_benchmark_says_what_it_wants():
         assert benchmark.name == name
         assert all(getattr(benchmark, field) for field in ("title", "wants", "source", "licence", "paper", "headline"))
         assert benchmark.read.__doc__
+    assert {benchmark.measures for benchmark in BENCHMARKS.values()} == set(summary.SIDES)
 
 
 def test_features_in_a_folder_and_in_memory_give_what_their_images_give(tmp_path, model):
@@ -229,12 +233,6 @@ def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypa
         assert asked(alignments=given, strengths=strengths).models == ("base", *names)
     with pytest.raises(ValueError, match=r"alignment base has the name that the report gives the base\. Type \./base"):
         asked(alignments=["base", "notes"])
-
-
-def test_a_matrix_that_names_no_base_is_told(model):
-    bare = Alignment(model.alignment.fitted)
-    texts = [str(evaluate(model, "scenes", options={"n": 20}, alignments=one)) for one in (bare, model.alignment)]
-    assert ["does not say which base it was fitted on" in " ".join(one.split()) for one in texts] == [True, False]
 
 
 def test_a_benchmark_of_ones_own(model):

@@ -106,10 +106,6 @@ def test_a_side_that_was_not_measured_is_named():
     assert "Not measured: zero-shot classification. Type labclip evaluate --list" in text
 
 
-def test_a_side_of_every_benchmark_has_words():
-    assert {one.measures for one in BENCHMARKS.values()} == set(summary.SIDES)
-
-
 def test_many_benchmarks_begin_with_a_short_table():
     short, first, *others = several().page().sections
     assert [one.heading for one in (short, first, *others)] == [

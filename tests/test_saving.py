@@ -122,10 +122,11 @@ def test_the_image_transform_of_the_base_is_kept(tmp_path):
         "resize_mode": "squash", "fill_color": 0,
     }  # fmt: skip
     model = wrap(clip=clip)
-    model.save_pretrained(tmp_path)
-    again = LABCLIP.from_pretrained(tmp_path)
-    assert torch.equal(again.preprocess(picture), model.preprocess(picture))
-    assert not torch.equal(again.preprocess(picture), FIXED(picture))
+    for options in ({"config": models.CONFIGS["clip"]}, {}):
+        model.save_pretrained(tmp_path, **options)
+        again = LABCLIP.from_pretrained(tmp_path)
+        assert torch.equal(again.preprocess(picture), model.preprocess(picture))
+        assert not torch.equal(again.preprocess(picture), FIXED(picture))
     assert torch.equal(
         open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")[2](picture), again.preprocess(picture)
     )

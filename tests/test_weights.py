@@ -67,14 +67,10 @@ def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
     fitting = script("make").FITTING
     config = json.loads((WEIGHTS / "scenes" / "config.json").read_text())
     settings, weights = config["metadata"]["settings"], config["metadata"]["loss_weights"]
-    assert {name: settings[name] for name in fitting.keys() & settings.keys()} == {
-        name: fitting[name] for name in fitting.keys() & settings.keys()
-    }
-    assert {name: weights[name] for name in ("negatives", "distill", "identity")} == {
-        "negatives": fitting["negative_weight"],
-        "distill": fitting["distill"],
-        "identity": fitting["identity_penalty"],
-    }
+    for name in fitting.keys() & settings.keys():
+        assert settings[name] == fitting[name]
+    for name, option in (("negatives", "negative_weight"), ("distill", "distill"), ("identity", "identity_penalty")):
+        assert weights[name] == fitting[option]
 
 
 def test_the_base_that_ships_is_near_chance_and_its_probes_are_not():
