@@ -23,14 +23,11 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_list_names_every_matrix():
+def test_list_names_every_matrix_and_info_of_a_published_one_is_one_screen():
     text, rows = run("list").stdout, json.loads(run("list", "--json").stdout)
     assert [row["name"] for row in rows] == ["scenes", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-32-cc3m"]
     for row in rows:
         assert f"{row['name']} " in text
-
-
-def test_info_of_a_published_matrix_is_one_screen():
     text = run("info", "ViT-B-32").stdout
     assert len(text.splitlines()) <= 50
     for sentence in (
