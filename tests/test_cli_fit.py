@@ -119,8 +119,8 @@ def test_a_captions_file_is_embedded_once_and_fitted(folder, tmp_path, monkeypat
     # Of something else it says how to embed again.
     (folder / "fewer.csv").write_text("\n".join(captions.read_text().splitlines()[:300]))
     for file, options, differs in (
-        ("fewer.csv", (), "has features of other inputs"),
-        ("captions.csv", ("--no-parts",), "has features of other columns"),
+        ("fewer.csv", (), "has features of other captions"),
+        ("captions.csv", ("--no-parts",), "their parts is"),
     ):
         stderr = run("fit", folder / file, out, *MODEL, "--force", *options, code=2).stderr
         typed = f"labclip embed --model scenes --captions {folder / file} {features}{'' if options else ' --parts'}"

@@ -111,7 +111,7 @@ def test_images_that_negatives_describe(model, data, scenes):
     assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
     assert np.array_equal(features.negative_images[~there, 0], features.images[features.image_index][~there])
     assert [line["negative_images"] for line in texts(data / "features")[3:5]] == [[None], ["9.png"]]
-    with pytest.raises(ValueError, match="has features of other columns"):
+    with pytest.raises(ValueError, match="has other features: their"):
         run(model, data)
     write(data, [rows[3]], "image,caption,negative,shown")
     assert run(model, data, "none", negative_images="shown").negative_images is None
@@ -261,16 +261,24 @@ def changed(model):
     return other
 
 
-@pytest.mark.parametrize("other", ["columns", "clean", "weights_sha256", "inputs"])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("caption", "their caption is None, not 'negative'"),
+        ("clean", "their clean is None, not True"),
+        ("weights_sha256", "their weights_sha256 is "),
+        ("inputs", "has features of other captions: the content of captions.csv differs"),
+    ],
+)
 @pytest.mark.parametrize("finished", [False, True])
-def test_features_of_something_else_are_never_mixed(model, data, monkeypatch, other, finished):
+def test_features_of_something_else_are_never_mixed(model, data, monkeypatch, other, message, finished):
     (run if finished else stopped)(model, data)
     before = contents(data / "features")
     if other == "inputs":
         write(data, [["1.png", "a red cube", ""]])
-    options = {"columns": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
+    options = {"caption": {"column": "negative"}, "clean": {"clean": True}}.get(other, {}) | {"on_error": "skip"}
     asked = changed(model) if other == "weights_sha256" else model
-    with pytest.raises(ValueError, match=f"has features of other {other}: .* or force=True to start from scratch"):
+    with pytest.raises(ValueError, match=f"{message}.* or force=True to start from scratch"):
         run(asked, data, **options)
     assert contents(data / "features") == before
     with monkeypatch.context() as patch:  # the earlier run is forgotten before its files are touched

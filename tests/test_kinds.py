@@ -108,7 +108,7 @@ def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatc
     assert {**made, "manifest.json": b""} == {**read, "manifest.json": b""}
     assert Features.load(tmp_path / "captions").kind.any()
     again = embed("captions.csv", code=2)
-    assert "has features of other columns" in again.stderr
+    assert "their parts is" in again.stderr
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     missing = embed("captions.csv", "--parts", "--force", code=2)

@@ -39,6 +39,7 @@ ENOUGH_CAPTIONS, ENOUGH_IMAGES = 1_000, 500
 """Captions with a negative, and images, below which a fit can hardly be judged."""
 
 _OTHER = "Pass another folder, or force=True to start from scratch."
+_OF_MODEL = "preprocess", "precision", "dim", "base", "weights_sha256"
 _logger = logging.getLogger(__name__)
 
 
@@ -187,12 +188,14 @@ def _listed(names: str | Sequence[str] | None) -> list[str] | None:
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
     """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
-    for key in ("inputs", "columns", "clean", "preprocess", "precision", "dim", "base", "weights_sha256"):
-        there, ours = (
-            [file["sha256"] for file in made["inputs"]] if key == "inputs" else made[key] for made in (old, new)
-        )
-        if there != ours:
-            raise ValueError(f"{folder} has features of other {key}: {there!r} there, {ours!r} here. {_OTHER}")
+    there, ours = ({**made, **made["columns"]} for made in (old, new))
+    if [file["sha256"] for file in there["inputs"]] != [file["sha256"] for file in ours["inputs"]]:
+        names = ", ".join(file["name"] for file in ours["inputs"])
+        raise ValueError(f"{folder} has features of other captions: the content of {names} differs. {_OTHER}")
+    for key in (*there["columns"], *ours["columns"], "clean", *_OF_MODEL):
+        if there.get(key) != ours.get(key):
+            what = f"their {key} is {there.get(key)!r}, not {ours.get(key)!r}"
+            raise ValueError(f"{folder} has other features: {what}. {_OTHER}")
     if old["skipped"] and not skip:
         first = old["skipped"][0]
         raise ValueError(
