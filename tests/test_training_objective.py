@@ -36,16 +36,8 @@ def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
     for row, column in skipped:
         left_out[row, column] = True
     left_out = left_out if left_out.any() else None
-    return Batch(
-        images,
-        texts,
-        rows,
-        n,
-        with_image,
-        ~there,
-        left_out,
-        images.new_zeros(images.shape[1]) if mean is None else mean,
-    )
+    mean = images.new_zeros(images.shape[1]) if mean is None else mean
+    return Batch(images, texts, rows, n, with_image, ~there, left_out, mean)
 
 
 def gradients(objective, batch, matrix, *others, weights=PLAIN):

@@ -73,14 +73,13 @@ def test_the_figures_that_select_are_shown(result):
     assert shown["retain base", "text-to-image retrieval (R@1)"][:2] == [f"{value:.3f}" for value in sides]
 
 
-def test_a_page_has_its_figures(result, tmp_path):
+def test_a_page_has_its_figures_and_is_put_in_a_folder_that_is_there(result, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
-    result.write_html(tmp_path / "fit.html")
-    html = (tmp_path / "fit.html").read_text()
+    html = result.write_html(tmp_path / "fit.html").read_text()
     assert html.count("data:image/svg+xml") == 1
     assert f"matrix {matrix_sha256(result.alignment.fitted)[:16]}, strength {result.alignment.strength:g}" in html
     for heading in ("What it gains and costs", "Other strengths", "How it was measured"):
         assert f">{heading}</h2>" in html
-    result.plot(tmp_path / "fit.png")
-    assert (tmp_path / "fit.png").stat().st_size > 10_000
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere. Make it: mkdir -p .*nowhere"):
+        result.write_html(tmp_path / "nowhere" / "fit.html")
