@@ -77,10 +77,12 @@ def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table):
     assert lines[1].keys() == {"caption", "negatives"}
     assert lines[2 * N] == {"caption": parts[0], "negatives": [wrong[0]], "kind": "part"}
     assert lines[-1] == {"caption": keywords[-1], "negatives": [], "kind": "keywords"}
-    again = features.save(folder / "again")
-    assert np.array_equal(again.kind, features.kind)
-    assert again.manifest["counts"] == counts
-    assert (folder / "again" / "captions.jsonl").read_bytes() == (folder / "features" / "captions.jsonl").read_bytes()
+    # Saved again it is the same folder.
+    again = features.save(folder / "again").manifest
+    facts = ("base", "weights_sha256", "fingerprint", "inputs", "counts", "files", "skipped", "images_sha256")
+    assert {name: again[name] for name in facts} == {name: features.manifest[name] for name in facts}
+    made, saved = (contents(folder / name) for name in ("features", "again"))
+    assert {**made, "manifest.json": b""} == {**saved, "manifest.json": b""}
     Features.load(folder / "again", verify=True)
     # A benchmark of the folder asks about its captions alone.
     report = labclip.evaluate(model, "features", data=features, progress=False)["features"]
@@ -101,14 +103,10 @@ def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatc
 
     embed("with.csv")
     done = embed("captions.csv", "--parts")
-    assert re.search(
-        r"6 images, 6 captions, 0 of them with negatives, \d+ parts, 6 lists of keywords, 0 items", done.stdout
-    )
+    assert re.search("6 images, 6 captions, 0 of them with negatives, .* parts, 6 lists of keywords", done.stdout)
     made, read = (contents(tmp_path / name) for name in ("captions", "with"))
     assert {**made, "manifest.json": b""} == {**read, "manifest.json": b""}
     assert Features.load(tmp_path / "captions").kind.any()
-    again = embed("captions.csv", code=2)
-    assert "their parts is" in again.stderr
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     missing = embed("captions.csv", "--parts", "--force", code=2)
@@ -132,18 +130,13 @@ def described(model, n, seed, split):
 ONE = {"batch_size": 128, "negative_weight": 12, "distill": 1, "identity_penalty": 0}  # one candidate
 
 
-def captions_of(arrays):
-    rows = np.flatnonzero(arrays["kind"] == 0)
-    taken = {name: arrays[name][rows] for name in ("texts", "negatives")}
-    return {"images": arrays["images"], **taken, "image_index": np.array(arrays["image_index"])[rows]}
-
-
 def test_a_fit_with_parts_gains_on_parts(model):
     """Short texts are true of many images, in the fit and held out."""
     train, held = described(model, 800, 0, "seen"), Features.from_arrays(**described(model, 200, 1, "heldout"))
+    captions = {name: rows[:800] for name, rows in train.items()}
     with_parts, without = (
         labclip.fit(Features.from_arrays(**arrays), validation=held, keep=0.95, epochs=10, progress=False, **ONE)
-        for arrays in (train, captions_of(train))
+        for arrays in (train, captions)
     )
     base, after = (with_parts.results["validation"][side] for side in ("base", "labclip"))
     assert after["part_binding_grounded"] > base["part_binding_grounded"] + 0.07

@@ -20,9 +20,7 @@ def rows(data, part):
 def test_held_out_images_that_are_those_of_the_fit_are_refused():
     data = planted.world(200)
     fitted = planted.features(*data)
-    with pytest.raises(
-        ValueError, match=r"^validation has images of the fit: its image 0 is image 150 of the fit\. Pass"
-    ):
+    with pytest.raises(ValueError, match=r"^validation has images of the fit: its image 0 is image 150 of the fit"):
         labclip.fit(fitted, validation=rows(data, slice(150, 190)), recipe="paper", **QUICK)
     images, *others = planted.world(50, seed=1)
     images[7] = data[0][33].half() * 3  # a copy in half precision, of another length
@@ -54,11 +52,7 @@ def test_held_out_captions_that_are_negatives_of_the_fit_are_refused():
     others = planted.world(20, seed=8)[0]
     leaked = torch.cat([3 * negatives[40:50].half(), planted.world(10, seed=9)[1]])
     fitted, held = planted.features(images, texts, negatives), planted.features(others, leaked, texts[:20])
-    with pytest.raises(
-        ValueError,
-        match=r"^Held-out captions are among .*: caption 0 is a negative of caption 40. Leave them out; .* "
-        r"labclip.training.split_combinations.$",
-    ):
+    with pytest.raises(ValueError, match=r"caption 0 is a negative of caption 40\. Leave .*split_combinations\.$"):
         labclip.fit(fitted, validation=held, **QUICK)
     absent = torch.ones(200, dtype=torch.bool)
     absent[40:50] = False
@@ -160,10 +154,8 @@ def test_features_of_another_model_are_refused():
         (one, two, "ViT-B-32 (laion2b_s34b_b79k), but features by ViT-B-32 (openai)"),
         (first, second, "other weights"),
     ):
-        for name, sets in (
-            ("validation", {"validation": replace(other, **theirs)}),
-            ("retain['flickr']", {"retain": {"flickr": replace(other, **theirs)}}),
-        ):
+        wrong = replace(other, **theirs)
+        for name, sets in (("validation", {"validation": wrong}), ("retain['flickr']", {"retain": {"flickr": wrong}})):
             with pytest.raises(ValueError, match=re.escape(f"{name} was embedded by ") + ".*" + re.escape(message)):
                 labclip.fit(replace(data, **ours), **sets, **QUICK)
 
