@@ -49,15 +49,6 @@ def no_traces():
     assert not changed, f"This test leaves changed: {', '.join(changed)}"
 
 
-@pytest.fixture
-def two_threads():
-    """Torch has two threads in this test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def own_cache(no_traces, monkeypatch, tmp_path_factory):
     """Embeddings are taken from a cache of this process, never from the user's, which other code has filled."""

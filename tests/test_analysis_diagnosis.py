@@ -262,9 +262,6 @@ def test_the_embedded_model_is_diagnosed_as_it_was_made():
     assert found.repair.binding.estimates[2].value > found.repair.binding.estimates[0].value + 0.1
 
 
-# The command
-
-
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 run = partial(commands.run, "diagnose")
 

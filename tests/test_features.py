@@ -319,9 +319,6 @@ def test_files_of_somebody_else_are_never_taken_for_those_of_a_run(model, data):
     assert len(run(model, data, "photos")) == 1  # features of these captions, whatever lies beside them
 
 
-# ---- What is refused.
-
-
 def test_bad_rows_are_named(model, data):
     write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""]])
     with pytest.raises(ValueError, match=r"captions\.csv line 3 \(2\.png\) has an empty caption\. Repair it"):
@@ -393,9 +390,6 @@ def test_wrong_arguments_say_what_is_right(model, data):
     assert not (data / "features").exists()
 
 
-# ---- Models, the manifest, memory.
-
-
 @pytest.mark.parametrize("kind", ["siglip", "coca", "main", "hf"])
 def test_every_class_of_base_is_embedded(kind, data):
     model = tiny(kind)
@@ -451,9 +445,6 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
     monkeypatch.setattr(LABCLIP, "encode_image", counted_images)
     assert len(run(model, data, workers=2, batch_size=8).images) == 20 * N
     assert 8 <= most[0] <= 3 * 8 + 2
-
-
-# ---- The command, and the examples.
 
 
 @pytest.mark.filterwarnings("default")  # as people see them

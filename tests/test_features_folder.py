@@ -85,9 +85,6 @@ def test_a_flipped_byte_is_found_when_asked(features, monkeypatch, name):
     assert commands.run("embed", "--verify", features).stdout == f"{features}: every byte is as it was written\n"
 
 
-# ---- Arrays.
-
-
 def arrays(**changed):
     draw = np.random.default_rng(0)
     images, texts = draw.normal(size=(3, DIM)).astype("f4"), draw.normal(size=(5, DIM)).astype("f4")

@@ -9,6 +9,7 @@ import commands
 import numpy as np
 import planted
 import pytest
+import rows
 import torch
 import torch.nn.functional as F
 from close import UNIT
@@ -29,34 +30,27 @@ N = 6
 
 def parts_of(scene):
     """Each object of a scene of two, and the same with the colour of the other."""
-    (one, shape), (other, other_shape) = scene
-    return [
-        (noun_phrase(one, shape), noun_phrase(other, shape)),
-        (noun_phrase(other, other_shape), noun_phrase(one, other_shape)),
-    ]
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Two rows an image: a sentence with two parts; tags, in which the first part stands again, and the keywords."""
-    scenes = labclip.scenes.sample(N, seed=3)
-    draw(tmp_path, scenes)
-    rows = []
-    for number, scene in enumerate(scenes.objects):
-        (first, wrong), (second, wrong_second) = parts_of(scene)
-        words = [word for pair in scene for word in pair]
-        lists = [[first, second], [wrong, wrong_second], ["swap", "swap"], words], [[first], [""], ["foil"], words]
-        texts = (scenes.captions[number], scenes.swapped_captions[number]), (scenes.tags[number], "")
-        for said, listed in zip(texts, lists, strict=True):
-            cells = (json.dumps(one).replace('"', '""') for one in listed)
-            rows.append([f"{number}.png", *said, *(f'"{cell}"' for cell in cells)])
-    write(tmp_path, rows, "image,caption,negative,parts,part_negatives,part_kinds,keywords")
-    return tmp_path, scenes
+    (colour, shape), (other, other_shape) = scene
+    objects = (colour, other, shape), (other, colour, other_shape)
+    return [(noun_phrase(own, shape), noun_phrase(swapped, shape)) for own, swapped, shape in objects]
 
 
 @torch.no_grad()
-def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table):
-    folder, scenes = table
+def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, tmp_path):
+    """Two rows an image: a sentence with two parts; tags, in which the first part stands again, and the keywords."""
+    folder, scenes = tmp_path, labclip.scenes.sample(N, seed=3)
+    draw(folder, scenes)
+    table = []
+    for number, scene in enumerate(scenes.objects):
+        parts, negatives = zip(*parts_of(scene), strict=True)
+        words = [word for pair in scene for word in pair]
+        for caption, negative, *lists in (
+            (scenes.captions[number], scenes.swapped_captions[number], parts, negatives, ["swap", "swap"], words),
+            (scenes.tags[number], "", parts[:1], [""], ["foil"], words),
+        ):
+            cells = zip(("parts", "part_negatives", "part_kinds", "keywords"), map(json.dumps, lists), strict=True)
+            table.append({"image": f"{number}.png", "caption": caption, "negative": negative, **dict(cells)})
+    rows.write(folder / "captions.csv", table)
     features = run(model, folder)
     captions = [text for pair in zip(scenes.captions, scenes.tags, strict=True) for text in pair]
     parts = [part for scene in scenes.objects for part, _ in parts_of(scene)]
@@ -176,8 +170,8 @@ def test_each_kind_is_measured_as_if_it_stood_alone(kinds):
     )
     (point,) = frontier({"validation": read_data(together(*kinds))}, matrix, [0.7])
     alone = {}
-    for kind, rows in texts.items():
-        features = Features.from_arrays(images=images, texts=rows, negatives=wrong[kind])
+    for kind, own in texts.items():
+        features = Features.from_arrays(images=images, texts=own, negatives=wrong[kind])
         (alone[kind],) = frontier({"validation": read_data(features)}, matrix, [0.7])
     captions, parts = alone["captions"], alone["parts"]
     assert 0 < parts.binding != captions.binding

@@ -49,9 +49,6 @@ def put(folder, **tensors):
         rewrite(folder, matrix_sha256=matrix_sha256(tensors["matrix"]), other_sha256=others)
 
 
-# Round trip
-
-
 def test_everything_comes_back_exactly(tmp_path):
     alignment = load(saved(tmp_path / "a"))
     assert torch.equal(alignment.fitted, MATRIX)
@@ -113,9 +110,6 @@ def test_keys_may_be_added_by_a_future_labclip_and_missing_where_they_have_a_def
         assert torch.equal(load(tmp_path).fitted, MATRIX)
 
 
-# Tampering
-
-
 @pytest.mark.parametrize("name", ["matrix", "logit_scale", "fingerprint"])
 def test_a_changed_tensor_is_told_by_its_hash(tmp_path, name):
     tensors = load_file(saved(tmp_path) / WEIGHTS)
@@ -160,9 +154,6 @@ def test_what_is_no_sound_alignment_is_refused(tmp_path, tensors, config, messag
     with pytest.raises(ValueError, match=message) as caught:
         load(tmp_path)
     assert str(tmp_path) in str(caught.value)
-
-
-# Saving
 
 
 def test_saving_over_an_alignment_replaces_it_and_leaves_other_files(tmp_path):

@@ -15,10 +15,7 @@ from labclip.training.result import advice, measured
 from labclip.training.rows import read_data
 
 RECALLS = {"validation": (0.5, 0.5)}
-POINTS = [
-    Point(0.0, 0.0, 0.6, RECALLS, grounded=0.6),
-    Point(1.0, 1.0, 0.7, RECALLS, grounded=0.7),
-]
+POINTS = [Point(0.0, 0.0, 0.6, RECALLS, grounded=0.6), Point(1.0, 1.0, 0.7, RECALLS, grounded=0.7)]
 BOUND = replace(POINTS[0], binding=0.96, grounded=0.96)
 TURN = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the two axes, so that right becomes wrong
 
