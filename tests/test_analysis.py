@@ -21,11 +21,11 @@ def bound():
 
 
 def test_a_scene_and_the_swapped_one_share_a_combination_and_no_combination_is_in_two_folds():
-    found = {}
+    combinations = {}
     for scene, number in zip(SCENES, LABELS.combination.tolist(), strict=True):
         key = (tuple(sorted(a for a, _ in scene)), tuple(sorted(o for _, o in scene)))
-        assert found.setdefault(key, number) == number
-    assert len(found) == len(set(found.values())) == LABELS.combinations == 150
+        assert combinations.setdefault(key, number) == number
+    assert len(combinations) == len(set(combinations.values())) == LABELS.combinations == 150
     fold = analysis.folds_of(LABELS, 4, seed=3)
     sizes = [set(LABELS.combination[fold == number]) for number in range(4)]
     assert sum(map(len, sizes)) == 150
@@ -51,7 +51,7 @@ def test_a_probe_reads_binding_where_it_is_and_no_more_than_words_where_it_is_no
     assert (read.bag_chance, read.accuracy.chance, read.accuracy.n) == (0.5, 1 / 6, len(LABELS.scene))
     assert read.kept() == pytest.approx(2 * read.accuracy.value - 1)
     assert set(read.by_object) == set(planted_scenes.OBJECTS)
-    mean = sum(one.value * one.n for one in read.by_object.values()) / read.accuracy.n
+    mean = sum(estimate.value * estimate.n for estimate in read.by_object.values()) / read.accuracy.n
     assert mean == pytest.approx(read.accuracy.value)
 
 
@@ -85,22 +85,23 @@ def test_a_tie_of_attributes_is_wrong():
         ((a, "cube"), (b, "ball")) for a, b in [("red", "blue"), ("blue", "red"), ("red", "red"), ("blue", "blue")]
     ]
     same = np.ones((40, 3), dtype=np.float32)  # nothing tells: every score is the prior's
-    found = analysis.probe(same, analysis.labels_of(scenes * 10), folds=3)
-    assert found.accuracy.value <= 0.5
+    read = analysis.probe(same, analysis.labels_of(scenes * 10), folds=3)
+    assert read.accuracy.value <= 0.5
 
 
 def test_permutation_similarity_against_a_loop(bound):
     captions, swapped = bound.texts["captions"], bound.texts["swapped"]
     matrix = torch.randn(captions.shape[1], captions.shape[1], generator=torch.Generator().manual_seed(0))
-    found = analysis.permutation_similarity(3 * captions, swapped, Alignment(matrix))
+    similarity = analysis.permutation_similarity(3 * captions, swapped, Alignment(matrix))
     for when, a in (("before", torch.eye(len(matrix))), ("after", matrix)):
         pairs = zip(captions, swapped, strict=True)
         slow = [F.cosine_similarity(a @ one, a @ other, dim=0).item() for one, other in pairs]
-        for share, value in found[when].quantiles.items():
+        for share, value in similarity[when].quantiles.items():
             assert value == pytest.approx(np.quantile(slow, share), abs=1e-5)
-        counted = [sum(low <= value < high for value in slow) for low, high in itertools.pairwise(found[when].edges)]
-        assert np.abs(found[when].histogram * len(slow) - counted).sum() <= 4  # rounding at an edge
-        assert found[when].histogram.sum() == pytest.approx(1)
+        bins = itertools.pairwise(similarity[when].edges)
+        counted = [sum(low <= value < high for value in slow) for low, high in bins]
+        assert np.abs(similarity[when].histogram * len(slow) - counted).sum() <= 4  # rounding at an edge
+        assert similarity[when].histogram.sum() == pytest.approx(1)
     same = analysis.permutation_similarity(captions, captions)
     assert list(same) == ["before"]
     assert same["before"].histogram[-1] == 1  # where rounding takes a cosine past 1
@@ -149,19 +150,19 @@ def test_confusions_against_a_loop():
     right = rng.random(LABELS.n) < 0.7
     pairs = analysis.confusions(right, LABELS)
     assert len(pairs) == 15
-    assert [one.value for one in pairs.values()] == sorted(one.value for one in pairs.values())
-    for pair, one in pairs.items():
+    assert [estimate.value for estimate in pairs.values()] == sorted(estimate.value for estimate in pairs.values())
+    for pair, estimate in pairs.items():
         hits = [ok for scene, ok in zip(SCENES, right, strict=True) if {a for a, _ in scene} == set(pair)]
-        assert (one.n, one.value) == (len(hits), pytest.approx(np.mean(hits)))
-        assert one.low < one.value < one.high
-    assert sum(one.n for one in analysis.confusions(right, LABELS, by="object").values()) == LABELS.n
+        assert (estimate.n, estimate.value) == (len(hits), pytest.approx(np.mean(hits)))
+        assert estimate.low < estimate.value < estimate.high
+    assert sum(estimate.n for estimate in analysis.confusions(right, LABELS, by="object").values()) == LABELS.n
 
 
 PAIR = analysis.labels_of([(("red", "cube"), ("blue", "ball"))] * 9)
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: analysis.probe(np.full((900, 4), np.nan), LABELS), "row 0 is not finite"),
         (lambda: analysis.probe(np.ones((3, 4)), LABELS), "3 rows, but there are 900 scenes"),
@@ -171,6 +172,6 @@ PAIR = analysis.labels_of([(("red", "cube"), ("blue", "ball"))] * 9)
         (lambda: analysis.labels_of([(("red", "cube"), ("red", "ball"))]), "same attribute, 'red'.*at least two"),
     ],
 )
-def test_what_can_not_be_measured_is_refused(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_can_not_be_measured_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -53,28 +53,28 @@ def lost_in_alignment():
     ],
 )
 def test_a_planted_loss_is_found_where_it_was_planted(world, code):
-    found = diagnose_features(planted_scenes.embedded(SCENES, **world), fit=False)
-    assert found.verdict.code == code
-    assert found.repair.models == ["base"]
-    assert not found.verdict.repair
+    diagnosis = diagnose_features(planted_scenes.embedded(SCENES, **world), fit=False)
+    assert diagnosis.verdict.code == code
+    assert diagnosis.repair.models == ["base"]
+    assert not diagnosis.verdict.repair
 
 
 def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs_never_seen(lost_in_alignment):
-    found = lost_in_alignment
-    assert found.verdict.code == "alignment"
-    base, fitted = found.repair.binding.estimates
+    diagnosis = lost_in_alignment
+    assert diagnosis.verdict.code == "alignment"
+    base, fitted = diagnosis.repair.binding.estimates
     assert base.value < 0.6
     assert fitted.value > 0.9
-    assert found.repair.binding.differences[0].measurable
-    assert found.repair.unseen_pairs.estimates[1].value > 0.75
-    assert found.verdict.repair[0].startswith("Binding with a matrix fitted on other combinations is 9")
-    assert (found.after, len(found.repair.fitted)) == ("fitted", 3)
+    assert diagnosis.repair.binding.differences[0].measurable
+    assert diagnosis.repair.unseen_pairs.estimates[1].value > 0.75
+    assert diagnosis.verdict.repair[0].startswith("Binding with a matrix fitted on other combinations is 9")
+    assert (diagnosis.after, len(diagnosis.repair.fitted)) == ("fitted", 3)
     # Retrieval has one scene a combination.
-    assert found.repair.galleries == [50, 50, 50]
-    assert {one.metric: one.estimates[0].n for one in found.repair.retrieval} == dict.fromkeys(
+    assert diagnosis.repair.galleries == [50, 50, 50]
+    assert {one.metric: one.estimates[0].n for one in diagnosis.repair.retrieval} == dict.fromkeys(
         ("captions_t2i_r1", "captions_i2t_r1", "tags_t2i_r1", "tags_i2t_r1"), 150
     )
-    assert found.repair.retrieval[0].estimates[0].value > 0.9
+    assert diagnosis.repair.retrieval[0].estimates[0].value > 0.9
 
 
 def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
@@ -101,10 +101,10 @@ def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
 
 def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     data = planted_scenes.embedded(SCENES)
-    found = diagnose_features(data, lost_in_alignment.repair.fitted[0], fit=False)
-    assert (found.repair.models, found.after) == (["base", "own"], "own")
-    assert found.repair.binding.estimates[1].value > 0.9
-    assert found.verdict.repair[0].startswith("Binding with the model's own matrix is 9")
+    diagnosis = diagnose_features(data, lost_in_alignment.repair.fitted[0], fit=False)
+    assert (diagnosis.repair.models, diagnosis.after) == (["base", "own"], "own")
+    assert diagnosis.repair.binding.estimates[1].value > 0.9
+    assert diagnosis.verdict.repair[0].startswith("Binding with the model's own matrix is 9")
     noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
     harmful = diagnose_features(data, noise, fit=False)
     assert re.search(
@@ -146,19 +146,19 @@ LOW = estimate(0.6, 0.55, 0.65)
     ],
 )
 def test_the_rules_and_what_they_say_of_the_images(image, text, cosine, combinations, code, why):
-    found = verdict.judge({"image": image, "text": text}, cosine, combinations)
-    assert found.code == code
-    assert why in found.reasons[1]
-    assert len(found.reasons) == 3 + (code == "unclear")
+    judged = verdict.judge({"image": image, "text": text}, cosine, combinations)
+    assert judged.code == code
+    assert why in judged.reasons[1]
+    assert len(judged.reasons) == 3 + (code == "unclear")
 
 
 def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to_fit():
     data = planted_scenes.embedded(SCENES, text=False, noise=0)
-    found = diagnose_features(replace(data, texts={**data.texts, "swapped": data.texts["captions"]}))
-    assert found.verdict.code == "text"
-    assert found.repair.binding.estimates[0].value == 0  # ties are wrong
-    assert found.repair.models == ["base"]
-    assert any("every caption and its swapped one the same embedding" in note for note in found.notes)
+    diagnosis = diagnose_features(replace(data, texts={**data.texts, "swapped": data.texts["captions"]}))
+    assert diagnosis.verdict.code == "text"
+    assert diagnosis.repair.binding.estimates[0].value == 0  # ties are wrong
+    assert diagnosis.repair.models == ["base"]
+    assert any("every caption and its swapped one the same embedding" in note for note in diagnosis.notes)
 
 
 def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
@@ -173,28 +173,28 @@ def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
 
 
 def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
-    found = lost_in_alignment
-    values = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    diagnosis = lost_in_alignment
+    values = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
     assert values["verdict"]["code"] == "alignment"
-    assert values["binding"]["models"]["fitted"]["value"] == found.repair.binding.estimates[1].value
-    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert values["binding"]["models"]["fitted"]["value"] == diagnosis.repair.binding.estimates[1].value
+    html = diagnosis.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count("<img ") == 2
     assert not re.search(r"(src|href)=\"(?!data:|#)", html)
-    for text in (str(found), html):
+    for text in (str(diagnosis), html):
         assert f"{values['probes']['image']['accuracy']['value']:.3f}" in text
         assert f"{values['binding']['models']['base']['value']:.3f}" in text
-        assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
-    markdown = found.to_markdown(level=2)
+        assert " ".join(diagnosis.verdict.headline.split()) in " ".join(text.split())
+    markdown = diagnosis.to_markdown(level=2)
     assert markdown.startswith("## Where binding is lost: embeddings\n\nThis model")
     assert sum(line.startswith("**") for line in markdown.splitlines()) == 7  # tables
-    moved = found.repair.retrieval[0].differences[0]
+    moved = diagnosis.repair.retrieval[0].differences[0]
     assert not moved.measurable  # which a table without colours says too
     assert f"no measurable difference | {interval(moved)} |" in markdown
-    assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
+    assert repr(diagnosis) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 
 @pytest.mark.parametrize(
-    ("data", "options", "said"),
+    ("data", "options", "message"),
     [
         (lambda scenes: LabelledScenes([], [], [], [], "nothing"), {}, "There are no scenes"),
         (lambda scenes: replace(scenes, swapped=[None] * 12), {}, "No caption of .* can have two attributes swapped"),
@@ -204,8 +204,8 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
         (lambda scenes: None, {"images": "photos"}, r"images is the folder of the images of data=PATH\. Pass"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_diagnosed(data, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_can_not_be_diagnosed(data, options, message):
+    with pytest.raises(ValueError, match=message):
         analysis.diagnose("scenes", data(labelled_scenes(12, seed=1)), progress=False, **options)
     with pytest.raises(ValueError, match=r"The model is a object\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(object())
@@ -217,49 +217,49 @@ METRICS = ["part_swap", "part_foil", "half_truth", "whole_truth", "search_map", 
 @pytest.mark.parametrize("own", [True, False])
 def test_parts_and_search_of_drawn_scenes_are_those_of_evaluate(own):
     model = LABCLIP.from_pretrained("scenes", strength=1 if own else 0)
-    found = analysis.diagnose(model, scenes=90, folds=2, seed=3, fit=False, progress=False)
+    diagnosis = analysis.diagnose(model, scenes=90, folds=2, seed=3, fit=False, progress=False)
     there = evaluate(model, "scenes", options={"n": 90, "seed": 3}, cache=None, progress=False)["scenes"]
-    (measured,) = found.evaluated.results
+    (measured,) = diagnosis.evaluated.results
     assert [one.metric for one in measured.compared if one.side != "control"] == METRICS
-    for one in measured.compared:
-        assert one == there.metric(one.metric)
-    values = json.loads(json.dumps(found.to_json()))["benchmarks"]["scenes"]["models"]
+    for compared in measured.compared:
+        assert compared == there.metric(compared.metric)
+    values = json.loads(json.dumps(diagnosis.to_json()))["benchmarks"]["scenes"]["models"]
     assert set(values) == {"base", "own"} if own else {"base"}
     assert values["base"]["half_truth_grounded"] == there.metric("half_truth_grounded").estimates[0].value
     confused = [f"{percent(one.value)}%" for one in there.metric("search_confused5").estimates]
-    (reason,) = (one for one in found.verdict.reasons if one.startswith("In a search for a part"))
+    (reason,) = (sentence for sentence in diagnosis.verdict.reasons if sentence.startswith("In a search for a part"))
     assert re.findall(r"[\d.]+%", reason) == confused
-    assert re.search(rf"search_map +\d+ +{values['base']['search_map']:.3f}", str(found))
+    assert re.search(rf"search_map +\d+ +{values['base']['search_map']:.3f}", str(diagnosis))
 
 
 def test_own_captions_have_parts_search_and_retrieval_and_no_verdict(tmp_path, monkeypatch):
     table = scenes.sample(90, seed=1).save(tmp_path / "captions")
-    found = analysis.diagnose("scenes", table, cache=None, progress=False)
+    diagnosis = analysis.diagnose("scenes", table, cache=None, progress=False)
     there = evaluate("scenes", ["parts", "csv"], data={"parts": table, "csv": table}, cache=None, progress=False)
     for name in ("parts", "csv"):
-        assert found.evaluated[name].compared == there[name].compared
-    assert (found.verdict.code, found.probes, found.repair, found.scenes) == ("unclear", {}, None, 90)
-    assert "no probe can be trained" in found.verdict.reasons[0]
-    assert "In a search for a part" in found.verdict.reasons[1]
-    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    for text in (str(found), html):
+        assert diagnosis.evaluated[name].compared == there[name].compared
+    assert (diagnosis.verdict.code, diagnosis.probes, diagnosis.repair, diagnosis.scenes) == ("unclear", {}, None, 90)
+    assert "no probe can be trained" in diagnosis.verdict.reasons[0]
+    assert "In a search for a part" in diagnosis.verdict.reasons[1]
+    html = diagnosis.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (str(diagnosis), html):
         assert "Parts of own captions" in text
         assert f"{there['parts'].metric('search_map').estimates[1].value:.3f}" in text
     # Without a tagger the rest is shown, and what to install.
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
-    found = analysis.diagnose("scenes", table, cache=None, progress=False)
-    assert found.evaluated["csv"].compared == there["csv"].compared
-    assert len(found.evaluated.results) == 1
-    assert any("Parts and search were not measured" in one and 'install "labclip[' in one for one in found.notes)
+    diagnosis = analysis.diagnose("scenes", table, cache=None, progress=False)
+    assert diagnosis.evaluated["csv"].compared == there["csv"].compared
+    assert len(diagnosis.evaluated.results) == 1
+    assert any("Parts and search were not measured" in note and 'install "labclip[' in note for note in diagnosis.notes)
 
 
 @pytest.mark.slow
 def test_the_embedded_model_is_diagnosed_as_it_was_made():
-    found = analysis.diagnose("scenes", progress=False)
-    assert (found.model, found.repair.models) == ("scenes (embedded)", ["base", "own", "fitted"])
-    assert found.verdict.code == "alignment"
-    assert found.repair.binding.estimates[2].value > found.repair.binding.estimates[0].value + 0.1
+    diagnosis = analysis.diagnose("scenes", progress=False)
+    assert (diagnosis.model, diagnosis.repair.models) == ("scenes (embedded)", ["base", "own", "fitted"])
+    assert diagnosis.verdict.code == "alignment"
+    assert diagnosis.repair.binding.estimates[2].value > diagnosis.repair.binding.estimates[0].value + 0.1
 
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")

@@ -63,7 +63,7 @@ def test_another_base_or_preprocessing_has_another_cache(model, tmp_path):
     with torch.no_grad():
         other.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
     wrapped = LABCLIP(model.clip, model.alignment, preprocess=lambda image: model.preprocess(image))
-    assert len({Cache(tmp_path, one).path for one in (model, other, wrapped)}) == 3
+    assert len({Cache(tmp_path, wrapper).path for wrapper in (model, other, wrapped)}) == 3
 
 
 def test_a_broken_image_is_named_and_the_others_kept(model, tmp_path, towers):
@@ -109,14 +109,14 @@ def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(
 
 def test_two_processes_may_use_it_at_once(model, tmp_path):
     row = np.eye(256, dtype=np.float32)[0]
-    with Cache(tmp_path, model) as one, Cache(tmp_path, model) as other:
-        one.put([(b"a", row), (b"b", row)])
+    with Cache(tmp_path, model) as first, Cache(tmp_path, model) as other:
+        first.put([(b"a", row), (b"b", row)])
         assert set(other.get([b"a", b"b", b"c"])) == {b"a", b"b"}
         other._file.execute("PRAGMA busy_timeout = 0")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             other.put([(b"c", row)])
-        assert list(one.get([b"c"])) == [b"c"]
+        assert list(first.get([b"c"])) == [b"c"]
 
 
 def test_a_cache_that_cannot_be_used_says_what_to_do(model, tmp_path):
@@ -146,7 +146,7 @@ def test_a_transformer_in_half_precision(dtype):
     half = copy.deepcopy(whole)
     convert_weights_to_lp(half.clip, dtype)
     asked = images_of(scenes.sample(3, seed=12)), ["a red cube", "a blue ring"]
-    for found, own in zip(encode(half, *asked, progress=False), encode(whole, *asked, progress=False), strict=True):
-        assert found.dtype == torch.float32
-        assert F.cosine_similarity(found, own).min() > 0.99
+    for rows, own in zip(encode(half, *asked, progress=False), encode(whole, *asked, progress=False), strict=True):
+        assert rows.dtype == torch.float32
+        assert F.cosine_similarity(rows, own).min() > 0.99
     assert half.encode_image([Image.fromarray(asked[0][0].data)]).dtype == dtype

@@ -325,7 +325,7 @@ def test_bad_rows_are_named(model, data):
         run(model, data)
     assert not (data / "features").exists()
     features = run(model, data, on_error="skip")
-    reasons = [(one["where"], one["reason"][:14]) for one in features.manifest["skipped"]]
+    reasons = [(item["where"], item["reason"][:14]) for item in features.manifest["skipped"]]
     assert reasons == [("captions.csv line 3", "has an empty c"), ("captions.csv line 4", "names no image")]
     assert len(features.images) == len(features.texts) == 1
     for name, row in (("nowhere", ["nowhere.png", "a red cube", ""]), ("1", ["1.png", "", ""])):
@@ -334,21 +334,21 @@ def test_bad_rows_are_named(model, data):
             run(model, write(data, [row]), name, on_error="skip")
 
 
-def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch):
-    for encode, value, said in (
-        ("encode_image", float("nan"), r"'2\.png \(captions\.csv line 4\)' is all zeros or not finite"),
-        ("encode_text", 0.0, r"'.*' is all zeros or not finite"),
-    ):
+@pytest.mark.parametrize(
+    ("encode", "value", "item"),
+    [("encode_image", float("nan"), r"2\.png \(captions\.csv line 4\)"), ("encode_text", 0.0, ".*")],
+)
+def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch, encode, value, item):
+    own = getattr(LABCLIP, encode)
 
-        def third(*arguments, own=getattr(LABCLIP, encode), value=value, **options):  # noqa: B008
-            features = own(*arguments, **options)
-            features[2] = value
-            return features
+    def third(*arguments, **options):
+        features = own(*arguments, **options)
+        features[2] = value
+        return features
 
-        with monkeypatch.context() as patch:
-            patch.setattr(LABCLIP, encode, third)
-            with pytest.raises(ValueError, match=f"The embedding of {said}"):
-                run(model, data, on_error="skip")
+    monkeypatch.setattr(LABCLIP, encode, third)
+    with pytest.raises(ValueError, match=f"The embedding of '{item}' is all zeros or not finite"):
+        run(model, data, on_error="skip")
 
 
 BASE = Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=models.DIM)
@@ -363,13 +363,13 @@ def test_features_of_another_base_are_refused(data):
     with torch.no_grad():
         other.clip.visual.proj[0, 0] += 1e-3
         half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
-    for wrong, said in (
+    for wrong, message in (
         (Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM), "is ViT-B-16 .openai.: another base"),
         (other, r"with weights \w{12}\.\.\., but the model is ViT-B-32.*: other weights"),
         (half, "other weights: the fingerprints have cosine"),
         ("ViT-B-32", r"base is a str\. Pass a model or a Base"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Features.load(folder, base=wrong)
 
 
@@ -410,7 +410,7 @@ def test_cut_captions_and_too_few_of_them_warn_once(data, monkeypatch):
     write(data, [["1.png", long + " one", ""], ["2.png", "a red cube", ""], ["3.png", long + " two", ""]])
     with pytest.warns(UserWarning) as caught:  # noqa: PT030
         features = run(tiny(), data)
-    cut, few = (str(one.message) for one in caught)
+    cut, few = (str(warning.message) for warning in caught)
     assert cut.startswith("2 of 3 captions and negatives are longer than the 16 tokens of the context")
     assert re.search(r"has 0 captions with a negative and 3 images: with fewer than 1,000 and 500, .* Embed more", few)
     assert features.manifest["counts"]["texts_cut"] == 2

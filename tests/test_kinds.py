@@ -165,9 +165,8 @@ def together(images, texts, wrong, **other):
 
 def test_each_kind_is_measured_as_if_it_stood_alone(kinds):
     images, texts, wrong = kinds
-    matrix = torch.eye(planted.DIM) + 0.2 * torch.randn(
-        planted.DIM, planted.DIM, generator=torch.Generator().manual_seed(0)
-    )
+    draw = torch.Generator().manual_seed(0)
+    matrix = torch.eye(planted.DIM) + 0.2 * torch.randn(planted.DIM, planted.DIM, generator=draw)
     (point,) = frontier({"validation": read_data(together(*kinds))}, matrix, [0.7])
     alone = {}
     for kind, own in texts.items():
@@ -194,18 +193,17 @@ def test_whole_truth_is_counted_over_all_captions_and_parts_of_an_image():
     images, (texts, negatives) = torch.randn(5, 8, generator=draw), torch.randn(2, 20, 8, generator=draw)
     matrix = torch.eye(8) + 0.3 * torch.randn(8, 8, generator=draw)
     index, kind = torch.randint(5, (20,), generator=draw), torch.randint(3, (20,), generator=draw)
-    held = read_data(
-        Features.from_arrays(images=images, texts=texts, negatives=negatives, image_index=index, kind=kind.numpy())
-    )
+    rows = {"images": images, "texts": texts, "negatives": negatives}
+    held = read_data(Features.from_arrays(**rows, image_index=index, kind=kind.numpy()))
     for strength in (0.0, 0.7):
         cosine = F.cosine_similarity(images[index], Alignment(matrix).at(strength)(texts), dim=-1).tolist()
-        found = [
+        beaten = [
             cosine[caption] > cosine[part] for caption in range(20) for part in range(20)
             if index[caption] == index[part] and (kind[caption], kind[part]) == (0, 1)
         ]  # fmt: skip
         (point,) = frontier({"validation": held}, matrix, [strength])
         assert 0 < point.whole_truth < 1
-        assert point.whole_truth == pytest.approx(sum(found) / len(found))
+        assert point.whole_truth == pytest.approx(sum(beaten) / len(beaten))
 
 
 def test_an_image_is_held_out_with_all_its_texts_and_what_short_texts_share_is_no_leak(kinds):
@@ -214,8 +212,8 @@ def test_an_image_is_held_out_with_all_its_texts_and_what_short_texts_share_is_n
     data, held, leaked = split(read_data(together(images, texts, shared)), None, 0.1, 0)
     assert leaked == 0
     assert len(held.captions) == 3 * 12
-    for one in (data, held):
-        assert torch.bincount(one.image_index[one.captions]).unique().tolist() in ([3], [0, 3])
+    for side in (data, held):
+        assert torch.bincount(side.image_index[side.captions]).unique().tolist() in ([3], [0, 3])
     first, second = (
         together(images[rows], *({kind: side[rows] for kind, side in sides.items()} for sides in (texts, shared)))
         for rows in (slice(0, 60), slice(60, 120))

@@ -40,8 +40,7 @@ class Read(HTMLParser):
 def full(words):
     """A page that shows a string wherever one can stand."""
     table = Table(words, [words, "n", words], [[words, 1, Cell(words, "bad")]], words=(0, 2))
-    section = Section(words, [words], [Figure(Drawing, words, words)], [table],
-                      [words])  # fmt: skip
+    section = Section(words, [words], [Figure(Drawing, words, words)], [table], [words])
     return Page(words, words, [section] * 4, [(words, words)])
 
 
@@ -73,7 +72,7 @@ def test_a_page_is_read_aloud_in_order():
     assert len(set(identifiers)) == len(identifiers)
     assert {attrs["aria-labelledby"] for attrs in read.all("section")} <= set(identifiers)
     html = render(Page("t", "the lead", [Section("a section")], [("a fact", "1")]))
-    places = [html.index(one) for one in ("the lead", "a section", "a fact")]
+    places = [html.index(part) for part in ("the lead", "a section", "a fact")]
     assert places == sorted(places)
 
 
@@ -91,8 +90,8 @@ def test_rows_without_measurable_difference_are_folded(rows, kept):
     open_part, _, folded_part = html.partition("<details>")
     for part, names in ((open_part, list(kept)), (folded_part, folded)):
         assert re.findall(r'<th scope="row"[^>]*>(\w)<', part) == names
-    said = f"Costs: no measurable difference, {len(folded)} {'row' if len(folded) == 1 else 'rows'}"
-    assert (said in html) == bool(folded)
+    folding = f"Costs: no measurable difference, {len(folded)} {'row' if len(folded) == 1 else 'rows'}"
+    assert (folding in html) == bool(folded)
 
 
 def test_numbers_are_written_one_way_and_no_fraction_is_rounded_to_all_or_nothing():
@@ -123,14 +122,13 @@ def test_figures_lie_inside_and_are_the_same_every_time():
         return figure
 
     assert as_svg(line()) == as_svg(line())
-    assert '<img src="data:image/svg+xml;base64,' in render(
-        Page("t", "l", [Section("s", figures=[Figure(line, "a line")])])
-    )
+    drawn = Page("t", "l", [Section("s", figures=[Figure(line, "a line")])])
+    assert '<img src="data:image/svg+xml;base64,' in render(drawn)
 
 
 def test_a_terminal_and_markdown_show_all_of_it_in_order():
-    found = Page("A title", "Type: `labclip fit`.", page(TABLE, notes=["a note"]).sections, [("Base", "B")])
-    assert terminal(found) == (
+    report = Page("A title", "Type: `labclip fit`.", page(TABLE, notes=["a note"]).sections, [("Base", "B")])
+    assert terminal(report) == (
         "A title\n=======\n\nType: labclip fit.\n\nA section\n---------\n\nwords\n\n"
         "Gains\n"
         "metric        n  chance                difference\n"
@@ -138,7 +136,7 @@ def test_a_terminal_and_markdown_show_all_of_it_in_order():
         "t2i_r1        7          no measurable difference\n\n"
         "- a note\n\nBase: B"
     )
-    assert markdown(found, level=3) == (
+    assert markdown(report, level=3) == (
         "### A title\n\nType: `labclip fit`.\n\n#### A section\n\nwords\n\n**Gains**\n\n"
         "| metric | n | chance | difference |\n| --- | ---: | ---: | ---: |\n"
         "| binding | 12,345 | 0.500 | +0.380 |\n| t2i_r1 | 7 |  | no measurable difference |\n\n- a note\n\n"
@@ -190,6 +188,6 @@ def test_markdown_and_latex_stay_text_and_begin_nothing(show, text, escaped):
 
 
 def test_what_a_terminal_would_obey_is_shown():
-    found = terminal(page(Table("\x1b[2J", ["a"], [["\x1b]0;title\x07"]]), words="\x1b[31mred\x9b"))
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
-    assert r"\x1b[31mred\x9b" in found
+    printed = terminal(page(Table("\x1b[2J", ["a"], [["\x1b]0;title\x07"]]), words="\x1b[31mred\x9b"))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", printed)
+    assert r"\x1b[31mred\x9b" in printed

@@ -79,10 +79,10 @@ MATRICES = {
 def test_a_matrix_is_kept_as_fitted_bit_for_bit(tmp_path, kind, strength):
     shown = torch.tensor(MATRICES[kind].tolist())
     alignment = Alignment(MATRICES[kind]).at(strength if kind != "extreme" else 1)
-    found = load(saved(tmp_path, alignment))
-    assert found.fitted.numpy().tobytes() == shown.numpy().tobytes()
-    assert found.strength == alignment.strength
-    assert torch.equal(found.matrix, alignment.matrix)
+    loaded = load(saved(tmp_path, alignment))
+    assert loaded.fitted.numpy().tobytes() == shown.numpy().tobytes()
+    assert loaded.strength == alignment.strength
+    assert torch.equal(loaded.matrix, alignment.matrix)
 
 
 def test_the_hash_is_of_little_endian_row_major_float32(tmp_path):

@@ -111,4 +111,4 @@ def test_a_fit_of_chance_is_not_worth_it():
     result = labclip.fit(planted.features(images, texts, negatives), epochs=10, progress=False)
     assert not result.worthwhile
     assert result.change.captions == 50
-    assert any("not measurably better" in one or "keep the base" in one for one in result.advice)
+    assert any("not measurably better" in sentence or "keep the base" in sentence for sentence in result.advice)

@@ -47,8 +47,8 @@ def slow(part, matrix, strength):
         for negative, present in zip(negatives, part.has_negative[column], strict=True):
             if present:
                 image, apart = images[own[column]], texts[column] - F.normalize(align(negative[None]), dim=-1)[0]
-                for found, shown in ((bound, image), (blind, mean), (grounded, image - mean)):
-                    found.append(float(shown @ apart) > 0)
+                for hits, shown in ((bound, image), (blind, mean), (grounded, image - mean)):
+                    hits.append(float(shown @ apart) > 0)
                 margins.append((image - mean) @ apart)
     t2i = [all(cosine[own[c]][c] > cosine[r][c] for r in rows if r != own[c]) for c in columns]
     i2t = [
@@ -100,15 +100,15 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
 def test_cosines_of_pairs_are_those_of_slow_loops(strength):
     part = held(n=9, captions=2)
     matrix = torch.eye(6) + 0.4 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
-    found = module.pair_cosines(part, matrix, strength)
-    assert found["strength"] == strength
+    record = module.pair_cosines(part, matrix, strength)
+    assert record["strength"] == strength
     images, texts, index = part.tensors()
     for side_, at in (("base", 0.0), ("labclip", strength)):
         cosine = F.cosine_similarity(images[:, None], Alignment(matrix).at(at)(texts)[None], dim=-1).tolist()
         for kind in ("matched", "unmatched"):
             values = [cosine[r][c] for r in range(9) for c in range(18) if (index[c] == r) == (kind == "matched")]
             twentieths = statistics.quantiles(values, n=20, method="inclusive")
-            assert found[side_][kind] == pytest.approx([twentieths[0], twentieths[9], twentieths[18]], abs=1e-4)
+            assert record[side_][kind] == pytest.approx([twentieths[0], twentieths[9], twentieths[18]], abs=1e-4)
 
 
 def points(*rows):
@@ -162,12 +162,12 @@ def test_divergence_is_what_slow_loops_count(strength):
     )
     directions = []
     for old, new, owner in ((before, after, None), (before.T, after.T, index)):
-        found = []
+        divergences = []
         for row in range(len(old)):
             right = index == row if owner is None else torch.arange(9) == owner[row]
             p = old[row].softmax(0)[~right]
-            found.append(float((p * (old[row][~right].log_softmax(0) - new[row][~right].log_softmax(0))).sum()))
-        directions.append(sum(found) / len(found))
+            divergences.append(float((p * (old[row][~right].log_softmax(0) - new[row][~right].log_softmax(0))).sum()))
+        directions.append(sum(divergences) / len(divergences))
     point = frontier(part, matrix, [strength])[0]
     assert point.divergence == pytest.approx(sum(directions) / 2, rel=1e-4, abs=1e-6)
 

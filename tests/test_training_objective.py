@@ -62,7 +62,7 @@ def slow_loss(batch, matrix, log_scale, bias, weights, objective):
         moved = [
             DISTILLED_SCALE * batch.mean @ (unit[t] - batch.texts[t]) for t in range(len(unit)) if not batch.absent[t]
         ]
-        kept = weights.mean_image * sum(one**2 for one in moved) / len(moved)
+        kept = weights.mean_image * sum(change**2 for change in moved) / len(moved)
     if weights.distill:
         before, after = (DISTILLED_SCALE * batch.images[:n] @ x[:n].T for x in (batch.texts, unit))
         kept = kept + weights.distill * sum(
@@ -145,8 +145,8 @@ def test_an_objective_of_ones_own_fits_the_matrix_of_the_built_in_one(data, opti
     ours = labclip.fit(data, objective=own_softmax, **options)
     theirs = labclip.fit(data, objective="softmax", **options)
     torch.testing.assert_close(ours.alignment.fitted, theirs.alignment.fitted, rtol=1e-4, atol=2e-5)
-    for one, other in zip(ours.history, theirs.history, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    for own, other in zip(ours.history, theirs.history, strict=True):
+        assert own["loss"] == pytest.approx(other["loss"], rel=1e-4)
     assert ours.alignment.metadata["objective"] == "own_softmax"
     assert ours.alignment.logit_scale is None
 

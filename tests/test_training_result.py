@@ -29,24 +29,25 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
         r"strength [\d.]+: worth using\."
     )
     assert re.search(lead, text)
-    told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
-    assert re.findall(r"[\d.]+%", text)[::2][:2] == [f"{percent(value)}%" for value in told]
+    shares = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
+    assert re.findall(r"[\d.]+%", text)[::2][:2] == [f"{percent(value)}%" for value in shares]
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
     assert "| validation | binding |" in result.to_markdown()
     matched = result.alignment.metadata["cosines"]["labclip"]["matched"]
-    assert f"right LABCLIP, strength {result.alignment.strength:g} {' '.join(f'{one:.3f}' for one in matched)}" in text
+    cosines = " ".join(f"{cosine:.3f}" for cosine in matched)
+    assert f"right LABCLIP, strength {result.alignment.strength:g} {cosines}" in text
 
 
 def test_json_has_every_set_by_its_name(result):
-    found = json.loads(json.dumps(result.to_json()))
+    record = json.loads(json.dumps(result.to_json()))
     sets = {"validation", "retain validation", "retain base"}
-    assert set(found["results"]) == set(found["frontier"][3]["recalls"]) == set(found["frontier"][3]["lost"]) == sets
-    base, shown = result.frontier[0], found["results"]["validation"]["base"]
+    assert set(record["results"]) == set(record["frontier"][3]["recalls"]) == set(record["frontier"][3]["lost"]) == sets
+    base, shown = result.frontier[0], record["results"]["validation"]["base"]
     figures = [shown[name] for name in ("binding", "binding_blind", "binding_grounded", "t2i_r1", "i2t_r1")]
     assert figures == [base.binding, base.blind, base.grounded, *base.recalls["validation"]]
-    assert found["results"]["retain base"]["labclip"].keys() == {"t2i_r1", "i2t_r1"}
-    assert (found["strength"], found["change"]["captions"]) == (result.alignment.strength, 60)
-    assert (len(found["frontier"]), len(found["history"])) == (26, 10)
+    assert record["results"]["retain base"]["labclip"].keys() == {"t2i_r1", "i2t_r1"}
+    assert (record["strength"], record["change"]["captions"]) == (result.alignment.strength, 60)
+    assert (len(record["frontier"]), len(record["history"])) == (26, 10)
 
 
 def test_a_result_of_which_nothing_is_known_says_so(tmp_path):

@@ -40,9 +40,9 @@ def test_same_images_are_copies_and_nothing_else(dim):
     assert torch.equal(same_images(images), torch.arange(3000))
     copies = torch.cat([images, images[:1000], images[:1000].half().float(), 5 * images[:1000]])
     expected = torch.cat([torch.arange(3000), *[torch.arange(1000)] * 3])
-    found = same_images(copies)
-    assert (found == expected).double().mean() > 0.999
-    assert torch.equal(found[3000:4000], torch.arange(1000))  # of the same bits every one
+    first = same_images(copies)
+    assert (first == expected).double().mean() > 0.999
+    assert torch.equal(first[3000:4000], torch.arange(1000))  # of the same bits every one
     near = images + 3e-3 * torch.nn.functional.normalize(torch.randn(3000, dim, generator=draw), dim=-1)
     assert torch.equal(same_images(torch.cat([images, near])), torch.arange(6000))
 
@@ -134,9 +134,9 @@ def test_a_split_by_rows_is_taken_as_validation():
 def test_combinations_are_of_words_that_stand_in_one_caption():
     attributes, objects = ["red", "blue", "light blue"], ["cube", "traffic light", "ball"]
     captions = "A red cube and a light  blue ball.", "the cube is RED", "a red-hot cube, cubes", "a traffic light", ""
-    found = find_combinations(captions, attributes, objects)
+    combinations = find_combinations(captions, attributes, objects)
     both = {("red", "cube"), ("red", "ball"), ("light blue", "cube"), ("light blue", "ball")}
-    assert found == [both, {("red", "cube")}, set(), set(), set()]
+    assert combinations == [both, {("red", "cube")}, set(), set(), set()]
     assert find_combinations(["a blue cube and a red traffic light"], attributes, objects) == [
         {("blue", "cube"), ("red", "traffic light"), ("blue", "traffic light"), ("red", "cube")}
     ]

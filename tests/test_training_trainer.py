@@ -138,6 +138,6 @@ def test_a_temperature_that_is_learned_ends_where_its_objective_does(sigmoid, he
     settings = replace(RECIPES["labclip"], logit_scale=held)
     state = trainer.State.new(4, settings, sigmoid=sigmoid, seed=0, device=torch.device("cpu"))
     for _ in range(1000):
-        loss = sum(0 * one.sum() for one in state.parameters.values()) - state.parameters["log_scale"]
+        loss = sum(0 * parameter.sum() for parameter in state.parameters.values()) - state.parameters["log_scale"]
         trainer._update(state, loss, settings, Ranks(), 0.0)
     assert state.parameters["log_scale"].item() == pytest.approx(math.log(end))
