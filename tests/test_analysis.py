@@ -34,10 +34,7 @@ def test_a_scene_and_the_swapped_one_share_a_combination_and_no_combination_is_i
 
 
 def test_the_bag_of_words_baseline_is_one_in_the_number_of_objects():
-    mixed = analysis.labels_of([
-        (("red", "cube"), ("red", "ball"), ("blue", "cone")),
-        (("blue", "cube"),),
-    ])  # fmt: skip
+    mixed = analysis.labels_of([(("red", "cube"), ("red", "ball"), ("blue", "cone")), (("blue", "cube"),)])
     assert mixed.bag_chance() == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1.0])
     assert LABELS.bag_chance().tolist() == [0.5] * len(LABELS.scene)
 

@@ -37,9 +37,8 @@ def held_out(signs, image_index=None):
 
 @pytest.mark.parametrize(("ups", "downs"), [(0, 0), (1, 0), (3, 3), (14, 2), (2, 14)])
 def test_the_sign_test_counts_all_outcomes_of_a_coin(ups, downs):
-    uneven = [
-        abs(2 * sum(coins) - ups - downs) >= abs(ups - downs) for coins in itertools.product((0, 1), repeat=ups + downs)
-    ]
+    outcomes = itertools.product((0, 1), repeat=ups + downs)
+    uneven = [abs(2 * sum(coins) - ups - downs) >= abs(ups - downs) for coins in outcomes]
     assert sign_test(ups, downs) == sum(uneven) / len(uneven)
 
 

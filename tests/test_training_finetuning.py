@@ -38,15 +38,14 @@ def test_the_seed_reaches_it_and_missing_negatives_are_allowed(model):
     images = prepared(model, scenes)
     negatives = [None, *scenes.swapped_captions[1:]]
     empty = ["", *scenes.swapped_captions[1:]]
-    one, same, other, none = (
-        labclip.training.finetune(
-            model, images, scenes.captions, wrong, epochs=1, batch_size=8, seed=seed, progress=False
-        ).text_projection
+    options = {"epochs": 1, "batch_size": 8, "progress": False}
+    first, same, other, none = (
+        labclip.training.finetune(model, images, scenes.captions, wrong, seed=seed, **options).text_projection
         for seed, wrong in ((1, negatives), (1, negatives), (2, negatives), (1, empty))
     )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert torch.equal(one, none)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(first, none)
 
 
 def test_bad_input(model):
