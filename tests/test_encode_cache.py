@@ -66,15 +66,18 @@ def test_another_base_or_preprocessing_has_another_cache(model, tmp_path):
     assert len({Cache(tmp_path, wrapper).path for wrapper in (model, other, wrapped)}) == 3
 
 
-def test_a_broken_image_is_named_and_the_others_kept(model, tmp_path, towers):
+def test_broken_images_are_counted_and_the_others_kept(model, tmp_path, towers):
     drawn = scenes.sample(3, seed=6)
     for row in range(3):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
-    (tmp_path / "1.png").write_bytes(b"no image")
+    for row in (1, 2):
+        (tmp_path / f"{row}.png").write_bytes(b"no image")
     asked = [ImageSource(f"{row}.png", tmp_path / f"{row}.png") for row in range(3)]
-    with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=r"^1\.png is not a whole image"):
+    message = r"^2 of 3 images can't be used, for example 1\.png is not a whole image .*; 2\.png is not"
+    with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=message):
         encode(model, asked, ["a red cube"], cache=cache, progress=False)
-    Image.fromarray(drawn.images[1]).save(tmp_path / "1.png")
+    for row in (1, 2):
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
     with Cache(tmp_path / "cache", model) as cache:
         encode(model, asked, ["a red cube"], cache=cache, progress=False)
     assert encoded(towers[0]) == 3

@@ -63,7 +63,7 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
     keys = list(map(_image_key, images, _contents(images, encoder.workers)))
     source_of = dict(sorted(zip(keys, images, strict=True), key=lambda pair: file_order(pair[1])))
     known = cache.get(list(source_of))
-    todo = {key: source for key, source in source_of.items() if key not in known}
+    todo, problems = {key: source for key, source in source_of.items() if key not in known}, list[str]()
     with closing(encoder.images(todo.values())) as stream:
         bar = tqdm(stream, "images", len(todo), unit=" images", disable=not progress or not todo)
         for batch in batched(zip(todo, bar, strict=True), encoder.batch_size):
@@ -72,12 +72,12 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
             cache.put(
                 (_image_key(image.source, image.digest), image.row) for _, image in batch if image.row is not None
             )
-            for _, image in batch:
-                if image.problem:
-                    raise ValueError(
-                        f'{image.source} {image.problem}. Repair it, or take it away and pass on_missing="skip"; what '
-                        f"came before is kept."
-                    )
+            problems += [f"{image.source} {image.problem}" for _, image in batch if image.problem]
+    if problems:
+        raise ValueError(
+            f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
+            f'them, or take them away and pass on_missing="skip"; the others are kept.'
+        )
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
