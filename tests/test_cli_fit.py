@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from commands import fails, run
+from folders import contents
 
 import labclip
 from labclip.features import embedding
@@ -129,19 +130,27 @@ def test_a_captions_file_is_embedded_once_and_fitted(folder, tmp_path, monkeypat
 
 
 def test_a_killed_run_goes_on_to_the_same_matrix(folder, tmp_path, monkeypatch):
-    code = (
-        "import os; from labclip.cli import main; from labclip.features import embedding, folder\n"
-        "folder.KEEP_SECONDS = 0; embedding.write_rest = lambda *_, **__: os.kill(os.getpid(), 9)\nmain()"
+    kill = (
+        "import os; from labclip.features import embedding, folder\n"
+        "folder.KEEP_SECONDS = 0; embedding.write_rest = lambda *_, **__: os.kill(os.getpid(), 9)\n"
     )
+
+    def in_child(before, *typed):  # both of them: another number of threads may round otherwise
+        code = f"{before}from labclip.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code, *map(str, typed)], capture_output=True, text=True)
+
     typed = ["fit", folder / "captions.csv", tmp_path / "a", *MODEL, "--no-parts"]
-    killed = subprocess.run([sys.executable, "-c", code, *map(str, typed)], capture_output=True, text=True)
+    killed = in_child(kill, *typed)
     assert killed.returncode == -9, killed.stderr
     assert os.listdir(tmp_path) == ["a-features"]
     message = fails("fit", tmp_path / "a-features", tmp_path / "b")
     assert "a-features is not finished" in message
+    whole = in_child("", "embed", *MODEL[:2], "--captions", folder / "captions.csv", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
     monkeypatch.setattr(labclip.LABCLIP, "encode_image", None)  # no image is encoded again
     run(*typed)
-    run("fit", folder / "features", tmp_path / "b", *MODEL[2:])
+    run("fit", tmp_path / "whole", tmp_path / "b", *MODEL[2:])
+    assert contents(tmp_path / "a-features") == contents(tmp_path / "whole")
     matrix, other = (labclip.Alignment.from_pretrained(tmp_path / name).matrix for name in ("a", "b"))
     assert matrix.equal(other)
 
