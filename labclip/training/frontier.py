@@ -99,7 +99,7 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
     captions, parts, keywords = (own and own.only(kind) for kind in Kind)
     tags = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
     margins = [margins_at(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
-    whole = _whole_margins_at(own, matrix) if own and margins[1] else None
+    whole = _whole_margins_at(captions, parts, matrix) if captions and parts and margins[1] else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
@@ -234,12 +234,12 @@ def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tens
     return margins
 
 
-def _whole_margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
+def _whole_margins_at(captions: Data, parts: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
     """A function of the strength: by how much an image prefers its captions to its parts, a number for each pair."""
-    rows = torch.cat([data.only(kind).captions for kind in (Kind.CAPTION, Kind.PART)])
-    texts, images = data.texts.take(rows).cpu(), data.images.take(data.image_index[rows]).cpu()
+    n, rows = len(captions.captions), torch.cat([captions.captions, parts.captions])
+    of = captions.image_index[rows]
+    texts, images = captions.texts.take(rows).cpu(), captions.images.take(of).cpu()
     cosines_at = _blended(texts, matrix, lambda texts: (images * texts).sum(dim=-1))
-    of, n = data.image_index[rows], len(data.only(Kind.CAPTION).captions)
     caption, part = (of[:n, None] == of[n:]).nonzero(as_tuple=True)
 
     def margins(strength: float) -> torch.Tensor:
