@@ -155,16 +155,16 @@ class Sources:
         folder, path, ways = self.images or self.folder, PurePosixPath(name), tuple(ways)
         words = {"path": name, "name": path.name, "rest": name.partition("/")[2] or name}
         names = [way.format(**words) for way in ([self._ways[ways]] if ways in self._ways else ways)]
-        if any(leads_out(folder.absolute(), one) for one in (name, *names)):
+        if any(leads_out(folder.absolute(), file) for file in (name, *names)):
             raise ValueError(
                 f"{location}: the image's name {name!r} leads out of {folder}. "
                 f"Pass images=DIR with the folder that all images are in."
             )
         if ways not in self._ways:
-            for way, one in zip(ways, names, strict=True):
-                if self._exists(folder / one):
+            for way, file in zip(ways, names, strict=True):
+                if self._exists(folder / file):
                     self._ways[ways] = way
-                    return self.file(folder / one, box)
+                    return self.file(folder / file, box)
         return self.file(folder / names[0], box)
 
     def file(self, path: Path, box: Box | None = None) -> int | None:
