@@ -120,6 +120,8 @@ def test_two_processes_may_use_it_at_once(model, tmp_path):
             warnings.simplefilter("error")
             other.put([(b"c", row)])
         assert list(first.get([b"c"])) == [b"c"]
+        first._file.execute("UPDATE rows SET value = zeroblob(1024) WHERE key = ?", (b"a",))
+        assert list(first.get([b"a", b"b"])) == [b"b"]  # a damaged row is encoded again
 
 
 def test_a_cache_that_cannot_be_used_says_what_to_do(model, tmp_path):

@@ -22,6 +22,7 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order
 from labclip.features.encoder import Embeddings, Encoder, batched
 from labclip.features.origin import identity_of, tokenizer_and_preprocess
+from labclip.metrics import UNIT
 from labclip.model import LABCLIP
 from labclip.towers.text import TruncationCount, counting_truncation, tokenize
 
@@ -175,13 +176,13 @@ class Cache:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Embeddings]:
-        """What is there of some keys: key -> float32 [dim]."""
+        """What is there of some keys: key -> float32 [dim]. A row that is not of unit length is damaged: not there."""
         rows: dict[bytes, Embeddings] = {}
         with self._named():
             for part in batched(keys, 900):  # SQLite takes 999 in its oldest builds
                 query = f"SELECT key, value FROM rows WHERE key IN ({','.join('?' * len(part))})"
                 rows |= {key: np.frombuffer(value, dtype="<f4") for key, value in self._file.execute(query, part)}
-        return rows
+        return {key: row for key, row in rows.items() if abs(float(row @ row) - 1) < 3 * UNIT}
 
     def put(self, rows: Iterable[tuple[bytes, Embeddings]]) -> None:
         """Keep embeddings, float32 [dim] of unit length, by key."""
