@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -46,10 +47,13 @@ class RayEncoder(Encoder):
         """Tasks with a worker's results in their order, a bounded number of which are under way."""
         from ray.util import ActorPool
 
+        rest = iter(tasks)
+        if not (first := list(islice(rest, 1))):
+            return  # workers start for work only
         workers, waiting = self._workers(), list[Any]()
         pool = ActorPool(workers * _AHEAD)
         try:
-            for task in tasks:
+            for task in chain(first, rest):
                 if not pool.has_free():
                     yield waiting.pop(0), pool.get_next()
                 pool.submit(lambda worker, task: getattr(worker, method).remote(task), task)
