@@ -20,7 +20,7 @@ from PIL import Image
 from labclip import LABCLIP, scenes
 from labclip.app import work
 from labclip.app.pair import CaptionScores, ModelPair, judge
-from labclip.app.session import EXAMPLES, Session, part
+from labclip.app.session import EXAMPLES, Session, Sessions, part
 from labclip.cli import main
 from labclip.data.images import ImageSource
 
@@ -46,9 +46,6 @@ def uploaded(folder, name, data):
     path.parent.mkdir()
     path.write_bytes(data)
     return name, path
-
-
-# Compare
 
 
 def test_scores_are_the_models_own(pair):
@@ -90,15 +87,14 @@ def test_the_examples_are_what_their_titles_say(session):
 def test_a_caption_of_one_s_own_has_no_verdict(session):
     session.scene(0.5)
     assert session.compared("a cat\na dog", 0.5).count("says:") == 2
+    with pytest.raises(ValueError, match="There are 33 captions, and 32 are compared at once"):
+        session.compared("a cat\n" * 33, 0.5)
 
 
 def test_what_people_write_is_plain_text():
     shown = part("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
     assert "&#36;&#123;alert" in shown
     assert not set("<{$\x1b") & set(shown.removesuffix("</p>"))
-
-
-# Search
 
 
 def test_the_scenes_are_pairs_with_their_colours_swapped(pair):
@@ -128,9 +124,6 @@ def test_whether_a_scene_is_what_is_asked_for():
     assert judge(scene, ["red cube"], ["ring"]) is judge(scene, ["blue cube"], []) is False
     for unknown in ("green cube", "a red cube left of a blue ring", "red thing"):
         assert judge(scene, [unknown], []) is None
-
-
-# Uploads
 
 
 def test_images_are_unpacked_and_indexed(pair, tmp_path):
@@ -213,9 +206,6 @@ def test_a_file_of_captions_is_checked_beside_its_images(session, tmp_path, rows
         assert embed[-1] == ("--clean" if "A red" in rows[0] else "--as-is")
 
 
-# Long work
-
-
 def test_a_command_that_fails_says_so_itself(tmp_path):
     words = ["negatives", "none.csv", "out.csv", "--method", "swap", "--attributes", "red,a"]
     with pytest.raises(ValueError, match=r"^There is no none.csv"):
@@ -265,7 +255,13 @@ def test_what_a_session_has_no_other_sees(pair, session, tmp_path):
     assert session.fitted is None
 
 
-# The command
+def test_one_session_too_many_ends_the_oldest(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("labclip.app.session.SESSIONS", 2)
+    sessions = Sessions(lambda: Session(pair, tmp_path, []))
+    first, second, _ = (sessions[key] for key in "123")
+    assert (list(sessions), sessions["2"] is second) == (["2", "3"], True)
+    assert first is not second
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):

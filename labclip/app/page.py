@@ -9,7 +9,6 @@ import os
 import signal
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -25,8 +24,8 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from labclip import scenes
-from labclip.app.pair import SCENES, ModelPair, uri
-from labclip.app.session import EXAMPLES, Session, part
+from labclip.app.pair import SCENES, STRONGEST, ModelPair, uri
+from labclip.app.session import EXAMPLES, Session, Sessions, part
 from labclip.app.work import FILE_BYTES, TABLES, Upload, run
 from labclip.io.published import AUTHORS_REPOSITORY
 from labclip.model import LABCLIP
@@ -44,7 +43,6 @@ _POLICY = [
 ]
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _QUERIES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
-_STRONGEST = 1.5  # of the slider; `Alignment.at` warns above
 _PRIVATE = {"api_visibility": "private"}
 _EVERY = 0.5  # seconds between two looks at long work
 
@@ -91,7 +89,7 @@ class _Page:
     ) -> None:
         self._pair, self._root, self._embedded = pair, root, EMBEDDED in typed
         # What is in gradio.State stays for an hour after a page is closed.
-        self._sessions: dict[str, Session] = defaultdict(partial(Session, pair, root, typed, alignment))
+        self._sessions = Sessions(partial(Session, pair, root, typed, alignment))
         with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as self.blocks:
             same = pair.alignment.is_identity
             gr.HTML(part("heading", name, self._embedded, same, AUTHORS_REPOSITORY), elem_id="heading")
@@ -147,8 +145,8 @@ class _Page:
             with gr.Column(scale=3, min_width=300):
                 captions = gr.Textbox(label="Captions, one per line", lines=2, max_lines=8, max_length=5000)
                 fitted, label = self._pair.alignment.strength, "Strength: 0 is CLIP, 1 the matrix as fitted"
-                strength = gr.Slider(0, _STRONGEST, fitted, step=0.01, label=label)
-                strength.preprocess = lambda value: min(max(value or 0, 0), _STRONGEST)  # what is typed may be anything
+                strength = gr.Slider(0, STRONGEST, fitted, step=0.01, label=label)
+                strength.preprocess = lambda value: min(max(value or 0, 0), STRONGEST)  # what is typed may be anything
             with gr.Column(scale=2, min_width=260):
                 drawn = [shown, captions, compared]
                 with gr.Row(elem_id="examples"):

@@ -27,6 +27,8 @@ from labclip.towers.text import TruncationCount, counting_truncation
 
 SCENES = 500
 """Rendered scenes that are searched where nobody has uploaded images."""
+STRONGEST = 1.5
+"""The largest strength of the page's slider; `Alignment.at` warns above."""
 
 _SEED = 2024  # no training used any below a million
 _SIDE = 160  # pixels of a thumbnail
@@ -61,7 +63,8 @@ class ModelPair:
     """A model beside its base; with the identity both sides are the same."""
 
     def __init__(self, model: LABCLIP) -> None:
-        self.model, self.alignment = model, model.alignment
+        self.model = model
+        self.alignment = model.alignment.at(min(max(model.alignment.strength, 0.0), STRONGEST))
         self.encoder = Encoder(model)
 
     def image(self, source: ImageSource) -> Tensor:

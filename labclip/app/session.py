@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -34,6 +34,11 @@ EXAMPLES: dict[str, tuple[dict[str, int], tuple[str, str] | None]] = {
 """Scenes to click on, each with a right and a wrong caption; None is the scene's own and the swapped one.
 
 The embedded model's base is wrong on all but the fourth, its matrix on the last two."""
+
+SESSIONS = 200
+"""Open pages at once; one more ends the oldest."""
+CAPTIONS = 32
+"""Captions that are compared at once, and parts of a query; more nobody reads."""
 
 _SHOWN = 320  # pixels of the image that is compared
 
@@ -108,6 +113,8 @@ class Session:
             raise ValueError("There is no image. Upload one, or take another scene.")
         if not (lines := lines_in(captions)):
             raise ValueError("There is no caption. Type one per line.")
+        if len(lines) > CAPTIONS:
+            raise ValueError(f"There are {len(lines):,} captions, and {CAPTIONS} are compared at once. Leave some out.")
         texts, cut = self._pair.texts(lines)
         base, ours = self._pair.scores(self._image, texts, self.alignment.at(strength))
         return part("compared", lines, base, ours, self._truth, cut)
@@ -131,7 +138,7 @@ class Session:
 
     def searched(self, query: str, without: str) -> str:
         """The top results of both sides for what must be there and what must not."""
-        wanted, unwanted = (lines_in(words.replace(",", "\n")) for words in (query, without))
+        wanted, unwanted = (lines_in(words.replace(",", "\n"))[:CAPTIONS] for words in (query, without))
         if not wanted:
             raise ValueError("There is no query. Type what must be there, with commas between the parts.")
         gallery, (texts, cut) = self._gallery or self._pair.scenes, self._pair.texts([*wanted, *unwanted])
@@ -186,3 +193,17 @@ class Session:
         self.fitted = Alignment.from_pretrained(folder / "alignment")
         shutil.make_archive(str(folder / "alignment"), "zip", folder, "alignment")
         return part("fitted") + self.report(folder, "alignment.zip")
+
+
+class Sessions(dict[str, Session]):
+    """The session of each open page by a key that only its browser knows, made where there is none."""
+
+    def __init__(self, make: Callable[[], Session]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: str) -> Session:
+        if len(self) >= SESSIONS:
+            self.pop(next(iter(self))).close()
+        self[key] = self._make()
+        return self[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -114,11 +115,13 @@ def run(commands: Sequence[Sequence[str]], folder: Path) -> Generator[tuple[str,
     Yields a title, the percentage of the present command and what else its bar says, "" where there is no bar. What a
     command says of its failure is a ValueError. Closing it ends the process.
     """
+    home = str(Path(__file__).parents[2])  # another folder imports the same labclip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
     for number, words in enumerate(commands, 1):
         title = f"Step {number} of {len(commands)}, labclip {words[0]}"
         with (folder / "stderr").open("wb") as stderr:
             command = [sys.executable, "-m", "labclip", *words]
-            process = Popen(command, cwd=folder, stdin=DEVNULL, stdout=DEVNULL, stderr=stderr)
+            process = Popen(command, cwd=folder, stdin=DEVNULL, stdout=DEVNULL, stderr=stderr, env=environment)
         try:
             while process.poll() is None:
                 bar = _BAR.search(_last_line(folder))
