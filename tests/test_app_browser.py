@@ -444,3 +444,4 @@ def test_a_server_that_is_ended(chromium, tmp_path):
 
 def test_uploads_are_removed():
     wait_until_gone(lambda: UPLOADED)
+    assert not any(path.exists() for path in UPLOADED)
