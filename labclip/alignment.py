@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.base import FINGERPRINT_CAPTION, Base
-from labclip.checks import checked_number, described
+from labclip.checks import checked_number, describe
 
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
 ArrayOrList = TypeVar("ArrayOrList", torch.Tensor, NDArray[np.floating[Any]], list[Any])
@@ -174,7 +174,7 @@ class Alignment:
             return self(np.array(text_features), normalize).tolist() if text_features else []
         if not isinstance(text_features, torch.Tensor | np.ndarray) or not is_floating(text_features):
             raise ValueError(
-                f"Text features are {described(text_features)}. Pass embeddings, floats [..., {self.dim}]; for "
+                f"Text features are {describe(text_features)}. Pass embeddings, floats [..., {self.dim}]; for "
                 f"captions and tokens call model.encode_text, which aligns them."
             )
         if isinstance(text_features, np.ndarray):
@@ -314,7 +314,7 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
     for rows in (parts,) if without is None else (parts, without):
         if not isinstance(rows, kind) or not is_floating(rows) or rows.ndim < 2 or rows.shape[-1] != parts.shape[-1]:
             raise ValueError(
-                f"The embeddings are {described(rows)}. Pass tensors, or NumPy arrays, of floats, [k, dim], of one "
+                f"The embeddings are {describe(rows)}. Pass tensors, or NumPy arrays, of floats, [k, dim], of one "
                 f"model; for captions call model.encode_query."
             )
     if isinstance(parts, np.ndarray):
@@ -338,7 +338,7 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     return Alignment(alignment.fitted, **(kept | changes))
 
 
-def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
+def with_live_matrix(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
     bound = copy.copy(alignment)
     vars(bound)["matrix"] = matrix
@@ -363,7 +363,7 @@ def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:
 def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     """A copy of a matrix as float32 [dim, dim], contiguous, finite."""
     if not isinstance(matrix, torch.Tensor | np.ndarray) or not is_floating(matrix):
-        raise ValueError(f"The matrix is {described(matrix)}. Pass a [dim, dim] tensor or array of floats.")
+        raise ValueError(f"The matrix is {describe(matrix)}. Pass a [dim, dim] tensor or array of floats.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
     if isinstance(matrix, np.ndarray):

@@ -58,7 +58,7 @@ class Base:
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
 
 
-def described_mark(mark: Mapping[str, Any]) -> str:
+def describe_mark(mark: Mapping[str, Any]) -> str:
     """A fold's mark, or the manifest of aligned embeddings, in words."""
     base, name = mark.get("base"), mark.get("alignment") or f"SHA-256 {str(mark.get('matrix_sha256'))[:12]}..."
     fitted_on = f", fitted on {base.get('model')} ({base.get('pretrained')})" if isinstance(base, dict) else ""

@@ -28,7 +28,7 @@ def checked_number(name: str, value: Any) -> float:
     return number
 
 
-def checked_whole(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 1) -> int:
+def checked_integer(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 1) -> int:
     """A whole number, also NumPy's, from `least` to `most`."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
@@ -40,10 +40,10 @@ def checked_whole(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 
     return number
 
 
-def described(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value in words: its type, and dtype and shape where it has them."""
     if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {described(value[0]) if value else 'nothing'}"
+        return f"a {type(value).__name__} of {describe(value[0]) if value else 'nothing'}"
     array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
     return f"a {type(value).__name__}{array}"
 
@@ -63,7 +63,7 @@ def check_device(device: Any) -> None:
         raise ValueError(f"device {str(device)!r} can't be used ({first_line(error)}). Pass 'cpu'.") from error
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def suggestion(name: str, names: Iterable[str]) -> str:
     """The sentence " Did you mean 'ViT-B-32'?", of the nearest of some names; empty where none is near."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f" Did you mean {near[0]!r}?" if near else ""

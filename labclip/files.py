@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labclip.checks import nearest
+from labclip.checks import suggestion
 from labclip.packages import require
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -56,7 +56,7 @@ def is_alignment_folder(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def check_embeds_into(folder: Path) -> None:
+def check_embed_target(folder: Path) -> None:
     """Refuse with ValueError a folder for features that holds something else, such as photos; hidden files are none."""
     if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
         return
@@ -98,7 +98,7 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file takes the place of `path` when the block ends, whole or not at all.
 
     What is no plain file, such as /dev/stdout, is written as it is. Errors as in `check_file`, and OSError.
@@ -123,8 +123,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def remove_parts(folder: Path, names: Container[str]) -> None:
-    """Remove what `whole_file` left of files of a folder where its process was killed; one that lives then fails."""
+def remove_partial_files(folder: Path, names: Container[str]) -> None:
+    """Remove what `atomic_file` left of files of a folder where its process was killed; one that lives then fails."""
     for part in folder.glob(f"{_PART}*-*"):
         if part.name.removeprefix(_PART).partition("-")[2] in names:
             part.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def check_benchmark(name: str) -> None:
     """Refuse with ValueError a name that no benchmark has."""
     known = known_benchmarks()
     if name not in known:
-        raise ValueError(f"There is no benchmark {name!r}.{nearest(name, known)} Benchmarks: {', '.join(known)}.")
+        raise ValueError(f"There is no benchmark {name!r}.{suggestion(name, known)} Benchmarks: {', '.join(known)}.")
 
 
 def read_json_object(path: str | Path, *, remedy: str = "") -> dict[str, Any]:

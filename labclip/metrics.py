@@ -61,7 +61,7 @@ def choice_margins(
         texts: Unit-length, float32 [captions, dim].
         image: Each item's image, int64 [n].
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
-        total: The sum of all images, float32 [dim], as `total_of` gives it, for the two controls.
+        total: The sum of all images, float32 [dim], as `sum_of_images` gives it, for the two controls.
 
     Returns:
         The margin, 0 for a tie; with `total` also *blind*, with the mean of all other images in the place of the image,
@@ -87,7 +87,7 @@ def choice_margins(
     return list(least)
 
 
-def total_of(images: Tensor) -> Tensor | None:
+def sum_of_images(images: Tensor) -> Tensor | None:
     """The sum of images, float32 [dim], summed in float64; None of fewer than two."""
     if len(images) < 2:
         return None

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, checked_alignment, compose, is_identity
-from labclip.checks import described
+from labclip.alignment import Alignment, align, checked_alignment, compose, is_identity, with_live_matrix
+from labclip.checks import describe
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.towers.prefixes import encode_trimmed
@@ -165,7 +165,7 @@ class LABCLIP(nn.Module):
         record, matrix, scale = self._alignment, self._own_matrix, _plain(self.aligned_logit_scale)
         if scale != self._recorded_scale or not torch.equal(matrix, record.matrix.to(matrix.device)):
             record = Alignment(matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
-        return bound_to(record, matrix)
+        return with_live_matrix(record, matrix)
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
@@ -218,7 +218,7 @@ class LABCLIP(nn.Module):
         if isinstance(text, torch.Tensor):
             if text.is_floating_point() or text.is_complex() or text.ndim != 2:
                 raise ValueError(
-                    f"text is {described(text)}. Pass token ids, whole numbers [n, context_length], as "
+                    f"text is {describe(text)}. Pass token ids, whole numbers [n, context_length], as "
                     f"model.tokenizer(captions) gives them, or the captions themselves."
                 )
             features = encode_trimmed(self.clip, text, self.matrix.device) if aligned and self._trims(text) else None
@@ -279,7 +279,7 @@ class LABCLIP(nn.Module):
             floats = isinstance(features, torch.Tensor) and features.is_floating_point()  # token ids would do too
             if not floats or features.ndim != 2 or features.shape[1] != len(self.matrix):
                 raise ValueError(
-                    f"Features are {described(features)}. Pass floating-point tensors [n, {len(self.matrix)}], as "
+                    f"Features are {describe(features)}. Pass floating-point tensors [n, {len(self.matrix)}], as "
                     f"encode_image and encode_text give them, or torch.from_numpy(array)."
                 )
         with torch.autocast(image_features.device.type, enabled=False):
@@ -393,7 +393,7 @@ class LABCLIP(nn.Module):
             blended = torch.lerp(own, torch.full_like(own, alignment.logit_scale), alignment.strength)
         self.aligned_logit_scale = blended
         self._recorded_scale = _plain(blended)
-        self._alignment = bound_to(alignment, alignment.matrix.detach().clone())
+        self._alignment = with_live_matrix(alignment, alignment.matrix.detach().clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away

@@ -298,7 +298,7 @@ def test_two_processes_do_not_write_one_folder(model, data, monkeypatch, force):
 
         return call
 
-    for module, stage in ((embedding, "write_images"), (embedding, "write_texts"), (folder, "whole_file")):
+    for module, stage in ((embedding, "write_images"), (embedding, "write_texts"), (folder, "atomic_file")):
         monkeypatch.setattr(module, stage, beside(getattr(module, stage)))
     run(model, data)
     assert len(refused) == 6

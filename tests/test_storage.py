@@ -14,7 +14,7 @@ from folders import contents
 from safetensors.torch import load_file, save_file
 
 from labclip import Alignment, Base
-from labclip.files import remove_parts, whole_file
+from labclip.files import atomic_file, remove_partial_files
 from labclip.io.folder import CARD, CONFIG, FINGERPRINT_CAPTION, FORMAT_VERSION, WEIGHTS, load, matrix_sha256
 
 DIM = 3
@@ -176,10 +176,10 @@ def test_of_two_that_write_one_file_each_writes_it_whole(tmp_path):
     path = tmp_path / "report.html"
 
     def write():
-        with whole_file(path) as other:
+        with atomic_file(path) as other:
             other.write_text("the other's")
 
-    with whole_file(path) as mine:
+    with atomic_file(path) as mine:
         mine.write_text("mine")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(write).result()
@@ -187,5 +187,5 @@ def test_of_two_that_write_one_file_each_writes_it_whole(tmp_path):
     assert path.read_text() == "mine"
     for name in ("report.html", "a report.html"):  # as a kill leaves them
         (tmp_path / mine.name.replace("report.html", name)).touch()
-    remove_parts(tmp_path, {"report.html"})
+    remove_partial_files(tmp_path, {"report.html"})
     assert sorted(os.listdir(tmp_path)) == [mine.name.replace("report.html", "a report.html"), "report.html"]

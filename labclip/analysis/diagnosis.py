@@ -18,7 +18,7 @@ from labclip.analysis.report import Diagnosis, repair_sentences, search_sentence
 from labclip.analysis.scenes import SceneFeatures, embed_scenes, folds_of
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
 from labclip.analysis.verdict import UNLABELLED, judge, state
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.data.items import CAPTIONS
 from labclip.data.rows import separated_lines
 from labclip.evaluation.evaluate import evaluate
@@ -87,7 +87,7 @@ def diagnose(
         (120, ['image', 'text'])
     """
     began = time.perf_counter()
-    seed = checked_whole("seed", seed)
+    seed = checked_integer("seed", seed)
     if not isinstance(model, LABCLIP | str | Path):
         raise ValueError(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "

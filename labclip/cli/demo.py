@@ -9,7 +9,7 @@ import click
 
 from labclip.cli import options
 from labclip.cli.group import main, note, open_model, progress, show, show_either
-from labclip.files import check_folder, make_folder, whole_file
+from labclip.files import atomic_file, check_folder, make_folder
 from labclip.packages import EMBEDDED, require
 
 
@@ -32,7 +32,7 @@ def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
     path = out / f"labclip-demo{'-narrow' * narrow}{'-dark' * dark}.png"
     result = run(seed=seed, progress=progress())
     show_either(as_json, result.results, str(result))
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         draw(result, part, dark=dark, narrow=narrow)
     (note if as_json else show)(f"\nFigure: {path}")
 

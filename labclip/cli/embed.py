@@ -11,7 +11,7 @@ import click
 from labclip.cli import options
 from labclip.cli.files import check_inputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
-from labclip.files import check_embeds_into, check_folder
+from labclip.files import check_embed_target, check_folder
 
 if TYPE_CHECKING:
     from labclip.features import Features
@@ -131,7 +131,7 @@ def embed(
 
     check_folder(out)
     if not settings["force"]:
-        check_embeds_into(out)
+        check_embed_target(out)
     check_inputs(settings["images"])
     # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value

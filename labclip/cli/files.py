@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from labclip.files import CONFIG, WEIGHTS, check_file, check_folder, whole_file
+from labclip.files import CONFIG, WEIGHTS, atomic_file, check_file, check_folder
 from labclip.packages import EVAL, require
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
@@ -56,7 +56,7 @@ def check_outputs(*paths: Path | None, force: bool = True, inputs: Iterable[str 
 
 def write(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

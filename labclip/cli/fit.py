@@ -15,7 +15,7 @@ from labclip.cli import options
 from labclip.cli.embed import what_it_holds
 from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_inputs, check_outputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
-from labclip.files import MANIFEST, UNFINISHED, check_embeds_into, check_feature_folder, check_folder
+from labclip.files import MANIFEST, UNFINISHED, check_embed_target, check_feature_folder, check_folder
 from labclip.packages import MissingPackageError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _embedded(
     folder = (out if out.name else out.absolute()).with_name(f"{out.absolute().name}-features")
     try:
         check_folder(folder)
-        check_embeds_into(folder)
+        check_embed_target(folder)
         check_inputs(images)
         parts = _makes_parts(str(captions), images, parts=parts, settings=settings)
         note(f"The features are kept in {folder}. To fit again with other settings: labclip fit {folder} OUT")

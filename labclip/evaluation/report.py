@@ -14,7 +14,7 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.results import Result, write_csv
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import SIDES, Shown
-from labclip.files import read_json, whole_file
+from labclip.files import atomic_file, read_json
 from labclip.report import Figure, Reported, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
@@ -202,7 +202,7 @@ class Report(Reported):
             OSError: If it can't be written; what was there is then still whole.
         """
         with (
-            whole_file(Path(path)) as part,
+            atomic_file(Path(path)) as part,
             part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             write_csv({result.benchmark.name: result.items for result in self.results}, self.models, file)

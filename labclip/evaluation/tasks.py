@@ -71,7 +71,7 @@ class Choice:
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """One `ScoredItems` of the items, one of the breakdown, and one a metric of sets."""
         image, options = map(torch.from_numpy, (self.image, self.options))
-        margins = metrics.choice_margins(images, texts, image, options, metrics.total_of(images))
+        margins = metrics.choice_margins(images, texts, image, options, metrics.sum_of_images(images))
         margin, *controls = (values.numpy() for values in margins)
         right = margin >= 0 if by_index else margin > 0
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
@@ -210,7 +210,7 @@ class TwoPositives:
         either is to the negative.
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        total = metrics.total_of(images)
+        total = metrics.sum_of_images(images)
         both = (metrics.choice_margins(images, texts, image, rows[:, [positive, 2]], total) for positive in (0, 1))
         itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[rows[:, column]] for column in range(3))

@@ -23,7 +23,7 @@ from labclip.features.features import Features
 from labclip.features.folder import FIELDS, Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
-from labclip.files import MANIFEST, check_embeds_into, check_folder, make_folder, path_of, sha256_of
+from labclip.files import MANIFEST, check_embed_target, check_folder, make_folder, path_of, sha256_of
 from labclip.model import LABCLIP
 from labclip.negatives.files import with_parts
 from labclip.packages import versions_of
@@ -145,7 +145,7 @@ def embed(
     ]
     made_from = {**identity_of(model), "inputs": described, "columns": columns, "clean": clean}
     if not force:
-        check_embeds_into(folder)
+        check_embed_target(folder)
     make_folder(folder)
     with Writer(folder, force=force) as state:
         finished = not force and (folder / MANIFEST).exists()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labclip.alignment import is_floating
 from labclip.base import Base
-from labclip.checks import described
+from labclip.checks import describe
 from labclip.data.items import Kind
 from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Writer, counts_of, read_folder
 from labclip.features.origin import Origin
@@ -278,7 +278,7 @@ class Features:
 def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
     """The shape of embeddings, checked."""
     if not isinstance(values, torch.Tensor | np.ndarray) or not is_floating(values):
-        raise ValueError(f"{name} is {described(values)}. Pass embeddings, a floating-point array or tensor.")
+        raise ValueError(f"{name} is {describe(values)}. Pass embeddings, a floating-point array or tensor.")
     shape = tuple(int(size) for size in values.shape)
     if len(shape) != ndim or 0 in shape:
         raise ValueError(f"{name} has shape {list(shape)}, not {'[n, dim]' if ndim == 2 else '[n, k, dim]'}.")

@@ -22,11 +22,11 @@ from labclip.data.items import Kind
 from labclip.files import (
     MANIFEST,
     UNFINISHED,
+    atomic_file,
     check_feature_folder,
     read_json_object,
-    remove_parts,
+    remove_partial_files,
     sha256_of,
-    whole_file,
 )
 
 FORMAT_VERSION = 2
@@ -118,7 +118,7 @@ class Writer:
 
         So is the manifest: a folder without one counts as unfinished.
         """
-        remove_parts(self._folder, {MANIFEST})  # of a run that was killed where it wrote it
+        remove_partial_files(self._folder, {MANIFEST})  # of a run that was killed where it wrote it
         (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in CONTENT:
             path = self._folder / name
@@ -183,7 +183,7 @@ class Writer:
                 files[name]["sample_sha256"] = _sample_sha256(_mapped(path, *shapes[name]))
         head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
         text = json.dumps({**head, **record, "files": files, "versions": versions}, indent=1, ensure_ascii=False)
-        with whole_file(self._folder / MANIFEST) as path:
+        with atomic_file(self._folder / MANIFEST) as path:
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labclip.base import Base
-from labclip.checks import described, nearest
+from labclip.checks import describe, suggestion
 from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
 from labclip.io.published import Published, find_entry, is_known, list_pretrained
 from labclip.packages import EMBEDDED, embedded_folder
@@ -45,7 +45,7 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     `access` nothing is fetched or imported: what may be a base or a repository is not looked up.
     """
     if not isinstance(name_or_path, str | Path):
-        raise ValueError(f"The name is {described(name_or_path)}. Pass a str or Path; a loaded model goes in as base=.")
+        raise ValueError(f"The name is {describe(name_or_path)}. Pass a str or Path; a loaded model goes in as base=.")
     name = str(name_or_path)
     known = ", ".join(list_pretrained())
     if isinstance(name_or_path, str):
@@ -78,7 +78,7 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     here = [config.parent.name for config in (*Path().glob(f"*/{CONFIG}"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{nearest(name, [*list_pretrained(), *here])} Known names: {known}."
+        f"{suggestion(name, [*list_pretrained(), *here])} Known names: {known}."
     )
 
 
@@ -151,7 +151,7 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{nearest(name, open_clip.list_models())}")
+        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{suggestion(name, open_clip.list_models())}")
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config and not Path(pretrained).is_file():

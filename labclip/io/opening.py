@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment, with_record
-from labclip.base import FOLDED, Base, described_mark
+from labclip.base import FOLDED, Base, describe_mark
 from labclip.checks import check_device
 from labclip.io import published
 from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
@@ -140,7 +140,7 @@ def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any)
     model.openclip_config = config
     if (mark := getattr(clip, FOLDED, None)) is not None:
         warnings.warn(
-            f"{source.folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text "
+            f"{source.folder} holds a folded model ({describe_mark(mark)}). It opens with the identity: its text "
             f"features are aligned already, aligned=False and strength change nothing. For the base, load "
             f"{mark.get('model') or 'the model that it was folded from'}.",
             stacklevel=4,

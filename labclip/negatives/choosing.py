@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.data.cleaning import clean, comparable, comparable_forms, digest, meaning, true_captions
 
 Method = Callable[[str, random.Random], Iterable[str]]
@@ -58,7 +58,7 @@ def generate(
     Raises:
         ValueError: If captions are not strings, `k` is not 1 to 1,000, or `image_index` has another length.
     """
-    checked_whole("k", k, least=1, most=MOST)
+    checked_integer("k", k, least=1, most=MOST)
     captions, images = captions_of_images(captions, image_index)
     negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
     if same_meaning:

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import CAPTIONS, PARTS, Item, read_items
 from labclip.data.rows import column_names
 from labclip.data.writing import WRITABLE, write_with_columns
-from labclip.files import check_file, whole_file
+from labclip.files import atomic_file, check_file
 from labclip.negatives.choosing import MOST, Method, negatives_of
 from labclip.negatives.phrases import parts_and_keywords
 from labclip.negatives.taggers import AnyTagger, get_tagger
@@ -123,7 +123,7 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one that is added; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    checked_whole("k", k, least=1, most=MOST)
+    checked_integer("k", k, least=1, most=MOST)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     caption, captions, images = _captions(path, out, names, column, image_column, force=force)
     negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
@@ -131,7 +131,7 @@ def add(
     if clean:
         words = getattr(method, "max_words", None)
         new |= {caption: [clean_caption(text, words) if text else None for text in captions]}
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         write_with_columns(path, part, new)
     return Counts(len(captions), sum(map(bool, negatives)), sum(map(len, negatives)), same_meaning)
 
@@ -177,7 +177,7 @@ def add_parts(
         name: [[part[at] for part in parts] for parts, _ in phrases] for at, name in enumerate(PARTS[:3])
     }
     new["keywords"] = [words for _, words in phrases]
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         write_with_columns(path, part, new)
     return Counts(len(captions), sum(bool(parts) for parts, _ in phrases), sum(len(parts) for parts, _ in phrases))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from labclip._version import __version__
 from labclip.checks import printable
-from labclip.files import whole_file
+from labclip.files import atomic_file
 from labclip.report.drawing import as_svg
 from labclip.report.text import latex, markdown, terminal
 from labclip.report.values import Cell, Page, Table, pieces, shown
@@ -45,7 +45,7 @@ class Reported(ABC):
             FileNotFoundError: If the folder does not exist.
             MissingPackageError: If matplotlib is missing.
         """
-        with whole_file(Path(path)) as part:
+        with atomic_file(Path(path)) as part:
             part.write_bytes(render(self.page()).encode())
         return Path(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.scenes import captions as _captions
 from labclip.scenes.renderer import Layout, draw_layout, render
 from labclip.scenes.vocabulary import COLOURS, SHAPES, SPLITS, allowed
@@ -108,9 +108,9 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
 def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
     """The scenes of `sample` without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
-    checked_whole("n", n, least=1)
-    checked_whole("seed", seed)
-    checked_whole("n_objects", n_objects, least=1, most=_MOST)
+    checked_integer("n", n, least=1)
+    checked_integer("seed", seed)
+    checked_integer("n_objects", n_objects, least=1, most=_MOST)
     if split not in SPLITS:
         raise ValueError(f'split is {split!r}, not one of {SPLITS}. Try scenes.sample(16, split="heldout").')
     rng = np.random.default_rng([seed, 0x5CE7E])

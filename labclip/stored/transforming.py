@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment, align
-from labclip.base import Base, described_mark
-from labclip.files import MANIFEST, path_of, read_json_object, remove_parts, whole_file
+from labclip.base import Base, describe_mark
+from labclip.files import MANIFEST, atomic_file, path_of, read_json_object, remove_partial_files
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
@@ -198,7 +198,7 @@ def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) ->
     manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
     for path in (*manifests, *(_manifest_of(file, is_folder=False) for file in files)):
         if path.is_file():
-            by = described_mark(read_json_object(path))
+            by = describe_mark(read_json_object(path))
             raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
 
 
@@ -227,7 +227,7 @@ def _done_before(
     differs = next((key for key in _COMPARED if earlier.get(key) != manifest[key]), None)
     if there and differs and not force:
         raise ValueError(
-            f"{target} is aligned by {described_mark(earlier)}: its {differs} is {earlier.get(differs)!r}, not "
+            f"{target} is aligned by {describe_mark(earlier)}: its {differs} is {earlier.get(differs)!r}, not "
             f"{manifest[differs]!r}. {_OTHER}"
         )
     records = {record["name"]: record for record in earlier.get("shards", ())}
@@ -237,7 +237,7 @@ def _done_before(
         (target / name).unlink(missing_ok=True)
     if isinstance(target, Path):
         for file in (path, *(shard.target for shard in shards)):
-            remove_parts(file.parent, {file.name})
+            remove_partial_files(file.parent, {file.name})
     return done
 
 
@@ -254,7 +254,7 @@ def _whole(target: AnyPath) -> Iterator[Path]:
     if isinstance(target, Path):
         if target.parent.name in (_TEXTS, _METADATA):
             target.parent.mkdir(exist_ok=True)
-        with whole_file(target) as part:
+        with atomic_file(target) as part:
             yield part
     else:
         with tempfile.TemporaryDirectory(prefix="labclip-") as folder:

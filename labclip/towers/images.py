@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from labclip.checks import described
+from labclip.checks import describe
 from labclip.towers.pixels import eight_bits, upright
 
 Preprocess = Callable[[Any], torch.Tensor]
@@ -42,7 +42,7 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(image, Image) for image in images):
         raise ValueError(
-            f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE), or a float "
+            f"image is {describe(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE), or a float "
             f"tensor [n, 3, height, width], as torch.stack([model.preprocess(image) for image in images])."
         )
     if preprocess is None:

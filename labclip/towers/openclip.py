@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, PRECISIONS, Base, described_mark
+from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, PRECISIONS, Base, describe_mark
 from labclip.files import OPENCLIP_CONFIG, read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
 from labclip.towers.images import as_shown
@@ -89,7 +89,7 @@ def check_fits(
     if mark is not None and not alignment.is_identity:
         folded_from = f", {mark['model']}" if mark.get("model") else ""
         raise ValueError(
-            f"This model has a matrix merged into it already ({described_mark(mark)}): another would be applied on top "
+            f"This model has a matrix merged into it already ({describe_mark(mark)}): another would be applied on top "
             f"of it. Load the model that it was folded from{folded_from}."
         )
     if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:

@@ -13,7 +13,7 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import nn
 
-from labclip.checks import described
+from labclip.checks import describe
 from labclip.towers.prefixes import encode_trimmed, positions_at_once
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
@@ -68,7 +68,7 @@ def as_captions(text: str | Iterable[str]) -> list[str]:
     not_a_list = not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set)
     if not_a_list or len(getattr(text, "shape", (1,))) != 1:  # a table would be read as the names of its columns
         raise ValueError(
-            f"text is {described(text)}. Pass a caption, a list of captions or one column of them, or token ids as a "
+            f"text is {describe(text)}. Pass a caption, a list of captions or one column of them, or token ids as a "
             f"tensor [n, context_length]."
         )
     if isinstance(text, str):
@@ -76,7 +76,7 @@ def as_captions(text: str | Iterable[str]) -> list[str]:
     captions = text.to_pylist() if hasattr(text, "to_pylist") else list(text)  # pyarrow's values are no strings
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise ValueError(f"Caption {index} is {described(caption)}, not a str. Pass captions or a token tensor.")
+            raise ValueError(f"Caption {index} is {describe(caption)}, not a str. Pass captions or a token tensor.")
     return captions
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.model import LABCLIP
 
 
@@ -60,7 +60,7 @@ def finetune(
             f"There are {len(images)} images, {len(texts)} captions and {len(negatives)} negatives. Pass one of each, "
             f"two or more."
         )
-    epochs, batch_size = checked_whole("epochs", epochs, least=1), checked_whole("batch_size", batch_size, least=2)
+    epochs, batch_size = checked_integer("epochs", epochs, least=1), checked_integer("batch_size", batch_size, least=2)
     if getattr(model.clip, "logit_bias", None) is not None:
         raise ValueError("The base is trained with a sigmoid loss (SigLIP); finetune has CLIP's alone.")
     if not images.is_floating_point() or model.tokenizer is None:

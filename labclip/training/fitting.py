@@ -16,7 +16,7 @@ from tqdm import tqdm
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment
 from labclip.base import Base
-from labclip.checks import check_device, checked_number, checked_whole
+from labclip.checks import check_device, checked_integer, checked_number
 from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
@@ -107,7 +107,7 @@ def fit(
         validation = _opened("validation", validation, features)
     others = {name: _opened(f"retain[{name!r}]", given, features) for name, given in (retain or {}).items()}
     check_device(device)
-    seed, ranks, where = checked_whole("seed", seed), Ranks.here(), torch.device(device or "cpu")
+    seed, ranks, where = checked_integer("seed", seed), Ranks.here(), torch.device(device or "cpu")
     loss = _objective(objective, features.base, ranks)
     if loss == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
         settings = replace(settings, logit_scale=None)

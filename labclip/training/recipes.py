@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labclip.checks import checked_number, checked_whole, nearest
+from labclip.checks import checked_integer, checked_number, suggestion
 from labclip.training.objective import Weights
 
 _LIMITS = {
@@ -82,12 +82,12 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
     """The settings of a recipe with some of them changed, a weight in all candidates; None changes nothing."""
     if recipe not in RECIPES:
         raise ValueError(
-            f"There is no recipe {recipe!r}.{nearest(str(recipe), RECIPES)} The recipes: {', '.join(RECIPES)}."
+            f"There is no recipe {recipe!r}.{suggestion(str(recipe), RECIPES)} The recipes: {', '.join(RECIPES)}."
         )
     given = {name: value for name, value in changes.items() if value is not None}
     for name, value in given.items():
         if name in _LEAST:
-            given[name] = checked_whole(name, value, least=_LEAST[name])
+            given[name] = checked_integer(name, value, least=_LEAST[name])
         else:
             lowest, highest = _LIMITS[name]
             given[name] = checked_number(name, value)

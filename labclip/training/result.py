@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.alignment import Alignment
-from labclip.files import whole_file
+from labclip.files import atomic_file
 from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.report import Figure, Page, Reported, Section, Table
@@ -94,7 +94,7 @@ class FitResult(Reported):
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
         legend_below(figure, axes, columns=2)
         if path is not None:
-            with whole_file(Path(path)) as part:
+            with atomic_file(Path(path)) as part:
                 figure.savefig(part, dpi=150)
         return figure
 

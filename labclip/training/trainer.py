@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from labclip.files import make_folder, whole_file
+from labclip.files import atomic_file, make_folder
 from labclip.training.batches import Batches
 from labclip.training.objective import Objective, Ranks, Weights, loss_of
 from labclip.training.recipes import Settings
@@ -115,7 +115,7 @@ class State:
             tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
         record = {name: getattr(self, name) for name in ("epoch", "step", "loss", "history")}
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with whole_file(folder / CHECKPOINT) as part:
+        with atomic_file(folder / CHECKPOINT) as part:
             save_file(plain, part, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
 
     def resume(self, folder: Path, fingerprint: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.data import read_items
 from labclip.data.cleaning import clean as cleaned
 from labclip.data.cleaning import comparable, true_captions
@@ -34,7 +34,7 @@ def read(form: Form, sources: Sources) -> Task:
 
 def read_split(form: Form, sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
     """`read` of a split, with the first `captions` of each image: 5 in the LABCLIP paper, 0, all, in CLIP_benchmark."""
-    return _retrieval(sources, captioned(form, sources, split, checked_whole("captions", captions, least=0)))
+    return _retrieval(sources, captioned(form, sources, split, checked_integer("captions", captions, least=0)))
 
 
 def read_negatives(form: Form, sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from labclip.checks import checked_whole
+from labclip.checks import checked_integer
 from labclip.evaluation.benchmarks.parts import exact_parts, exact_search
 from labclip.evaluation.scene_files import LabelledScenes, SceneEntry, labelled_scenes
 from labclip.evaluation.sources import LENGTHS, Items, Sources
@@ -40,7 +40,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
         n: Scenes for each metric.
         seed: Seed of everything drawn.
     """
-    checked_whole("n", n, least=2, most=100_000)
+    checked_integer("n", n, least=2, most=100_000)
     questions: list[Question] = []
     for split, ending in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
