@@ -79,7 +79,7 @@ PLACED = [  # what only one of Karpathy's columns says, or both
         ("c.jsonl", lines({**SEVERAL, "caption": ["one", "", {"raw": " "}]}, {**SEVERAL, "caption": []}), {}, [],
          [(f"line {line}", "a.png", "has an empty list of captions, or an empty one in it") for line in (1, 3)]),
         ("c.jsonl", lines({**SEVERAL, "negative": ["no"]}), {}, [],
-         [("line 1", "a.png", "has 3 captions, so 'negative' must be a list of as many, one for each")]),
+         [("line 1", "a.png", "has 3 captions, so 'negative' must be a list of 3, one for each")]),
         ("c.jsonl", lines({"image": "a", "caption": "x"}, {"image": "b", "title": 3}), {}, [("a", "x", [])],
          [("line 3", "b", "has a int where a text should be")]),
         ("c.jsonl", '{"caption": "\\ud800", "image": "a"}', {}, [],
@@ -96,11 +96,11 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
     [
         ("c.csv", b"a,b\n1,2\n", r"c\.csv has no column 'caption', .* or 'text'; it has 'a', 'b'. Pass column=NAME"),
         ("c.csv", b"caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
-        ("c.csv", b'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
+        ("c.csv", b'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv is malformed near line \d"),
         ("c.csv", b"image,caption\na\nb,c\n", "line 2 has fewer cells than the header: 1 for 2 columns"),
         ("c.jsonl", b'{"caption": "x", "image": "y"}\n{\n', "line 2 is not JSON"),
         ("c.json", b"3", r"c\.json holds a int, not a list of rows"),
-        ("c.doc", b"a", r"c\.doc is of no kind that is read"),
+        ("c.doc", b"a", r"c\.doc can.t be read: its ending is none of"),
         ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
     ],
 )
@@ -112,11 +112,11 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path, name, data, said
         read(tmp_path / name)
 
 
-def test_inputs_that_are_none_are_told(tmp_path):
+def test_missing_and_ambiguous_inputs_are_refused(tmp_path):
     (tmp_path / "c.csv").write_text("image,caption\na,b\n")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "nothing.csv")
-    with pytest.raises(ValueError, match=r"is a folder with no tars.*Name the files\."):
+    with pytest.raises(ValueError, match=r"is a folder without tars.*Pass its files"):
         find_inputs(tmp_path)
     with pytest.raises(ValueError, match=r"c\.csv has no column 'split'"):
         read(tmp_path / "c.csv", split=("test",))
@@ -181,7 +181,7 @@ SHOWN = [  # columns, and the negatives with their images, or what is wrong
     ({"negatives": ["one", "two"], "shown": ["1"]}, "has 2 in 'negatives' but 1 in 'shown'"),
     ({"negatives": "one", "shown": 7}, "has an image that is a int, not a path"),
     ({"negative": "one", "negative_2": "two", "shown": "", "second": "2"}, (["one", "two"], [None, "2"])),
-    ({"negative_2": "two", "shown": "", "second": "2"}, "names an image in 'second', but lacks the column"),
+    ({"negative_2": "two", "shown": "", "second": "2"}, "names an image in 'second', but has no column of negatives"),
 ]  # fmt: skip
 
 

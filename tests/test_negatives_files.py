@@ -161,7 +161,7 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 1
     pq.write_table(table.select(["caption", "image"]), tmp_path / "image.parquet")
     stderr = swaps(tmp_path / "image.parquet", tmp_path / "o.csv", code=2).stderr
-    assert "holds bytes in 'image', as only Parquet can" in stderr
+    assert "holds an image in 'image'. Only Parquet can" in stderr
     # Images may be told apart by their bytes, where that is asked for; an empty caption stays as it is, cleaned or not.
     more = ("--image-column", "image", "--clean")
     swaps(tmp_path / "in.parquet", tmp_path / "same.parquet", *more)

@@ -1,7 +1,7 @@
-"""Captions, their images and negatives in people's files.
+"""Read captions, with their images and negatives, from users' files.
 
-`rows` reads files of every kind, `items` makes items of their rows, `writing` writes tables; `images` are image files.
-Nothing here loads a model.
+`rows` reads every file format row by row, `items` turns rows into `Item`s, `images` finds and decodes image files, and
+`writing` writes tables. Nothing here loads a model.
 """
 
 from labclip.data.images import ImageSource

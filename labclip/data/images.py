@@ -1,4 +1,4 @@
-"""Where an image's bytes are and how they become pixels; the distinct images and captions of a benchmark."""
+"""Where the bytes of an image are, and how they become pixels."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ Box = tuple[float, float, float, float]
 
 @cache
 def formats() -> list[str]:
-    """Every format that Pillow reads by itself; for EPS it would run Ghostscript on the file."""
+    """The image formats that Pillow reads by itself. EPS is left out: Pillow runs Ghostscript for it."""
     Image.init()
     return [name for name in Image.OPEN if name != "EPS"]
 
 
 @dataclass(eq=False, slots=True)
 class ImageSource:
-    """Where the bytes of one image are: a file of its own, bytes in a tar, a row of a Parquet file, or memory."""
+    """Where the bytes of one image are: its own file, a range of bytes in a tar, a row of a Parquet file, or memory."""
 
-    name: str  # for people: its path as the table has it, or its name in the archive
-    file: Path | None = None  # its own, or the tar or Parquet file that it is in; None of one in memory, or only named
-    key: bytes = b""  # equal for one image; by default a hash of what `data` holds, else of path and position in it
-    start: int | None = None  # in a tar its first byte, in a Parquet file its row from 0
-    size: int | None = None  # in a tar its bytes
-    column: str | None = None  # in a Parquet file
-    data: bytes | NDArray[np.uint8] | None = None  # of an image file, or pixels, uint8 [height, width, 3]
-    location: str = ""  # the row that names it, for messages: "captions.csv line 7"
-    box: Box | None = None  # crop to this before preprocessing: left, top, width, height, in pixels
+    name: str  # shown to users: the path written in the table, or the name in the archive
+    file: Path | None = None  # the image file, tar or Parquet file; None for an image in memory or known by name only
+    key: bytes = b""  # identifies the image; by default a hash of `data`, or else of the file and the position in it
+    start: int | None = None  # first byte in a tar, or row in a Parquet file, from 0
+    size: int | None = None  # number of bytes in a tar
+    column: str | None = None  # column of a Parquet file
+    data: bytes | NDArray[np.uint8] | None = None  # bytes of an image file, or pixels, uint8 [height, width, 3]
+    location: str = ""  # the table row that names the image, for messages: "captions.csv line 7"
+    box: Box | None = None  # crop applied before preprocessing: left, top, width, height, in pixels
 
     def __post_init__(self) -> None:
         if not self.key:
-            where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
-            held = b"file\0" + where if self.data is None else b"data\0" + self.read()
-            self.key = hashlib.blake2b(repr(self.box).encode() + held, digest_size=16).digest()
+            position = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
+            content = b"file\0" + position if self.data is None else b"data\0" + self.read()
+            self.key = hashlib.blake2b(repr(self.box).encode() + content, digest_size=16).digest()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location})" if self.location else self.name
 
     def read(self) -> bytes:
-        """The bytes that decide the image: those of its file, or its shape and pixels."""
+        """The bytes of the image file, or the shape and pixels of an image in memory."""
         if isinstance(self.data, bytes):
             return self.data
         if self.data is not None:
             return str(self.data.shape).encode() + self.data.tobytes()
         if self.file is None:
-            raise ValueError("no file of it is known")
+            raise ValueError("its file is not known")
         if self.column is not None:
             with ParquetImages() as tables:
                 return tables.read(self)
@@ -70,9 +70,10 @@ class ImageSource:
             return file.read(self.size)
 
     def decode(self, data: bytes) -> Image.Image:
-        """The image from what `read` gave, in 8 bits, cropped; it lies as it is stored.
+        """Decode the bytes from `read` to 8-bit pixels, cropped to `box`. The EXIF orientation is not applied.
 
-        ValueError, which follows the image's name, if the bytes are no whole image, or the box has no pixel in it.
+        Raises ValueError if the image is damaged or the box lies outside it. The message completes a sentence that
+        begins with the image's name.
         """
         if isinstance(self.data, np.ndarray):
             image = Image.fromarray(self.data)
@@ -81,35 +82,36 @@ class ImageSource:
                 opened = Image.open(io.BytesIO(data), formats=formats())
                 opened.load()
             except BROKEN as error:
-                unknown = " of a format that is read; convert HEIC, SVG or PDF to PNG"
-                what = f"is not a whole image{unknown if isinstance(error, UnidentifiedImageError) else ''}"
-                raise ValueError(reason(what, error)) from error
+                problem = "is not a whole image"
+                if isinstance(error, UnidentifiedImageError):
+                    problem += " or its format is not supported; convert HEIC, SVG or PDF to PNG"
+                raise ValueError(reason(problem, error)) from error
             image = eight_bits(opened)
         if self.box is None:
             return image
         left, top, width, height = self.box
         box = round(left), round(top), round(left + width), round(top + height)
         if max(box[0], 0) >= min(box[2], image.width) or max(box[1], 0) >= min(box[3], image.height):
-            raise ValueError(f"has the box {self.box}, which has no pixel in its {image.width} x {image.height}")
+            raise ValueError(f"has the box {self.box}, which lies outside its {image.width} x {image.height} pixels")
         return image.crop(box)
 
 
-def reason(what: str, error: BaseException) -> str:
-    """What is wrong with one file, in the words of what was raised; equal from run to run."""
+def reason(problem: str, error: BaseException) -> str:
+    """`problem` with the error's message in brackets, without parts that differ from run to run."""
     message = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, FileNotFoundError):  # a remote file system's says the path alone
+    if isinstance(error, FileNotFoundError):  # remote file systems put only the path in the message
         message = "No such file or directory"
-    # Pillow names the buffer by its address, which would differ from run to run.
-    return f"{what} ({message.split(' <_io.BytesIO')[0] or type(error).__name__})"
+    # Pillow's message contains the memory address of the buffer.
+    return f"{problem} ({message.split(' <_io.BytesIO')[0] or type(error).__name__})"
 
 
 def file_order(source: ImageSource) -> tuple[str, int]:
-    """A key to sort images by, so that `ParquetImages` reads each row once; those in no Parquet file come first."""
+    """Sort key with which `ParquetImages` reads each row once. Images outside Parquet files come first."""
     return ("", 0) if source.column is None else (str(source.file), source.start or 0)
 
 
 class ParquetImages:
-    """Reads images out of Parquet files, forwards and a few rows in memory at a time; a context manager."""
+    """Reads images from Parquet files in row order, a few rows in memory at a time. A context manager."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[Path, str], tuple[int, Generator[tuple[int, bytes], None, None]]] = {}
@@ -122,7 +124,7 @@ class ParquetImages:
             cells.close()
 
     def read(self, source: ImageSource) -> bytes:
-        """The bytes of an image; going back in a file reads a group of its rows again."""
+        """The bytes of an image. Going back to an earlier row reads that row group again."""
         assert source.file is not None
         assert source.column is not None
         assert source.start is not None
@@ -135,7 +137,7 @@ class ParquetImages:
 
 
 def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
-    """The images of a column, each with its row, from the group of rows that `row` is in."""
+    """Row number and bytes of each image of a column, from the start of the row group that contains `row`."""
     end = 0
     with open_parquet(path) as file:
         for group in range(file.num_row_groups):

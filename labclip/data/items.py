@@ -1,6 +1,6 @@
-"""Images with their captions and negatives from files of every kind, as one stream of items.
+"""Read rows of any format as a stream of `Item`s: an image, its captions and their negatives.
 
-Here is the one order of the names of columns, for every command and function that reads captions.
+The default column names stand here, and every command and function that reads captions looks for them in this order.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from labclip.files import path_of
 from labclip.packages import parquet_columns
 
 WORDS = 40
-"""Words that a cleaned text keeps, as many as shuffled negatives have."""
+"""Number of words that a cleaned text keeps, the same as in shuffled negatives."""
 
 CAPTIONS = ("caption", "title", "captions", "sentences", "text")
 IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
-"""The usual names, those of Hugging Face's datasets among them."""
+"""Default column names, including those of Hugging Face datasets."""
 
 IDENTIFIERS = ("image_id", "url")
-"""Columns that say which rows are of one image, but not where it is."""
+"""Columns that tell which rows share an image, but not where its file is."""
 
 PARTS = ("parts", "part_negatives", "part_kinds", "keywords")
-"""The columns of parts and keywords, each cell a list."""
+"""The columns of parts and keywords. Each cell is a list."""
 
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
-_NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
+_NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # labclip's, NegCLIP's, SugarCrepe's
 _EMPTY = "has an empty caption"
 _logger = logging.getLogger(__name__)
 
 
 class Kind(IntEnum):
-    """What a text of an image is."""
+    """The kind of a text that describes an image."""
 
     CAPTION = 0
     PART = 1
-    KEYWORDS = 2  # of a caption, as one text: "man red shirt"
+    KEYWORDS = 2  # all keywords of a caption as one text: "man red shirt"
 
 
 class Part(NamedTuple):
-    """A noun phrase of a caption, "a red shirt", and the same with a modifier that is wrong for the image.
+    """A noun phrase of a caption, "a red shirt", and its negative with a modifier that is wrong for the image.
 
-    `negative` is never true by any caption of the image. `kind` is "swap" if the wrong modifier belongs to another noun
-    of the caption, "foil" if no caption of the image has it.
+    `kind` is "swap" if the caption uses the wrong modifier for another noun, "foil" if no caption of the image uses it.
+    By the image's captions, the negative is never true.
     """
 
     text: str
@@ -67,17 +67,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """A row of a file: an image, its captions, and the negatives of each caption; or what is wrong with the row.
+    """A row of a file: an image, its captions, and the negatives of each caption; or the problem of the row.
 
     Attributes:
-        image: Where the image is, or what identifies it; None where nothing does.
-        captions: Captions of the image, none of them empty; none at all where there is a problem.
-        negatives: For each caption its negatives, distinct, often none.
+        image: Where the image is, or what identifies it; None if the row has neither.
+        captions: Captions of the image, each of them non-empty. Empty if there is a problem.
+        negatives: For each caption its distinct negatives, often none.
         location: File and position, "captions.csv line 7".
-        negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
-        parts: Parts of the captions with a wrong one of each, as `labclip.negatives.add_parts` writes them.
-        keywords: Words of the captions, written beside them; they have no negative.
-        problem: Why the row can't be used, as the location's sentence goes on: "has an empty caption". "" where it can.
+        negative_images: For each negative the image that it describes, or None. Empty if no such column is read.
+        parts: Parts of the captions, each with its negative, as `labclip.negatives.add_parts` writes them.
+        keywords: Keywords of the captions, from the same row. They have no negatives.
+        problem: Why the row can't be used, to be appended to the location: "has an empty caption". "" if it can be.
     """
 
     image: ImageSource | None
@@ -91,16 +91,16 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The image's name; "" where it has none."""
+        """The image's name; "" if the row has no image."""
         return self.image.name if self.image else ""
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is wrong but that the row has no caption."""
+        """Whether the only problem is a missing caption."""
         return self.problem.startswith(_EMPTY)
 
     def checked(self) -> Item:
-        """The item itself; ValueError with its location where there is a problem."""
+        """The item itself; ValueError with its location if it has a problem."""
         if self.problem:
             raise ValueError(f"{self.location} {self.problem}.")
         return self
@@ -118,7 +118,7 @@ def read_items(
     require_image: bool = True,
     clean: bool | None = None,
 ) -> Iterator[Item]:
-    r"""Every row of files of captions, in order, as it is read. Arguments not told here are those of `labclip.embed`.
+    r"""Read files of captions row by row, in order. Arguments not described here are those of `labclip.embed`.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -130,170 +130,178 @@ def read_items(
     >>> bad.location, bad.name, bad.problem
     ('captions.csv line 3', '2.jpg', 'has an empty caption')
 
-    `column` is by default the first of `CAPTIONS` that a row has, its cell a text, a list of texts or of Karpathy's
-    sentences; `image_column` the first of `IMAGES`, where `filename` and `filepath` together are `filepath/filename`.
-    `require_image` says whether a row without an image is bad; if not, the columns `IDENTIFIERS` count as well.
+    By default `column` is the first of `CAPTIONS` that a row has. Its cell is a text, a list of texts, or a list of
+    Karpathy's sentences. By default `image_column` is the first of `IMAGES`; a row with both `filename` and `filepath`
+    means `filepath/filename`. With `require_image` a row without an image has a problem. Otherwise images need not
+    exist, and the columns `IDENTIFIERS` identify them too.
 
     Raises:
         FileNotFoundError: If there is no such file.
         MissingPackageError: If it is Parquet and pyarrow is not installed.
-        ValueError: If a file is malformed or lacks a column, if no row is of the splits asked for, or a fit could tell
-            caption and negative by their full stop.
+        ValueError: If a file is malformed or lacks a column, if no row has one of the requested splits, or if a fit
+            could tell a caption from its negative by the full stop.
     """
-    inputs, noted, other_splits, count = find_inputs(paths), "", set[str](), 0
-    texts = (column,) if column else CAPTIONS
-    sources = (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS)
-    needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
+    inputs, logged_columns, other_splits, count = find_inputs(paths), "", set[str](), 0
+    caption_columns = (column,) if column else CAPTIONS
+    image_columns = (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS)
+    required = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
     for path in inputs:
         root = path.parent if images is None else path_of(images)
-        table = _Table(root, texts, sources, negative_columns, negative_images, require_image, clean)
-        taken = ""
-        for location, cells in read_rows(path, table.wanted(path, needed)):
+        table = _Table(root, caption_columns, image_columns, negative_columns, negative_images, require_image, clean)
+        used_columns = ""
+        for location, cells in read_rows(path, table.column_filter(path, required)):
             if not isinstance(cells, dict):
                 raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
-            if not taken:
-                table.check(path, cells, needed)
-                taken = table.taken(cells)
+            if not used_columns:
+                table.check(path, cells, required)
+                used_columns = table.used_columns(cells)
             if split and cells.get("split") not in split:
                 other_splits.add(str(cells.get("split")))
                 continue
             count += 1
             yield table.item(location, cells)
-        if taken not in ("", noted):  # of many shards only the first
-            _logger.log(NOTE, "%s: %s", path.name, taken)
-            noted = taken
+        if used_columns not in ("", logged_columns):  # shards with the same columns are logged once
+            _logger.log(NOTE, "%s: %s", path.name, used_columns)
+            logged_columns = used_columns
     if split and not count:
-        there = ", ".join(sorted(other_splits)[:10]) or "none"
-        raise ValueError(f"{inputs[0]} has no row of split {' or '.join(map(repr, split))}; it has {there}.")
+        others = ", ".join(sorted(other_splits)[:10]) or "none"
+        raise ValueError(f"{inputs[0]} has no row of split {' or '.join(map(repr, split))}; it has {others}.")
 
 
 class _RowError(ValueError):
-    """What is wrong with a row, as a sentence goes on after its location."""
+    """The problem of a row, to be appended to its location."""
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Which columns of a file count, and what its rows say."""
+    """Which columns of a file are read, and how a row becomes an `Item`."""
 
-    root: Any  # the folder that paths of images are relative to
-    captions: Sequence[str]
-    images: Sequence[str]
-    negatives: Sequence[str] | None
+    root: Any  # the folder that image paths are relative to
+    caption_columns: Sequence[str]
+    image_columns: Sequence[str]
+    negative_columns: Sequence[str] | None  # None: the default names that a row has
     negative_images: Sequence[str]
     require_image: bool
     clean: bool | None
 
-    def wanted(self, path: Path, needed: Sequence[str]) -> Callable[[str], bool]:
-        """Whether a column is of use; an error if it is a Parquet file that lacks one."""
-        named = {*self.captions, *self.images, *needed, *PARTS}
+    def column_filter(self, path: Path, required: Sequence[str]) -> Callable[[str], bool]:
+        """A function that says whether a column is needed. ValueError if a Parquet file lacks a column."""
+        names = {*self.caption_columns, *self.image_columns, *required, *PARTS}
         if path.suffix.lower() == ".parquet":
             columns = parquet_columns(path)
-            self.check(path, columns, needed)
-            if not self.require_image and len(self.images) > 1:  # what only identifies an image is a text or a number
-                named -= {name for name in IMAGES if not columns.get(name)}
-        return lambda name: name in named or name in self._negatives((name,))
+            self.check(path, columns, required)
+            if not self.require_image and len(self.image_columns) > 1:  # only a text or a number identifies an image
+                names -= {name for name in IMAGES if not columns.get(name)}
+        return lambda name: name in names or name in self._negative_columns((name,))
 
-    def check(self, path: Path, columns: Collection[str], needed: Sequence[str]) -> None:
+    def check(self, path: Path, columns: Collection[str], required: Sequence[str]) -> None:
         """Refuse a file that lacks a column."""
-        images = [self.images] if self.require_image or len(self.images) == 1 else []
-        for names in (self.captions, *images, *([name] for name in needed)):
+        needs_image = self.require_image or len(self.image_columns) == 1
+        image_columns = [self.image_columns] if needs_image else []
+        for names in (self.caption_columns, *image_columns, *([name] for name in required)):
             if not {*names} & {*columns}:
-                option = {self.captions: "column", self.images: "image_column"}.get(tuple(names))
+                option = {self.caption_columns: "column", self.image_columns: "image_column"}.get(tuple(names))
                 hint = f" Pass {option}=NAME, or column names in the first line." if option else ""
-                raise ValueError(f"{path} {_lacks(names, columns)}.{hint}")
+                raise ValueError(f"{path} {_missing_column(names, columns)}.{hint}")
 
-    def taken(self, cells: Cells) -> str:
-        """In words the columns that are read of a row."""
-        columns = {
-            "captions": [name for name in self.captions if name in cells][:1],
+    def used_columns(self, cells: Cells) -> str:
+        """The columns that are read from a row, in words."""
+        used = {
+            "captions": [name for name in self.caption_columns if name in cells][:1],
             "images": list(filter(None, [self._image_cell(cells)[0]])),
-            "negatives": self._negatives(tuple(cells)),
+            "negatives": self._negative_columns(tuple(cells)),
         }
-        return ", ".join(f"{what} from {' and '.join(map(repr, names))}" for what, names in columns.items() if names)
+        return ", ".join(f"{noun} from {' and '.join(map(repr, names))}" for noun, names in used.items() if names)
 
     def item(self, location: str, cells: Cells) -> Item:
-        """What a row says, or what is wrong with it."""
+        """The item of a row, or an item that states the row's problem."""
         image = None
         try:
             image = self._source(self._image_cell(cells)[1], location)
             if image is None and self.require_image:
-                raise _RowError("names no image" if {*self.images} & {*cells} else _lacks(self.images, cells))
-            name = next((name for name in self.captions if name in cells), None)
+                has_column = not cells.keys().isdisjoint(self.image_columns)
+                raise _RowError("names no image" if has_column else _missing_column(self.image_columns, cells))
+            name = next((name for name in self.caption_columns if name in cells), None)
             if name is None:
-                raise _RowError(_lacks(self.captions, cells))
-            listed = _listed(cells[name])
-            raw = [cells[name]] if listed is None else listed
-            raw = [cell.get("raw", cell) if isinstance(cell, dict) else cell for cell in raw]  # Karpathy's sentences
-            if not raw or any(map(_is_empty, raw)):
-                raise _RowError(_EMPTY if len(raw) == 1 else "has an empty list of captions, or an empty one in it")
-            captions = tuple(map(self._text, raw))
+                raise _RowError(_missing_column(self.caption_columns, cells))
+            caption_list = _parse_list(cells[name])
+            texts = [cells[name]] if caption_list is None else caption_list
+            texts = [
+                cell.get("raw", cell) if isinstance(cell, dict) else cell for cell in texts
+            ]  # Karpathy's sentences
+            if not texts or any(map(_is_empty, texts)):
+                raise _RowError(_EMPTY if len(texts) == 1 else "has an empty list of captions, or an empty one in it")
+            captions = tuple(map(self._text, texts))
             if "" in captions:
-                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {raw[captions.index('')]!r}")
-            negatives = self._negatives_of(cells, None if listed is None else len(captions), location)
+                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {texts[captions.index('')]!r}")
+            negatives = self._negatives(cells, None if caption_list is None else len(captions), location)
             parts, keywords = _parts(cells)
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
         if self.clean is None:
-            for caption, own in zip(captions, negatives, strict=True):
-                _refuse_mixed(caption, own, location)
-        described = tuple(tuple(own.values()) for own in negatives) if self.negative_images else ()
-        return Item(image, captions, tuple(map(tuple, negatives)), location, described, parts, keywords)
+            for caption, image_of_negative in zip(captions, negatives, strict=True):
+                _refuse_mixed(caption, image_of_negative, location)
+        negative_images = tuple(tuple(row.values()) for row in negatives) if self.negative_images else ()
+        return Item(image, captions, tuple(map(tuple, negatives)), location, negative_images, parts, keywords)
 
     def _text(self, cell: Any) -> str:
-        """A caption or a negative, all in one form, so that nothing but what they say tells them apart."""
+        """A caption or negative. All are cleaned or none, so that only their words tell them apart."""
         return clean_text(_checked(cell), WORDS) if self.clean else _checked(cell)
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
-        """The column and the cell of the image, the first that is not empty; of `filename` and `filepath` one path."""
-        for name in self.images:
+        """Column and value of the first image cell that is not empty; `filename` and `filepath` become one path."""
+        for name in self.image_columns:
             cell, folder = cells.get(name), cells.get("filepath")
-            if name == "filename" and len(self.images) > 1 and folder and isinstance(cell, str):
+            if name == "filename" and len(self.image_columns) > 1 and folder and isinstance(cell, str):
                 cell = folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
             if not _is_empty(cell):
                 return name, str(cell) if isinstance(cell, int) and not self.require_image else cell
         return "", None
 
     def _source(self, cell: Any, location: str) -> ImageSource | None:
-        """Where the image of a cell is; None of an empty one."""
+        """The image that a cell names; None for an empty cell."""
         if _is_empty(cell) or isinstance(cell, ImageSource):
             return cell or None
         if not isinstance(cell, str):
             raise _RowError(f"has an image that is a {type(cell).__name__}, not a path")
         return ImageSource(cell, self.root / cell if self.require_image else None, location=location)
 
-    def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
-        return _usual_negatives(names) if self.negatives is None else self.negatives
+    def _negative_columns(self, names: tuple[str, ...]) -> Sequence[str]:
+        """The columns of negatives among a row's columns."""
+        return _default_negative_columns(names) if self.negative_columns is None else self.negative_columns
 
-    def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
-        """For each caption its negatives, each once, with the first image that it describes; see `_by_caption`."""
-        negatives: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
-        for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
-            if column is None and not _is_empty(cells.get(images)):
-                raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
-            texts, described = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
-            for own, several, sources in zip(negatives, texts, described, strict=True):
-                if all(map(_is_empty, sources)):
-                    sources = [None] * len(several)
-                elif len(sources) != len(several):
-                    count = f"has {len(several)} in {column!r} but {len(sources)} in {images!r}"
-                    raise _RowError(f"{count}; name an image for each negative, or none")
-                for cell, source in zip(several, sources, strict=True):
+    def _negatives(self, cells: Cells, n_captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
+        """For each caption its distinct negatives with the images they describe; `n_captions` as in `_by_caption`."""
+        negatives: list[dict[str, ImageSource | None]] = [{} for _ in range(n_captions or 1)]
+        for column, image_column in itertools.zip_longest(self._negative_columns(tuple(cells)), self.negative_images):
+            if column is None and not _is_empty(cells.get(image_column)):
+                raise _RowError(f"names an image in {image_column!r}, but has no column of negatives to go with it")
+            cells_of_captions = _by_caption(cells, column, n_captions)
+            images_of_captions = _by_caption(cells, image_column, n_captions)
+            for image_of_negative, texts, images in zip(negatives, cells_of_captions, images_of_captions, strict=True):
+                if all(map(_is_empty, images)):
+                    images = [None] * len(texts)
+                elif len(images) != len(texts):
+                    counts = f"has {len(texts)} in {column!r} but {len(images)} in {image_column!r}"
+                    raise _RowError(f"{counts}; name an image for each negative, or none")
+                for cell, image in zip(texts, images, strict=True):
                     if not _is_empty(cell) and (text := self._text(cell)):
-                        own[text] = own.get(text) or self._source(source, location)
+                        image_of_negative[text] = image_of_negative.get(text) or self._source(image, location)
         return negatives
 
 
-def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
-    either = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
-    there = ", ".join(repr(name) for name in columns if name) or "none"
-    return f"has no column {either}; it has {there}{', so separate columns with commas' if ';' in there else ''}"
+def _missing_column(names: Sequence[str], columns: Collection[str]) -> str:
+    """Says that none of `names` is among the columns."""
+    expected = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
+    present = ", ".join(repr(name) for name in columns if name) or "none"
+    return f"has no column {expected}; it has {present}{', so separate columns with commas' if ';' in present else ''}"
 
 
 def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
-    """The parts and the keywords of a row; none where it is of a file without them."""
+    """The parts and the keywords of a row; both empty if its file has none."""
     if "part_kinds" not in cells:
         return (), ()
-    *columns, keywords = (_listed(cells.get(name)) or [] for name in PARTS)
+    *columns, keywords = (_parse_list(cells.get(name)) or [] for name in PARTS)
     if len(set(map(len, columns))) > 1:
         raise _RowError(f"has lists of different lengths in {', '.join(PARTS[:3])}")
     for text in itertools.chain(*columns, keywords):
@@ -301,30 +309,33 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
     return tuple(map(Part, *columns)), tuple(keywords)
 
 
-def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
-    """What a column has for each of the `captions` that a list has; None is one caption that is not a list."""
+def _by_caption(cells: Cells, column: str | None, n_captions: int | None) -> list[list[Any]]:
+    """The values of a column for each caption of the row.
+
+    `n_captions` is the length of the row's list of captions, or None if the row has one caption outside a list.
+    """
     value = None if column is None else cells.get(column)
-    values = _listed(value)
+    values = _parse_list(value)
     if values is None and column in _NEGATIVES[:2] and isinstance(value, str) and value.startswith("["):
         raise _RowError(f"has a {column} that is neither a text nor a list of texts")
-    if captions is None:
+    if n_captions is None:
         return [[value] if values is None else values]
-    if values is not None and len(values) == captions:
-        return [[cell] if (nested := _listed(cell)) is None else nested for cell in values]
+    if values is not None and len(values) == n_captions:
+        return [[cell] if (nested := _parse_list(cell)) is None else nested for cell in values]
     if not _is_empty(value):
-        raise _RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
-    return [[] for _ in range(captions)]
+        raise _RowError(f"has {n_captions} captions, so {column!r} must be a list of {n_captions}, one for each")
+    return [[] for _ in range(n_captions)]
 
 
 @lru_cache(1024)
-def _usual_negatives(names: tuple[str, ...]) -> list[str]:
-    """Those of some columns that hold negatives by their names, numbered ones first and in order."""
+def _default_negative_columns(names: tuple[str, ...]) -> list[str]:
+    """The columns whose names say that they hold negatives: first the numbered ones, in order."""
     numbered = [(int(match[1] or 1), name) for name in names if name and (match := _NUMBERED.fullmatch(name))]
     return [name for _, name in sorted(numbered)] + [name for name in _NEGATIVES if name in names]
 
 
-def _listed(cell: Any) -> list[Any] | None:
-    """A cell that is a list, or is one of texts written out as Python or JSON write it; None for any other."""
+def _parse_list(cell: Any) -> list[Any] | None:
+    """The cell as a list if it is one, or the text of a list of texts in Python or JSON syntax; else None."""
     if isinstance(cell, list):
         return cell
     if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
@@ -337,12 +348,12 @@ def _listed(cell: Any) -> list[Any] | None:
 
 
 def _is_empty(cell: Any) -> bool:
-    """Whether a cell is missing, or a text of nothing but space."""
+    """Whether a cell is missing or blank."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _checked(text: Any) -> str:
-    """A text that a model can read."""
+    """The text itself, if it is a valid string."""
     if not isinstance(text, str):
         raise _RowError(f"has a {type(text).__name__} where a text should be")
     if not text.isascii():
@@ -354,12 +365,13 @@ def _checked(text: Any) -> str:
 
 
 def _refuse_mixed(caption: str, negatives: Collection[str], location: str) -> None:
+    """Refuse a caption that is not cleaned with a shuffled negative, which is."""
     if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
     for negative in negatives:
         if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
             raise ValueError(
                 f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
-                f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
-                "clean=True to clean both, or clean=False to keep them so."
+                f"full stop, {WORDS} words), so a fit would learn that difference instead of the word order. Pass "
+                "clean=True to clean both, or clean=False to keep both as they are."
             )

@@ -1,6 +1,6 @@
-"""Which files of captions are meant, and what each kind holds, row by row.
+"""Find files of captions, and read each format row by row.
 
-WebDataset tars are read where they are: neighbouring members of one name are a sample, and nothing is extracted.
+WebDataset tars are read in place, without extraction: neighbouring members with one stem form a sample.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from labclip.packages import open_parquet, parquet_columns
 
 Cells = dict[str, Any]
 Row = tuple[str, Any]
-"""Where a row is, for people ("captions.csv line 7", "0.tar sample 000012"), and its cells by column.
+"""The row's location in words ("captions.csv line 7", "0.tar sample 000012"), and its cells by column.
 
-An image that the file itself holds, a tar or Parquet, is an `ImageSource`. JSON may hold other values than objects."""
+An image stored in the file itself (tar, Parquet) is an `ImageSource`. A row of JSON may be any JSON value."""
 
 Wanted = Callable[[str], bool]
-"""Whether a column is of use; Parquet reads no others."""
+"""Whether a column is needed. Only those are read from Parquet."""
 
 BATCH = 256
 """Rows of a Parquet file in memory at a time."""
 
-_CELL = 2**24  # characters of a cell of a csv file; the csv module's own limit is 131,072
-_IN_TAR = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+_MAX_CELL = 2**24  # characters in a cell of a csv file; the csv module's default is 131,072
+_TAR_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _END_OF_TAR = bytes(512)
 
 
 def separated_rows(path: Path) -> Iterator[Row]:
-    """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
+    """Rows of a UTF-8 csv or tsv file with a header. Strict, because an open quote would swallow the rows after it."""
     lines = separated_lines(path)
     _, header = next(lines, ("", []))
     if (repeated := next((name for name in header if header.count(name) > 1), None)) is not None:
@@ -52,21 +52,21 @@ def separated_rows(path: Path) -> Iterator[Row]:
 
 
 def separated_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The cells of a csv or tsv file and the line that they begin in; blank lines are skipped."""
-    csv.field_size_limit(_CELL)
+    """Location and cells of each row of a csv or tsv file, without blank lines. A row may span several lines."""
+    csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(_lines(path), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     line = 1
     try:
         for cells in reader:
-            begin, line = line, reader.line_num + 1
             if cells:
-                yield f"{path.name} line {begin}", cells
+                yield f"{path.name} line {line}", cells
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
+        raise ValueError(f"{path} is malformed near line {line}: {error}.") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with the ends that they have."""
+    """The lines of a UTF-8 text file, with their line ends as stored."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from file
@@ -75,20 +75,20 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def text_rows(path: Path) -> Iterator[Row]:
-    """Lines of a text file, each a caption."""
+    """The lines of a text file, each a caption."""
     for number, line in enumerate(_lines(path), 1):
         yield f"{path.name} line {number}", {"caption": line.rstrip("\r\n")}
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON value a line; empty lines are skipped."""
+    """Rows of a file with one JSON value per line; empty lines are skipped."""
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
             location = f"{path.name} line {number}"
-            yield location, _parsed(location, line)
+            yield location, _parse_json(location, line)
 
 
-def _parsed(location: str, text: str | bytes) -> Any:
+def _parse_json(location: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -96,7 +96,7 @@ def _parsed(location: str, text: str | bytes) -> Any:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The items of a JSON file: a list, the values of an object, COCO captions, or Karpathy's `dataset_*.json`."""
+    """Rows of a JSON file: a list, the values of an object, COCO captions, or Karpathy's `dataset_*.json`."""
     value = read_json(path)
     if isinstance(value, dict):
         images, captions = value.get("images"), value.get("annotations")
@@ -113,7 +113,7 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
-    """Rows of a Parquet file, a few hundred in memory at a time; an image that it holds is an `ImageSource`."""
+    """Rows of a Parquet file, a few hundred in memory at a time. An image stored in a cell becomes an `ImageSource`."""
     count = 0
     with open_parquet(path) as file:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
@@ -121,24 +121,24 @@ def parquet_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
             for row, cells in enumerate(batch.to_pylist(), count):
                 location = f"{path.name} row {row + 1}"
                 for column, cell in cells.items():
-                    # Hugging Face datasets keep an image as its bytes and its name.
-                    held = cell if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"} else {"bytes": cell}
-                    name, data = held.get("path"), held.get("bytes")
+                    # A Hugging Face dataset stores an image as a struct of its bytes and its name.
+                    is_struct = isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}
+                    name, data = (cell.get("path"), cell.get("bytes")) if is_struct else (None, cell)
                     if isinstance(data, bytes):
                         name = name or f"row {row + 1}"
                         cells[column] = ImageSource(name, path, start=row, column=column, data=data, location=location)
-                        cells[column].data = None  # its key is known: all of a file may not fit in memory
-                    elif held is cell:
+                        cells[column].data = None  # only its key needed them; a whole file may not fit in memory
+                    elif is_struct:
                         cells[column] = name
                 yield location, cells
             count += len(batch)
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """A row a sample of a plain tar: the cells of its json, its text as "caption", its class as "cls", its "image".
+    """One row per sample of an uncompressed tar.
 
-    The image is an `ImageSource`, None where the sample has none. A tar that is cut off, damaged or compressed is an
-    error.
+    Its cells are those of the sample's json, and from the other files "caption", "cls" (the class) and "image", an
+    `ImageSource` or None. A tar that is cut off, damaged or compressed raises ValueError.
     """
     try:
         with tarfile.open(path, mode="r:") as tar:
@@ -147,42 +147,42 @@ def tar_rows(path: Path) -> Iterator[Row]:
                 yield location, _sample(tar, path, location, [member[1:] for member in members])
     except tarfile.TarError as error:
         raise ValueError(
-            f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
+            f"{path} is not a whole, uncompressed tar ({error}). Download it again, or decompress it first."
         ) from error
 
 
 def _members(tar: Any, path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Key, extension and header of every plain file, in order."""
+    """Sample key, extension and header of each regular file, in order."""
     for member in iter(tar.next, None):
-        tar.members = []  # else it keeps every header it has seen
+        tar.members = []  # tarfile would keep every header in memory
         folder, slash, name = member.name.rpartition("/")
         stem, dot, extension = name.partition(".")
         if member.isreg() and dot and stem:
             yield folder + slash + stem, extension.lower(), member
-    # tarfile takes garbage, or the end of a file that was cut between two members, for the end of the archive.
+    # For tarfile the archive also ends at garbage, or where the file was cut between two members.
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(len(_END_OF_TAR)) != _END_OF_TAR:
         raise ValueError(
-            f"{path} is cut off or damaged at byte {tar.offset:,}: it has no end mark there. Fetch it again."
+            f"{path} is cut off or damaged at byte {tar.offset:,}: there is no end mark. Download it again."
         )
 
 
 def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, tarfile.TarInfo]]) -> Cells:
     by_extension = dict(members)
     if len(by_extension) < len(members):
-        raise ValueError(f"{location} has two files of one extension. Write the tar again.")
+        raise ValueError(f"{location} has two files with the same extension. Write the tar again.")
     texts = {
         extension: tar.extractfile(by_extension[extension]).read()
         for extension in by_extension.keys() & {"json", "txt", "cls"}
     }
-    cells: Any = _parsed(location, texts["json"]) if "json" in texts else {"caption": None}
+    cells: Any = _parse_json(location, texts["json"]) if "json" in texts else {"caption": None}
     if not isinstance(cells, dict):
-        return cells  # which its reader refuses
+        return cells  # the caller refuses it
     for extension, column in (("txt", "caption"), ("cls", "cls")):
         if extension in texts:
-            # What is not UTF-8 becomes a text that no model can read, so that its row is told to be bad.
+            # Bytes that are not UTF-8 become an invalid text, so that only this row is reported as unusable.
             cells[column] = texts[extension].decode("utf-8-sig", "surrogateescape").strip("\n")
-    image = next((by_extension[extension] for extension in _IN_TAR if extension in by_extension), None)
+    image = next((by_extension[extension] for extension in _TAR_IMAGES if extension in by_extension), None)
     cells["image"] = image and ImageSource(
         image.name, path, start=image.offset_data, size=image.size, location=location
     )
@@ -196,50 +196,52 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 
 def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
-    """The rows of a file, by its ending; ValueError, at once, if that is not known."""
+    """The rows of a file, in the format of its ending. An unknown ending raises ValueError at once."""
     if (ending := path.suffix.lower()) not in READERS:
-        raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+        raise ValueError(f"{path} can't be read: its ending is none of {', '.join(READERS)}. Rename or convert it.")
     return parquet_rows(path, wanted) if ending == ".parquet" else READERS[ending](path)
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a file, of one that is not Parquet those of its first row."""
+    """The columns of a Parquet file, or those of the first row of any other file."""
     if path.suffix.lower() == ".parquet":
         return list(parquet_columns(path))
     return next((list(cells) for _, cells in read_rows(path) if isinstance(cells, dict)), [])
 
 
 def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
-    """Values of a row, in the order of `names`; ValueError where it is no object, or lacks one of them."""
-    there = entry if isinstance(entry, dict) else {}
-    if lacking := [name for name in names if name not in there]:
-        raise ValueError(f"{location} has no {lacking[0]}; it has {', '.join(map(str, there)) or 'nothing'}.")
-    return [there[name] for name in names]
+    """The row's values in the order of `names`; ValueError if it is not an object or lacks one of them."""
+    cells = entry if isinstance(entry, dict) else {}
+    for name in names:
+        if name not in cells:
+            raise ValueError(f"{location} has no {name}; it has {', '.join(map(str, cells)) or 'nothing'}.")
+    return [cells[name] for name in names]
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of captions: a file, a pattern such as "shards/*.tar", a folder of tars or of Parquet, or several.
+    """The files of captions behind a path, a pattern such as "shards/*.tar", a folder of shards, or several of these.
 
-    FileNotFoundError if there is none; ValueError if the kind of one is not known, it is empty, or is named twice.
+    Raises FileNotFoundError if there is no such file, and ValueError if a file is empty, listed twice, or has an
+    unknown ending.
     """
     names = [captions] if isinstance(captions, str | Path) else captions
-    paths = [path for name in names for path in _matching(Path(name).expanduser())]
+    paths = [path for name in names for path in _matching_files(Path(name).expanduser())]
     for path in paths:
-        read_rows(path)
+        read_rows(path)  # refuses an unknown ending
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty. Pass a file with captions in it.")
     if not paths or len(set(paths)) < len(paths):
-        raise ValueError("captions names no file, or one twice. Pass each file once.")
+        raise ValueError("captions has no file, or one file twice. Pass each file once.")
     return paths
 
 
-def _matching(path: Path) -> list[Path]:
+def _matching_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
         shards = [sorted(path.glob(pattern)) for pattern in ("*.tar", "*.parquet")]
         if sum(map(bool, shards)) != 1:
-            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
+            raise ValueError(f"{path} is a folder without tars or Parquet files, or with both. Pass its files instead.")
         return shards[0] or shards[1]
     if matches := sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()):
         return matches
