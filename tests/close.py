@@ -26,8 +26,8 @@ UNIT = rounding(MOST)
 """The allowance of its unit-length embeddings."""
 
 
-def assert_close(found, expected, allowance=UNIT):
+def assert_close(actual, expected, allowance=UNIT):
     """Equal up to an allowance for unit length, times the length of the longest row expected."""
-    found, expected = (torch.as_tensor(value).detach().float() for value in (found, expected))
+    actual, expected = (torch.as_tensor(value).detach().float() for value in (actual, expected))
     size = float(expected.norm(dim=-1).max() if expected.ndim else expected.abs())
-    torch.testing.assert_close(found, expected, rtol=0, atol=allowance * size)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=allowance * size)

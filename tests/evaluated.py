@@ -73,8 +73,8 @@ def asked(task):
     else:
         images, texts = question.image[:, None], getattr(question, "options", getattr(question, "texts", None))
     return [
-        ([Path(task.images[row].name).name for row in rows], [task.captions[row] for row in said if row >= 0])
-        for rows, said in zip(images, texts, strict=True)
+        ([Path(task.images[row].name).name for row in rows], [task.captions[row] for row in captions if row >= 0])
+        for rows, captions in zip(images, texts, strict=True)
     ]
 
 

@@ -173,10 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if len(parts) < 5 or parts[2] != "resolve" or "/".join(parts[:2]) not in self.server.hub.repos:
             return self.not_found("RepoNotFound")
-        found = self.server.hub.files("/".join(parts[:2]), parts[3])
-        if found is None:
+        stored = self.server.hub.files("/".join(parts[:2]), parts[3])
+        if stored is None:
             return self.not_found("RevisionNotFound")
-        commit, files = found
+        commit, files = stored
         data = files.get("/".join(parts[4:]))
         if data is None:
             return self.not_found("EntryNotFound")
@@ -206,10 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if action == "commit":
             return self.commit(repo_id)
-        found = hub.files(repo_id, revision)
-        if found is None:
+        stored = hub.files(repo_id, revision)
+        if stored is None:
             return self.not_found("RevisionNotFound")
-        commit, files = found
+        commit, files = stored
         if action == "tree":
             return self.send(
                 200, [{"type": "file", "path": name, "size": 1, "oid": etag(data)} for name, data in files.items()]

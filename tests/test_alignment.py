@@ -66,9 +66,9 @@ def test_the_direction_does_not_depend_on_the_scale(matrix, x, scale):
     alignment = Alignment(matrix)
     lengths = np.linalg.norm(x.astype(np.float64) @ matrix.T.astype(np.float64), axis=-1)
     sound = lengths > 1e-2 * np.linalg.norm(x, axis=-1) + 1e-6
-    one = alignment(x, normalize=True)[sound]
+    aligned = alignment(x, normalize=True)[sound]
     other = alignment((x * np.float32(scale)), normalize=True)[sound]
-    np.testing.assert_allclose(one, other, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(aligned, other, rtol=0, atol=2e-3)
 
 
 @FEW
@@ -253,9 +253,9 @@ def test_a_list_comes_back_as_a_list():
 
 @pytest.mark.parametrize("strength", [-0.01, 5])
 def test_a_strength_out_of_the_usual_is_a_warning(strength):
-    with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as told:
+    with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as warned:
         assert full().at(strength).strength == strength
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
     assert full().at(1.5).strength == 1.5  # without a word
 
 

@@ -92,7 +92,7 @@ def test_permutation_similarity_against_a_loop(bound):
     similarity = analysis.permutation_similarity(3 * captions, swapped, Alignment(matrix))
     for when, a in (("before", torch.eye(len(matrix))), ("after", matrix)):
         pairs = zip(captions, swapped, strict=True)
-        slow = [F.cosine_similarity(a @ one, a @ other, dim=0).item() for one, other in pairs]
+        slow = [F.cosine_similarity(a @ caption, a @ other, dim=0).item() for caption, other in pairs]
         for share, value in similarity[when].quantiles.items():
             assert value == pytest.approx(np.quantile(slow, share), abs=1e-5)
         bins = itertools.pairwise(similarity[when].edges)
@@ -117,15 +117,15 @@ def test_words_are_shuffled_and_kept():
 
 def test_the_gap_of_one_cloud_and_of_two_and_a_matrix_moves_the_captions_alone():
     rng = np.random.default_rng(0)
-    one, shift = rng.normal(size=(300, 12)), 9 * np.eye(12)[0]
-    assert analysis.modality_gap(one, rng.normal(size=(300, 12)))["before"].separability < 0.6
-    far = analysis.modality_gap(one + shift, one - shift)["before"]
+    texts, shift = rng.normal(size=(300, 12)), 9 * np.eye(12)[0]
+    assert analysis.modality_gap(texts, rng.normal(size=(300, 12)))["before"].separability < 0.6
+    far = analysis.modality_gap(texts + shift, texts - shift)["before"]
     assert far.separability == 1
-    means = [F.normalize(torch.from_numpy(side), dim=1).mean(dim=0) for side in (one + shift, one - shift)]
+    means = [F.normalize(torch.from_numpy(side), dim=1).mean(dim=0) for side in (texts + shift, texts - shift)]
     assert far.distance == pytest.approx(float(torch.dist(*means)), abs=1e-6)
     assert far.distance > 1.5
     turn = np.diag([-1.0] + [1.0] * 11).astype(np.float32)
-    gap = analysis.modality_gap(one + shift, one + shift, turn)
+    gap = analysis.modality_gap(texts + shift, texts + shift, turn)
     assert gap["before"].distance == 0
     assert (gap["after"].distance > 1, gap["after"].separability) == (True, 1)
 

@@ -71,7 +71,7 @@ def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs
     assert (diagnosis.after, len(diagnosis.repair.fitted)) == ("fitted", 3)
     # Retrieval has one scene a combination.
     assert diagnosis.repair.galleries == [50, 50, 50]
-    assert {one.metric: one.estimates[0].n for one in diagnosis.repair.retrieval} == dict.fromkeys(
+    assert {metric.metric: metric.estimates[0].n for metric in diagnosis.repair.retrieval} == dict.fromkeys(
         ("captions_t2i_r1", "captions_i2t_r1", "tags_t2i_r1", "tags_i2t_r1"), 150
     )
     assert diagnosis.repair.retrieval[0].estimates[0].value > 0.9
@@ -220,13 +220,13 @@ def test_parts_and_search_of_drawn_scenes_are_those_of_evaluate(own):
     diagnosis = analysis.diagnose(model, scenes=90, folds=2, seed=3, fit=False, progress=False)
     there = evaluate(model, "scenes", options={"n": 90, "seed": 3}, cache=None, progress=False)["scenes"]
     (measured,) = diagnosis.evaluated.results
-    assert [one.metric for one in measured.compared if one.side != "control"] == METRICS
+    assert [metric.metric for metric in measured.compared if metric.side != "control"] == METRICS
     for compared in measured.compared:
         assert compared == there.metric(compared.metric)
     values = json.loads(json.dumps(diagnosis.to_json()))["benchmarks"]["scenes"]["models"]
     assert set(values) == {"base", "own"} if own else {"base"}
     assert values["base"]["half_truth_grounded"] == there.metric("half_truth_grounded").estimates[0].value
-    confused = [f"{percent(one.value)}%" for one in there.metric("search_confused5").estimates]
+    confused = [f"{percent(estimate.value)}%" for estimate in there.metric("search_confused5").estimates]
     (reason,) = (sentence for sentence in diagnosis.verdict.reasons if sentence.startswith("In a search for a part"))
     assert re.findall(r"[\d.]+%", reason) == confused
     assert re.search(rf"search_map +\d+ +{values['base']['search_map']:.3f}", str(diagnosis))

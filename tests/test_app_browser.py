@@ -306,17 +306,17 @@ def test_keys_alone(visit):
 
 
 def test_search(visit, temporary):
-    one, other = visit(), visit()
+    first, other = visit(), visit()
     photos = {f"photos/{n}.png": png(image) for n, image in enumerate(scenes.sample(12, seed=5).images)}
-    for someone in (one, other):
+    for someone in (first, other):
         someone.tab("Search")
         someone.see("#found", "CLIP's first image is wrong: a gray ring beside a yellow star")
         someone.see("#found", "LABCLIP's first image is right: a yellow ring beside a gray star")
-    one.page.get_by_text("Search your own images").click()
-    one.upload("images", "mine.zip", zipped(photos | {"photos/broken.png": b"?", "notes.txt": b"hi"}))
-    one.see("#indexed", "Images: 12.")
-    one.see("#indexed", "photos/broken.png is not a whole image")
-    one.see("#found", "photos/")
+    first.page.get_by_text("Search your own images").click()
+    first.upload("images", "mine.zip", zipped(photos | {"photos/broken.png": b"?", "notes.txt": b"hi"}))
+    first.see("#indexed", "Images: 12.")
+    first.see("#indexed", "photos/broken.png is not a whole image")
+    first.see("#found", "photos/")
     other.page.get_by_role("button", name="red sphere without purple").click()
     sync_api.expect(other.page.locator("#without textarea")).to_have_value("purple")
     other.see("#found section:nth-child(2) li >> nth=0", "1 right")
@@ -324,10 +324,10 @@ def test_search(visit, temporary):
     other.page.locator("#query textarea").fill("")
     other.click("Search")
     other.see("#found", "There is no query")
-    one.upload("images", "cut.zip", zipped(photos)[:3000])
-    one.see("#indexed", "cut.zip is not a whole zip")
-    one.click("Back to the 500 scenes")
-    one.see("#indexed", "500 rendered scenes")
+    first.upload("images", "cut.zip", zipped(photos)[:3000])
+    first.see("#indexed", "cut.zip is not a whole zip")
+    first.click("Back to the 500 scenes")
+    first.see("#indexed", "500 rendered scenes")
     wait_until_gone(lambda: left_in(temporary, "sessions"))
 
 
@@ -344,43 +344,43 @@ def test_diagnose(visit, temporary):
 
 
 def test_fit_on_scenes_and_use_the_matrix_here(visit, temporary):
-    one, other = visit(), visit()
-    one.tab("Fit")
-    one.page.locator("#run-fitted").click()
-    one.see("#fitted", "loss=")
-    one.look("fitting")
-    one.page.wait_for_selector("#fitted iframe")
-    one.see("#fitted", "labclip app --alignment alignment")
-    with one.page.expect_download() as page:
-        one.page.get_by_role("link", name="Save report.html").click()
+    first, other = visit(), visit()
+    first.tab("Fit")
+    first.page.locator("#run-fitted").click()
+    first.see("#fitted", "loss=")
+    first.look("fitting")
+    first.page.wait_for_selector("#fitted iframe")
+    first.see("#fitted", "labclip app --alignment alignment")
+    with first.page.expect_download() as page:
+        first.page.get_by_role("link", name="Save report.html").click()
     assert b"<!doctype html>" in Path(page.value.path()).read_bytes()
-    with one.page.expect_download() as saved:
-        one.page.get_by_role("link", name="Save alignment.zip").click()
+    with first.page.expect_download() as saved:
+        first.page.get_by_role("link", name="Save alignment.zip").click()
     with zipfile.ZipFile(saved.value.path()) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
         assert names == {"alignment/config.json", "alignment/model.safetensors", "alignment/README.md"}
         config = archive.read("alignment/config.json").decode()
     assert str(temporary) not in config
-    one.look("fitted")
-    use = one.page.get_by_label("Compare and search with the matrix that you fitted")
+    first.look("fitted")
+    use = first.page.get_by_label("Compare and search with the matrix that you fitted")
     use.check()
-    one.tab("Compare")
-    slider = one.page.get_by_role("spinbutton", name="Strength")
+    first.tab("Compare")
+    slider = first.page.get_by_role("spinbutton", name="Strength")
     sync_api.expect(slider).to_have_value(f"{json.loads(config)['strength']:g}")
-    sections = [someone.page.locator("#compared section:nth-child(2)") for someone in (one, other)]
+    sections = [someone.page.locator("#compared section:nth-child(2)") for someone in (first, other)]
     assert sections[0].inner_text() != sections[1].inner_text()
-    one.tab("Search")
-    one.see("#found", "LABCLIP's first image")
-    one.look("in-use")
+    first.tab("Search")
+    first.see("#found", "LABCLIP's first image")
+    first.look("in-use")
     sync_api.expect(other.page.get_by_label("the matrix that you fitted")).to_be_hidden()
-    one.tab("Compare")
+    first.tab("Compare")
     use.uncheck()
     sync_api.expect(slider).to_have_value("1")
 
 
 def test_a_queue_and_cancel_wherever_it_is(visit, started, temporary):
-    one, other = visit(), visit()
-    for someone, words in ((one, "labclip sample"), (other, "queue: 1/1")):
+    first, other = visit(), visit()
+    for someone, words in ((first, "labclip sample"), (other, "queue: 1/1")):
         someone.tab("Fit")
         someone.page.locator("#run-fitted").click()
         sync_api.expect(someone.page.locator("#run-fitted")).to_be_disabled()
@@ -390,15 +390,15 @@ def test_a_queue_and_cancel_wherever_it_is(visit, started, temporary):
     sync_api.expect(other.page.locator("#run-fitted")).to_be_enabled()
     other.page.locator("#run-fitted").click()
     other.see("#fitted", "queue: 1/1")
-    one.page.locator("#cancel-fitted").click()  # while scenes are drawn
-    one.see("#fitted", "Cancelled. Nothing was kept.")
+    first.page.locator("#cancel-fitted").click()  # while scenes are drawn
+    first.see("#fitted", "Cancelled. Nothing was kept.")
     other.see("#fitted", "labclip sample")
-    one.page.locator("#run-fitted").click()
-    one.see("#fitted", "queue: 1/1")
+    first.page.locator("#run-fitted").click()
+    first.see("#fitted", "queue: 1/1")
     other.context.close()  # while scenes are drawn
-    one.see("#fitted", "labclip sample")
+    first.see("#fitted", "labclip sample")
     assert len(list(temporary.glob("labclip-app-*/sessions/work-*"))) == 1
-    one.context.close()
+    first.context.close()
     wait_until_gone(lambda: left_in(temporary, "sessions"))
     wait_until_gone(lambda: [Path(f"/proc/{pid}") for pid in children(started[1].pid)])
 
@@ -413,7 +413,7 @@ def test_fit_on_one_s_own_captions(visit, temporary):
     table = io.StringIO()
     rows = [[f"{n}.png", *texts] for n, texts in enumerate(zip(drawn.captions, drawn.swapped_captions, strict=True))]
     csv.writer(table).writerows([["image", "caption", "negative"], *rows])
-    someone.upload("files", "images.zip", zipped({f"images/{n}.png": png(one) for n, one in enumerate(drawn.images)}))
+    someone.upload("files", "images.zip", zipped({f"images/{n}.png": png(rgb) for n, rgb in enumerate(drawn.images)}))
     someone.see("#ready", "Upload the other too")
     someone.upload("files", "captions.csv", b"image,words\n1.png,a cat\n")
     someone.see("#ready", "captions.csv has no column 'caption'")

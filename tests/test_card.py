@@ -41,16 +41,16 @@ def header(card):
 
 def test_the_header_has_the_form_the_hub_reads():
     card = model_card(alignment(license="mit", results=RESULTS))
-    found = header(card)
-    assert found["library_name"] == "labclip"
-    assert found["license"] == "mit"
-    assert found["base_model"] == "timm/vit_base_patch32_clip_224.openai"  # in OpenCLIP's table
-    assert found["base_model_relation"] == "adapter"
-    assert {"clip", "open_clip", "labclip"} <= set(found["tags"])
-    [entry] = found["model-index"]
+    head = header(card)
+    assert head["library_name"] == "labclip"
+    assert head["license"] == "mit"
+    assert head["base_model"] == "timm/vit_base_patch32_clip_224.openai"  # in OpenCLIP's table
+    assert head["base_model_relation"] == "adapter"
+    assert {"clip", "open_clip", "labclip"} <= set(head["tags"])
+    [entry] = head["model-index"]
     assert entry["name"] == "LABCLIP for ViT-B-32-quickgelu (openai)"
-    assert {one["dataset"]["name"]: len(one["metrics"]) for one in entry["results"]} == {"aro": 3, "coco": 2}
-    read = {(one.dataset_name, one.metric_type): one.metric_value for one in ModelCard(card).data.eval_results}
+    assert {item["dataset"]["name"]: len(item["metrics"]) for item in entry["results"]} == {"aro": 3, "coco": 2}
+    read = {(item.dataset_name, item.metric_type): item.metric_value for item in ModelCard(card).data.eval_results}
     assert read["coco", "i2t_r1"] == 0.5
 
 
@@ -68,9 +68,9 @@ def test_the_header_names_the_base_on_the_hub_where_it_is_known(base, metadata, 
         (model_card(alignment(base, **metadata)), "adapter"),
         (folded_card(alignment(base, **metadata), "openclip"), "merge"),
     ):
-        found = header(text)
-        assert found.get("base_model") == named
-        assert found.get("base_model_relation") == (relation if named else None)
+        head = header(text)
+        assert head.get("base_model") == named
+        assert head.get("base_model_relation") == (relation if named else None)
 
 
 def test_the_page_tells_what_the_matrix_is():
@@ -102,9 +102,9 @@ def test_hostile_strings_stay_where_they_are_put(text):
     base = Base(text, text, quick_gelu=False, embed_dim=2)
     results = {text: {"base": {text: 0.25}, "labclip": {text: 0.5}}}
     card = model_card(alignment(base, license=text, source=text, data=text, results=results))
-    found = header(card)
-    [entry] = found["model-index"]
-    assert found["license"] == text
+    head = header(card)
+    [entry] = head["model-index"]
+    assert head["license"] == text
     assert entry["results"][0]["dataset"] == {"name": text, "type": text}
     assert entry["results"][0]["metrics"] == [{"type": text, "value": 0.5}]
     assert ModelCard(card).data.eval_results[0].metric_type == text

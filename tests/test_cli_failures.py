@@ -37,7 +37,7 @@ def raising(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (
             OSError(28, "No space left on device", "/a/b"),
@@ -50,10 +50,10 @@ def raising(monkeypatch):
         (ValueError("two\nlines"), "Error: two lines"),
     ],
 )
-def test_whatever_is_raised_is_one_line(raising, error, said):
+def test_whatever_is_raised_is_one_line(raising, error, expected):
     raising(error)
     message = fails("demo", "-q")
-    assert said in message
+    assert expected in message
     assert "[Errno" not in message
 
 

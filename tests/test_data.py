@@ -61,7 +61,7 @@ PLACED = [  # what only one of Karpathy's columns says, or both
         ("c.tsv", CSV.replace(", ", "\0").replace(",", "\t").replace("\0", ", "), {}, ROWS, []),
         ("c.jsonl", lines(*OBJECTS), {}, ROWS, []),
         ("c.json", json.dumps(OBJECTS, indent=3), {}, ROWS, []),
-        ("c.json", json.dumps({str(n): one for n, one in enumerate(OBJECTS)}), {}, ROWS, []),  # SugarCrepe's form
+        ("c.json", json.dumps({str(n): entry for n, entry in enumerate(OBJECTS)}), {}, ROWS, []),  # SugarCrepe's form
         ("c.csv", "image,caption,negative_10,negative,negative_2\na,b,ten,1,\n", {}, [("a", "b", ["1", "ten"])], []),
         ("c.csv", "image,caption,x\na,b,c\n", {"column": "x", "negative_columns": ["caption"]},
          [("a", "c", ["b"])], []),
@@ -92,7 +92,7 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "message"),
     [
         ("c.csv", b"a,b\n1,2\n", r"c\.csv has no column 'caption', .* or 'text'; it has 'a', 'b'. Pass column=NAME"),
         ("c.csv", b"caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
@@ -104,11 +104,11 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
         ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
     ],
 )
-def test_unsound_tables_are_errors_that_name_the_file(tmp_path, name, data, said):
+def test_unsound_tables_are_errors_that_name_the_file(tmp_path, name, data, message):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read(tmp_path / name)
 
 

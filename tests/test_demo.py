@@ -26,7 +26,7 @@ def test_figures_are_those_of_evaluate_and_show_the_finding_and_the_repair(run):
     report = labclip.evaluate("scenes", "scenes", options={"n": 64, "seed": 3}, cache=None, progress=False)
     for name in base.keys() - {"binding_three"}:
         measured = report["scenes"].metric(name).estimates
-        assert [base[name], aligned[name]] == [round(one.value, 4) for one in measured]
+        assert [base[name], aligned[name]] == [round(estimate.value, 4) for estimate in measured]
         chance = measured[0].chance
         assert results["chance"][name] == (None if chance is None else round(chance, 4))
     assert base["binding"] < 0.75  # 64 scenes: three standard errors above 0.6
@@ -39,7 +39,7 @@ def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
     model, drawn = labclip.LABCLIP.from_pretrained("scenes"), scenes.sample(64, seed=3, split="all")
     images = model.encode_image([Image.fromarray(image) for image in drawn.images])
     large = drawn.render(256)
-    unseen, told = vocabulary.HELD_OUT | vocabulary.VALIDATION, {}
+    unseen, accuracy = vocabulary.HELD_OUT | vocabulary.VALIDATION, {}
     for (c, colour), (s, shape) in itertools.product(enumerate(scenes.COLOURS), enumerate(scenes.SHAPES)):
         if unseen[c, s] or not any((colour, shape) in objects for objects in drawn.objects):
             continue
@@ -49,11 +49,11 @@ def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
             answers = ["right" if (colour, shape) in objects else "confused" if {colour, shape} <= words else "neither"
                        for objects in (drawn.objects[number] for number in top)
                        for words in [{word for pair in objects for word in pair}]]  # fmt: skip
-            told[captions.noun_phrase(colour, shape), aligned] = answers, large[top]
-    assert run.search.query == max((query for query, aligned in told if not aligned),
-                                   key=lambda query: told[query, False][0].count("confused"))  # fmt: skip
+            accuracy[captions.noun_phrase(colour, shape), aligned] = answers, large[top]
+    assert run.search.query == max((query for query, aligned in accuracy if not aligned),
+                                   key=lambda query: accuracy[query, False][0].count("confused"))  # fmt: skip
     for name, aligned in (("base", False), ("labclip", True)):
-        answers, shown = told[run.search.query, aligned]
+        answers, shown = accuracy[run.search.query, aligned]
         assert run.search.answers[name] == answers
         assert np.array_equal(run.search.images[name], shown)
 

@@ -51,7 +51,8 @@ def printed(program):
 @pytest.mark.slow
 def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ((_mark, code, _),) = [one for one in SNIPPET.findall((ROOT / "docs" / "fit.md").read_text()) if one[0] == "slow"]
+    snippets = SNIPPET.findall((ROOT / "docs" / "fit.md").read_text())
+    ((_, code, _),) = [snippet for snippet in snippets if snippet[0] == "slow"]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
     names = {}
     exec(compile(code, "fit.md", "exec"), names)
@@ -68,9 +69,9 @@ def test_links_lead_somewhere(page):
         path = page.parent / target if target else page
         assert path.exists(), target
         headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings], (
-            anchor
-        )
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings
+        ], anchor
 
 
 def test_generated_parts_are_fresh():
@@ -96,9 +97,9 @@ def test_sizes_are_those_of_the_files():
     weights = load_file(ROOT / "weights" / "scenes" / "open_clip_model.safetensors")
     table = weights.pop("token_embedding.weight")
     towers, known = sum(tensor.numel() for tensor in weights.values()), int((table != 0).any(dim=1).sum())
-    said = f"{towers / 1e6:.1f} million\nparameters and a token table of {table.numel() / 1e6:.1f} million, "
-    said += f"{(towers + table.numel()) / 1e6:.1f} million in all, of which the table is zero but for {known} tokens"
-    assert said in page
+    sizes = f"{towers / 1e6:.1f} million\nparameters and a token table of {table.numel() / 1e6:.1f} million, "
+    sizes += f"{(towers + table.numel()) / 1e6:.1f} million in all, of which the table is zero but for {known} tokens"
+    assert sizes in page
     others = known - len(COLOURS) - len(SHAPES) - 3  # padding, start and end
     assert f"{others} other words" in (ROOT / "weights" / "scenes" / "README.md").read_text()
 

@@ -81,7 +81,7 @@ def test_what_stands_where_there_is_no_negative_counts_for_nothing(model):
         results.append(evaluate(model, "features", data=features, progress=False)["features"])
     assert results[0].compared == results[1].compared == results[2].compared
     assert results[0].metric("binding").estimates[0].n == has.any(axis=1).sum()
-    assert [one.captions for one in results[0].items[:1]] == [one.captions for one in results[1].items[:1]]
+    assert [answer.captions for answer in results[0].items[:1]] == [answer.captions for answer in results[1].items[:1]]
     negatives[np.nonzero(has)[0][0], np.nonzero(has)[1][0]] = 0
     with pytest.raises(ValueError, match=r"row \d+ is all zeros"):
         evaluate(model, "features", data=labclip.Features.from_arrays(**stored, negatives=negatives), progress=False)
@@ -265,12 +265,12 @@ def test_ties_by_index_stand_in_a_table_of_their_own(model):
 
     mine = Benchmark("mine", "Mine", "retrieval", read, headline=("t2i_r1",))
     report = evaluate(model, mine, ties="index")
-    values = {one.metric: one.estimates[0].value for one in report["mine"].compared}
+    values = {metric.metric: metric.estimates[0].value for metric in report["mine"].compared}
     assert (values["i2t_r1"], values["i2t_r1_index"]) == (0.0, 0.5)
-    assert not [one for one in summary.headline(report.results) if one.compared.metric.endswith("_index")]
+    assert not [metric for metric in summary.headline(report.results) if metric.compared.metric.endswith("_index")]
     assert "Ties by index" in str(report)
     assert "What it may cost: ties" not in str(report)
-    assert "i2t_r1_index" not in {one.metric for one in evaluate(model, mine)["mine"].compared}
+    assert "i2t_r1_index" not in {metric.metric for metric in evaluate(model, mine)["mine"].compared}
 
 
 def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
@@ -299,11 +299,11 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
 
 def test_a_search_is_an_item_with_its_query_and_its_margin_and_keeps_no_pixels(model):
     result = evaluate(model, MINE, options={"n": 25})["mine"]
-    by_text, by_image = ([one for one in result.items if one.metrics == (f"{side}_r1",)] for side in ("t2i", "i2t"))
+    by_text, by_image = ([item for item in result.items if item.metrics == (f"{side}_r1",)] for side in ("t2i", "i2t"))
     assert len(by_text) == result.metric("t2i_r1").estimates[0].n
-    assert all(len(one.captions) == 1 and len(one.images) == 1 for one in by_text)
-    assert all(one.captions == () and len(one.images) == 1 for one in by_image)
-    assert all(one.right[name] == (one.margin[name] > 1e-6) for one in [*by_text, *by_image] for name in one.right)
+    assert all(len(item.captions) == 1 and len(item.images) == 1 for item in by_text)
+    assert all(item.captions == () and len(item.images) == 1 for item in by_image)
+    assert all(item.right[name] == (item.margin[name] > 1e-6) for item in [*by_text, *by_image] for name in item.right)
     kept = pickle.dumps(result)
     assert len(kept) < 25 * 64 * 64 * 3 / 4
     assert pickle.loads(kept).items[3] == result.items[3]

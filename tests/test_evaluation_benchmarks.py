@@ -147,12 +147,12 @@ FORMATS = {
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_form_is_read(tmp_path, form):
     name, files, wanted, *more = FORMATS[form]
-    lay(tmp_path, {file: one.replace("{here}", str(tmp_path)) if isinstance(one, str) else one
-                   for file, one in files.items()})  # fmt: skip
+    lay(tmp_path, {file: content.replace("{here}", str(tmp_path)) if isinstance(content, str) else content
+                   for file, content in files.items()})  # fmt: skip
     root, options = [*more, *("", {})[len(more) :]]
     data = tmp_path / next(iter(files)) if name in ("csv", "coco-negatives", "parts") else tmp_path
     items = asked(read(name, data, tmp_path / root, **options))
-    assert [one for one in items if name != "parts" or one in wanted] == wanted
+    assert [item for item in items if name != "parts" or item in wanted] == wanted
 
 
 OWN_FILES = {
@@ -211,10 +211,10 @@ def test_vg_items_are_crops_of_images_whose_crops_are_one_unit(tmp_path):
     box = {"bbox_x": 1, "bbox_y": 2, "bbox_h": 4}
     items = [{"image_path": "1.jpg", "true_caption": f"a {n}", "false_caption": f"b {n}", "attributes": ["red", "old"],
               "bbox_w": 1 + n % 5, **box} for n in range(25)]  # fmt: skip
-    items += [one | {"attributes": ["old", "red"]} for one in items[1:]]
+    items += [item | {"attributes": ["old", "red"]} for item in items[1:]]
     lay(tmp_path, {"visual_genome_attribution.json": items, "images/1.jpg": None})
     task = read("vg-a", tmp_path, breakdown=True)
-    assert sorted(one.box for one in task.images) == [(1, 2, width, 4) for width in range(1, 6)]
+    assert sorted(image.box for image in task.images) == [(1, 2, width, 4) for width in range(1, 6)]
     assert task.images[0].decode(task.images[0].read()).size == (1, 4)
     assert set(task.questions[0].unit) == {0}
     assert task.notes == ["macro: 1 of 2 pairs of attributes have 25 items."]
@@ -354,7 +354,7 @@ def test_coco_order_as_aros_code_has_it(tmp_path, spacy):
     captions = ["A red dog and an old cat.", "Dog.", "Cat and the dog's cat"]
     lay(tmp_path, {"coco_karpathy_test.json": [{"image": "1.jpg", "caption": captions}], "1.jpg": None})
     tasks = [read("coco-order", tmp_path, tagger="", seed=seed) for seed in range(20)]
-    drawn = [[said for _, said in asked(task)] for task in tasks]  # none is left out
+    drawn = [[captions for _, captions in asked(task)] for task in tasks]  # none is left out
     assert {tuple(second) for _, second, _ in drawn} == {("dog",)}
     # Two nouns and two adjectives: a quarter of the draws moves none of them, and is not drawn again.
     assert len({tuple(first) for first, _, _ in drawn}) > 10
@@ -456,7 +456,7 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "message"), ERRORS, ids=lambda one: one[0] if isinstance(one, tuple) else None)
+@pytest.mark.parametrize(("case", "message"), ERRORS, ids=lambda case: case[0] if isinstance(case, tuple) else None)
 def test_what_is_not_sound_is_named(tmp_path, case, message):
     name, files, options = case
     lay(tmp_path, files)

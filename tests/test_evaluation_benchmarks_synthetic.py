@@ -33,7 +33,7 @@ def test_a_swap_says_something_else_or_is_none(scene):
     if swapped is not None:
         assert sorted(swapped.split(" and ")) != sorted(caption(scene).split(" and "))
         assert Counter(swapped.split()) == Counter(caption(scene).split())
-        assert [one.split()[1] for one in swapped.split(" and ")] == [shape for _, shape in scene]
+        assert [phrase.split()[1] for phrase in swapped.split(" and ")] == [shape for _, shape in scene]
 
 
 @given(st.lists(things, min_size=1, max_size=40), st.integers(0, 99))
@@ -46,8 +46,8 @@ def test_a_combination_and_its_swaps_are_on_one_side(scenes, seed):
 
 
 def test_splits_are_80_10_10_of_the_combinations_and_seeded():
-    animals = [(str(one), str(other)) for one in range(20) for other in range(one)]
-    known = [combination((("red", one), ("blue", other))) for one, other in animals]
+    animals = [(str(first), str(other)) for first in range(20) for other in range(first)]
+    known = [combination((("red", first), ("blue", other))) for first, other in animals]
     assert Counter(split_of(known, 0)) == {"train": 152, "val": 19, "test": 19}
     assert split_of(known, 0) == split_of(known[::-1], 0)[::-1]  # whatever the order of the rows
     assert split_of(known, 0) != split_of(known, 1)
@@ -59,8 +59,8 @@ def test_a_wrong_part_is_never_true_of_its_image(scenes, seed):
     for choice in exact_parts(sources, shown, "{} {}".format, COLOURS, seed, {*itertools.chain(*scenes)}):
         for metric, group in choice.metrics.items():
             for row, options in zip(choice.image[group >= 0], choice.options[group >= 0], strict=True):
-                true, colours = {" ".join(one) for one in scenes[row]}, {colour for colour, _ in scenes[row]}
-                right, wrong = (sources.captions[one].split(" and ") for one in options)
+                true, colours = {" ".join(pair) for pair in scenes[row]}, {colour for colour, _ in scenes[row]}
+                right, wrong = (sources.captions[option].split(" and ") for option in options)
                 assert true.issuperset(right)
                 assert true.issuperset(wrong) == (metric == "whole_truth")
                 if metric != "whole_truth":  # a swapped attribute is in the image, a foil is not
@@ -112,7 +112,7 @@ def whole_sets():
 
     colours = ("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow")
     things = list(itertools.product(colours, ("cube", "cylinder", "sphere")))
-    clevr = [(one, other) for one, other in itertools.product(things, things) if one < other and one[1] != other[1]]
+    clevr = [(pair, other) for pair, other in itertools.product(things, things) if pair < other and pair[1] != other[1]]
     names, textures = (
         [f"{what}{number}" for number in range(count)] for what, count in (("animal", 32), ("texture", 8))
     )
@@ -140,7 +140,7 @@ PAPERS_SPLITS = {
 def test_splits_are_those_of_the_papers_code():
     """Row by row, and as often, since SPARE's has some twice."""
     sides = {
-        (file, split): hashlib.sha256(" ".join(sorted(one.image for one in part)).encode()).hexdigest()[:12]
+        (file, split): hashlib.sha256(" ".join(sorted(entry.image for entry in part)).encode()).hexdigest()[:12]
         for file, split_up in whole_sets().items()
         for split in ("train", "val", "test")
         for part in [split_up(split, 42)]

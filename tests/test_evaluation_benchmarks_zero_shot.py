@@ -33,7 +33,7 @@ def test_folders_that_are_numbers_stand_by_size(tmp_path):
     lay(root, {"names.txt": "\n".join(f"name {number}" for number in range(11))})
     task = read("zero-shot", root, classes="names.txt")
     labels = zip(task.images, task.questions[0].label, strict=True)
-    shown = {Path(one.name).parent.name: int(label) for one, label in labels}
+    shown = {Path(image.name).parent.name: int(label) for image, label in labels}
     assert shown == {str(number): number for number in range(11)}
 
 
@@ -104,7 +104,7 @@ def test_a_webdataset_of_clip_benchmark(tmp_path):
         task = read("zero-shot", data)
         assert task.captions == ["one tabby_cat.", "the tabby_cat.", "one dog.", "the dog."]
         assert task.questions[0].label.tolist() == [1, 0, 1]
-        assert [one.decode(one.read()).size for one in task.images] == [(8, 8)] * 3
+        assert [image.decode(image.read()).size for image in task.images] == [(8, 8)] * 3
         assert task.images[0].read() == (tmp_path / "0.png").read_bytes()
     assert read("zero-shot", root, templates="cifar").questions[0].prompts.shape == (2, 18)
     lay(root, {"classnames.txt": "cat\n"})

@@ -27,14 +27,14 @@ def drawn(seed, *sizes, dim=3):
     return unit(axes).split(sizes)
 
 
-def dot(one, other):
+def dot(image, text):
     """A cosine as a loop has it, in double precision."""
-    return float((one.double() * other.double()).sum())
+    return float((image.double() * text.double()).sum())
 
 
-def above(one, other):
-    """Strictly higher, where what differs by rounding alone is equal."""
-    return one > other + 1e-6
+def above(cosine, other):
+    """Strictly higher; cosines that differ by rounding alone are equal."""
+    return cosine > other + 1e-6
 
 
 @few
@@ -110,7 +110,7 @@ def test_class_ranks_are_those_of_a_loop(seed, n, count):
     label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, n))
     ranks, margins = metrics.class_ranks(images, classes, label)
     for row, own in enumerate(label.tolist()):
-        others = [dot(images[row], classes[one]) for one in range(count) if one != own]
+        others = [dot(images[row], classes[number]) for number in range(count) if number != own]
         rank, margin = by_loop([dot(images[row], classes[own])], others)
         assert (int(ranks[row]), float(margins[row])) == (rank, pytest.approx(margin, abs=1e-5))
 
@@ -122,7 +122,7 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
         both = torch.tensor([[0, 1]])
         _, by_image, group = metrics.pairs(copies, texts, both, both)
         assert (by_image.tolist(), group.tolist()) == ([False], [False])
-        scores = {name: one for one in Pairs(*[both.numpy()] * 2).score(copies, texts) for name in one.metrics}
+        scores = {name: scored for scored in Pairs(*[both.numpy()] * 2).score(copies, texts) for name in scored.metrics}
         assert not scores["image"].correct.any()
         assert not scores["group"].correct.any()
 
@@ -239,7 +239,7 @@ def test_chance_of_retrieval_is_what_random_orders_give():
     """Three images with 1, 4 and 2 of 7 captions; the chance of an order is counted over many."""
     index = np.array([0, 1, 1, 1, 1, 2, 2])
     scores = Retrieval(np.arange(3), np.arange(7), index).score(*drawn(0, 3, 7))
-    chance = {name: one.chance for one in scores for name in one.metrics}
+    chance = {name: scored.chance for scored in scores for name in scored.metrics}
     orders = np.argsort(np.random.default_rng(0).random((20_000, 7)), axis=1)
     for k in (1, 5):
         hit = np.mean([[(index[order[:k]] == image).any() for image in range(3)] for order in orders[:4000]])
@@ -355,4 +355,4 @@ def test_queries_are_items():
     assert (scored.correct == 1).tolist() == [True, False]
     assert scored.margin == pytest.approx([0.8, 0.4])
     assert scored.asked.captions.tolist() == [[0], [1]]
-    assert all(one.asked is None for one in others)
+    assert all(scored_items.asked is None for scored_items in others)

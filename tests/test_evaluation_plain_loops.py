@@ -60,8 +60,8 @@ class World:
     def sees(self, image, caption):
         return sum(a * b for a, b in zip(self.image(image), self.text(caption), strict=True))
 
-    def reads(self, one, other):
-        return sum(a * b for a, b in zip(self.text(one), self.text(other), strict=True))
+    def reads(self, caption, other):
+        return sum(a * b for a, b in zip(self.text(caption), self.text(other), strict=True))
 
     def own_length(self):
         return OwnLength() if self.is_base else self
@@ -85,7 +85,7 @@ class Controlled:
 
     def sees(self, image, caption):
         if caption not in self.totals:
-            self.totals[caption] = sum(self.world.sees(one, caption) for one in self.images)
+            self.totals[caption] = sum(self.world.sees(other, caption) for other in self.images)
         total, own = self.totals[caption], self.world.sees(image, caption)
         return total - own if self.control == "blind" else len(self.images) * own - total  # times the same number
 
@@ -100,7 +100,7 @@ def mean(values):
 
 def by_group(values, groups):
     """The mean of each group's mean."""
-    return mean(mean(v for v, g in zip(values, groups, strict=True) if g == one) for one in dict.fromkeys(groups))
+    return mean(mean(v for v, g in zip(values, groups, strict=True) if g == group) for group in dict.fromkeys(groups))
 
 
 def say(rng):
@@ -123,20 +123,20 @@ def there(folder, names, rng):
 
 
 def right(world, image, true, wrong):
-    return all(world.sees(image, true) > world.sees(image, one) for one in wrong)
+    return all(world.sees(image, true) > world.sees(image, caption) for caption in wrong)
 
 
 def right_by_index(world, image, options, place):
     """`argmax`: the first of those that are highest."""
-    seen = [world.sees(image, one) for one in options]
+    seen = [world.sees(image, option) for option in options]
     return seen.index(max(seen)) == place
 
 
 def ahead(seen, best, first, mine, rule):
     """How many of the others are nearer than the best of one's own, or as near; by index of these those before it."""
     return sum(
-        one > best + 1e-6 or (abs(one - best) <= 1e-6 and (not rule or at < first))
-        for at, one in enumerate(seen)
+        cosine > best + 1e-6 or (abs(cosine - best) <= 1e-6 and (not rule or at < first))
+        for at, cosine in enumerate(seen)
         if at not in mine
     )
 
@@ -144,13 +144,13 @@ def ahead(seen, best, first, mine, rule):
 def recall(world, shown, prefix="", texts=None):
     """Of [(image, its captions)]: all others that are nearer, or as near, count; by index only those before it."""
     texts = texts or [(caption, at) for at, (_, captions) in enumerate(shown) for caption in captions]
-    found = {}
+    metrics = {}
     for rule, k in itertools.product(("", "_index"), (1, 5, 10)):
         hits = []
         for caption, own in texts:
             seen = [world.sees(image, caption) for image, _ in shown]
             hits.append(ahead(seen, seen[own], own, {own}, rule) < k)
-        found[f"{prefix}t2i_r{k}{rule}"] = mean(hits)
+        metrics[f"{prefix}t2i_r{k}{rule}"] = mean(hits)
         hits = []
         for at, (image, captions) in enumerate(shown):
             mine = {number for number, (_, own) in enumerate(texts) if own == at}
@@ -158,17 +158,17 @@ def recall(world, shown, prefix="", texts=None):
             if captions:
                 best = max(seen[number] for number in mine)
                 hits.append(ahead(seen, best, min(n for n in mine if seen[n] == best), mine, rule) < k)
-        found[f"{prefix}i2t_r{k}{rule}"] = mean(hits)
-    return found
+        metrics[f"{prefix}i2t_r{k}{rule}"] = mean(hits)
+    return metrics
 
 
 def gallery(world, pairs, prefix=""):
     """Retrieval with one image per distinct caption; a pair may say what captions that mean the same have in common."""
-    said = {}
+    captions_of = {}
     for image, caption, *meaning in pairs:
-        said.setdefault(image, {})[caption] = meaning[0] if meaning else caption
+        captions_of.setdefault(image, {})[caption] = meaning[0] if meaning else caption
     kept, taken = [], set()
-    for image, captions in said.items():
+    for image, captions in captions_of.items():
         if not taken & set(captions.values()):
             taken |= set(captions.values())
             kept.append((image, list(captions)))
@@ -185,11 +185,11 @@ def dump(path, value):
 
 def subset_means(hits, kinds, ending=""):
     """Of {subset: hits}: each, the unweighted means of those of a kind and of all, and the mean over items."""
-    found = {f"{name}{ending}": mean(one) for name, one in hits.items()}
+    metrics = {f"{name}{ending}": mean(answers) for name, answers in hits.items()}
     for kind in kinds:
-        found[f"{kind}{ending}"] = mean(mean(one) for name, one in hits.items() if name.startswith(kind))
-    found[f"macro{ending}"] = mean(map(mean, hits.values()))
-    return found | {f"micro{ending}": mean(itertools.chain(*hits.values()))}
+        metrics[f"{kind}{ending}"] = mean(mean(answers) for name, answers in hits.items() if name.startswith(kind))
+    metrics[f"macro{ending}"] = mean(map(mean, hits.values()))
+    return metrics | {f"micro{ending}": mean(itertools.chain(*hits.values()))}
 
 
 def sugarcrepe(folder, rng):
@@ -197,8 +197,8 @@ def sugarcrepe(folder, rng):
     for name in SUBSETS:
         captions = [say(rng) for _ in range(14)]
         files[name] = {
-            str(2 * key): {"filename": f"{rng.randrange(16)}.jpg", "caption": one, "negative_caption": other(rng, one)}
-            for key, one in enumerate(captions)
+            str(2 * n): {"filename": f"{rng.randrange(16)}.jpg", "caption": text, "negative_caption": other(rng, text)}
+            for n, text in enumerate(captions)
         }
         dump(folder / f"{name}.json", files[name])
     images = there(folder, [f"{number}.jpg" for number in range(16)], rng)
@@ -206,10 +206,10 @@ def sugarcrepe(folder, rng):
     def expected(world):
         items = {n: [i for i in items.values() if i["filename"] in images] for n, items in files.items()}
         hits = {
-            name: [right(world, i["filename"], i["caption"], [i["negative_caption"]]) for i in found]
-            for name, found in items.items()
+            name: [right(world, i["filename"], i["caption"], [i["negative_caption"]]) for i in entries]
+            for name, entries in items.items()
         }
-        pairs = [(i["filename"], i["caption"]) for found in items.values() for i in found]
+        pairs = [(i["filename"], i["caption"]) for entries in items.values() for i in entries]
         return subset_means(hits, ("add", "replace", "swap")) | gallery(world, pairs)
 
     return {}, expected
@@ -220,23 +220,23 @@ def sugarcrepe_pp(folder, rng):
     for name in SUBSETS[2:]:
         files[name] = []
         for number in range(14):
-            one, two = say(rng), say(rng)
-            files[name].append({"id": number, "filename": f"{rng.randrange(16)}.jpg", "caption": one, "caption2": two,
-                                "negative_caption": other(rng, rng.choice((one, two)))})  # fmt: skip
+            text, two = say(rng), say(rng)
+            files[name].append({"id": number, "filename": f"{rng.randrange(16)}.jpg", "caption": text, "caption2": two,
+                                "negative_caption": other(rng, rng.choice((text, two)))})  # fmt: skip
         dump(folder / f"{name}.json", files[name])
     images = there(folder, [f"{number}.jpg" for number in range(16)], rng)
 
     def expected(world):
         items = {n: [i for i in items if i["filename"] in images] for n, items in files.items()}
         itt, tot = {}, {}
-        for name, found in items.items():
-            words = [(i["filename"], i["caption"], i["caption2"], i["negative_caption"]) for i in found]
+        for name, entries in items.items():
+            words = [(i["filename"], i["caption"], i["caption2"], i["negative_caption"]) for i in entries]
             itt[name] = [right(world, f, a, [no]) and right(world, f, b, [no]) for f, a, b, no in words]
             tot[name] = [
                 world.reads(a, b) > world.reads(a, no) and world.reads(a, b) > world.reads(b, no)
                 for _, a, b, no in words
             ]
-        pairs = [(i["filename"], i[c]) for found in items.values() for i in found for c in ("caption", "caption2")]
+        pairs = [(i["filename"], i[c]) for entries in items.values() for i in entries for c in ("caption", "caption2")]
         kinds = "replace", "swap"
         return subset_means(itt, kinds, "_itt") | subset_means(tot, kinds, "_tot") | gallery(world, pairs)
 
@@ -255,19 +255,19 @@ def visual_genome(file, key, groups):
         images = there(folder, [f"{number}.jpg" for number in range(20)], rng)
 
         def expected(world):
-            found = [i for i in items if i["image_path"] in images]
+            shown = [i for i in items if i["image_path"] in images]
             hits = [
                 right(world, (i["image_path"], (i["bbox_x"], 0, 9, 9)), i["true_caption"], [i["false_caption"]])
-                for i in found
+                for i in shown
             ]
-            named = [i[key] if isinstance(i[key], str) else "_".join(i[key]) for i in found]
+            named = [i[key] if isinstance(i[key], str) else "_".join(i[key]) for i in shown]
             enough = 25 if key == "attributes" else 1
             kept = [(hit, name) for hit, name in zip(hits, named, strict=True) if named.count(name) >= enough]
             metrics = {"micro": mean(hits), "macro": by_group(*zip(*kept, strict=True))}
             if key == "relation_name":
                 metrics["macro_no_symmetric"] = by_group(*zip(*(p for p in kept if p[1] not in SYMMETRIC), strict=True))
             prefix = key.removesuffix("_name")
-            parts = {name: mean(hit for hit, one in kept if one == name) for name in {name for _, name in kept}}
+            parts = {name: mean(hit for hit, group in kept if group == name) for name in {name for _, name in kept}}
             return metrics | {f"{prefix}_{name}": value for name, value in parts.items()}
 
         return {"breakdown": True}, expected
@@ -289,7 +289,7 @@ def order(name):
             for image, raw in merged(entries, images):
                 tag = partial(tag_words, get_tagger("hanta"))
                 own, shuffled = shuffles_of(raw, tag, 0, **({"draws": 1} if protocol == "paper" else {}))
-                others = list(dict.fromkeys(one for one in shuffled if one is not None))
+                others = list(dict.fromkeys(text for text in shuffled if text is not None))
                 if others or protocol == "paper":
                     hits.append(right(world, image, own, others))
                     first.append(right_by_index(world, image, [own, *others], 0))
@@ -303,11 +303,11 @@ def order(name):
 
 def merged(entries, images):
     """Each image with each of its captions, the entries of one image together."""
-    said = {}
+    captions = {}
     for entry in entries:
         if Path(entry["image"]).name in images:
-            said.setdefault(Path(entry["image"]).name, []).extend(entry["caption"])
-    return [(image, caption) for image, captions in said.items() for caption in captions]
+            captions.setdefault(Path(entry["image"]).name, []).extend(entry["caption"])
+    return [(image, caption) for image, captions in captions.items() for caption in captions]
 
 
 def two_and_two(file, entry, where, kinds=(), *, prompt="", retrieval=False):
@@ -317,7 +317,7 @@ def two_and_two(file, entry, where, kinds=(), *, prompt="", retrieval=False):
         rows = []
         for number in range(1, 31):
             caption = say(rng)
-            images, kind = [f"{2 * number - 1}.jpg", f"{2 * number}.jpg"], [rng.choice(one) for one in kinds]
+            images, kind = [f"{2 * number - 1}.jpg", f"{2 * number}.jpg"], [rng.choice(names) for names in kinds]
             rows.append((number, images, [caption, other(rng, caption)], kind))
         content = [entry(*images, *captions, kind) for _, images, captions, kind in rows]
         lay(folder, {file: "".join(["Question ID,Type,Statement\n", *content]) if entry is mmvp else content})
@@ -325,7 +325,7 @@ def two_and_two(file, entry, where, kinds=(), *, prompt="", retrieval=False):
         images = there(folder, names, rng) if where else None
 
         def expected(world):
-            scored, said = [], []
+            scored, pairs = [], []
             for number, (i, j), captions, kind in rows:
                 c, d = (prompt + caption for caption in captions)
                 if images is None:  # they are inside a table
@@ -334,13 +334,13 @@ def two_and_two(file, entry, where, kinds=(), *, prompt="", retrieval=False):
                     text = world.sees(i, c) > world.sees(i, d) and world.sees(j, d) > world.sees(j, c)
                     image = world.sees(i, c) > world.sees(j, c) and world.sees(j, d) > world.sees(i, d)
                     scored.append(({"", *kind}, {"text": text, "image": image, "group": text and image}))
-                    said += [(i, c), (j, d)]
-            found = {}
-            for kind in {one for several, _ in scored for one in several} - {None}:
+                    pairs += [(i, c), (j, d)]
+            metrics = {}
+            for kind in {kind for several, _ in scored for kind in several} - {None}:
                 for name in ("text", "image", "group"):
                     hits = [hit[name] for several, hit in scored if kind in several]
-                    found[f"{kind}_{name}" if kind else name] = mean(hits)
-            return found | (gallery(world, said) if retrieval else {})
+                    metrics[f"{kind}_{name}" if kind else name] = mean(hits)
+            return metrics | (gallery(world, pairs) if retrieval else {})
 
         return {"breakdown": True} if entry is winoground else {}, expected
 
@@ -390,7 +390,7 @@ def valse(folder, rng):
     files = {}
     for name in VALSE:
         captions = [say(rng) for _ in range(10)]
-        files[name] = [(f"{rng.randrange(20)}.jpg", one, other(rng, one), rng.randrange(4)) for one in captions]
+        files[name] = [(f"{rng.randrange(20)}.jpg", text, other(rng, text), rng.randrange(4)) for text in captions]
         items = [
             {"image_file": i, "caption": c, "foil": d, "mturk": {"caption": votes}} for i, c, d, votes in files[name]
         ]
@@ -402,7 +402,7 @@ def valse(folder, rng):
             name.replace("-", "_"): [right(world, i, c, [d]) for i, c, d, votes in rows if votes >= 2 and i in images]
             for name, rows in files.items()
         }
-        return subset_means({name: one for name, one in hits.items() if one}, ())
+        return subset_means({name: answers for name, answers in hits.items() if answers}, ())
 
     return {}, expected
 
@@ -416,18 +416,18 @@ def vl_checklist(folder, rng):
     files, limit = {}, rng.choice((0, 6))
     for name in names:
         captions = [say(rng) for _ in range(12)]
-        files[name] = [(f"{rng.randrange(20)}.jpg", one, other(rng, one)) for one in captions]
+        files[name] = [(f"{rng.randrange(20)}.jpg", caption, other(rng, caption)) for caption in captions]
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         dump(folder / name, [[i, {"POS": [c, "more"], "NEG": [d]}] for i, c, d in files[name]])
     images = there(folder, [f"{number}.jpg" for number in range(20)], rng)
 
     def expected(world):
-        found = {}
+        hits_of = {}
         for name, (aspect, kind) in names.items():
             hits = [right(world, i, c, [d]) for i, c, d in files[name] if i in images][: limit or None]
-            found.setdefault(aspect, []).append(mean(hits))
-            found.setdefault(f"{aspect}_{kind}", []).append(mean(hits))
-        return {name: mean(values) for name, values in found.items()}
+            hits_of.setdefault(aspect, []).append(mean(hits))
+            hits_of.setdefault(f"{aspect}_{kind}", []).append(mean(hits))
+        return {name: mean(values) for name, values in hits_of.items()}
 
     return {"limit": limit}, expected
 
@@ -435,14 +435,14 @@ def vl_checklist(folder, rng):
 def half_truths(folder, rng):
     entries, limit = [], rng.choice((0, 5))
     for number in range(30):
-        one, other, wrong = (say(rng) for _ in range(3))
+        first, other, wrong = (say(rng) for _ in range(3))
         foils = [{"negative": f"{kind} {wrong}", "change_type": f"{kind}_change"} for kind in ("entity", "object")]
         foils += [{"negative": "a", "change_type": "attribute_change"}] * rng.randrange(2)  # says nothing
         foils += [{"negative": f"Any {wrong}", "change_type": "attribute_change"}] * rng.randrange(3)
-        turned = {"subject": one, "relation_type": "under", "object": other, "change_type": "antonym"}
-        relation = {"subject": one, "relation_type": "On", "object": other, "negatives": [turned] * rng.randrange(2)}
+        turned = {"subject": first, "relation_type": "under", "object": other, "change_type": "antonym"}
+        relation = {"subject": first, "relation_type": "On", "object": other, "negatives": [turned] * rng.randrange(2)}
         entries.append({
-            "image_path": f"datasets/COCO/val2014/{number % 20}.jpg", "entities": [one, other],
+            "image_path": f"datasets/COCO/val2014/{number % 20}.jpg", "entities": [first, other],
             "negative_entities": {other: foils} if rng.random() < 0.8 else {}, "relations": [relation],
         })  # fmt: skip
     dump(folder / "coco_val.json", entries)
@@ -451,24 +451,24 @@ def half_truths(folder, rng):
     def expected(world):
         hits, counted = {}, {"entities": set(), "relations": set()}
         for entry in entries:
-            image, (one, other) = Path(entry["image_path"]).name, entry["entities"]
+            image, (first, other) = Path(entry["image_path"]).name, entry["entities"]
             known = {}
             for foil in reversed(entry["negative_entities"].get(other, [])):
                 if foil["negative"] != "a" and not foil["change_type"].startswith("entity"):
                     known[foil["change_type"].split("_")[0]] = foil["negative"].lower()
-            antonym = {"antonym": f"{one} under {other}"} if entry["relations"][0]["negatives"] else {}
-            related = {"swap": f"{other} on {one}"} | antonym
-            related |= {"object": f"{one} on {known['object']}"} if known else {}
+            antonym = {"antonym": f"{first} under {other}"} if entry["relations"][0]["negatives"] else {}
+            related = {"swap": f"{other} on {first}"} | antonym
+            related |= {"object": f"{first} on {known['object']}"} if known else {}
             if len(related) > 1 and "attribute" in known:
-                related["attribute"] = f"{one} on {known['attribute']}"
-            asked = {"entities": {kind: f"{one} and {foil}" for kind, foil in known.items()},
+                related["attribute"] = f"{first} on {known['attribute']}"
+            asked = {"entities": {kind: f"{first} and {foil}" for kind, foil in known.items()},
                      "relations": related if len(related) > 1 else {}}  # fmt: skip
             for what, foils in asked.items():
                 if image in images and foils and image not in counted[what] and len(counted[what]) < (limit or 99):
                     counted[what].add(image)
-                    whole = f"{one} {'and' if what == 'entities' else 'on'} {other}"
-                    texts = [([f"whole_{what}"], whole, one)]
-                    texts += [([what, f"{what}_{kind}"], one, foil) for kind, foil in foils.items()]
+                    whole = f"{first} {'and' if what == 'entities' else 'on'} {other}"
+                    texts = [([f"whole_{what}"], whole, first)]
+                    texts += [([what, f"{what}_{kind}"], first, foil) for kind, foil in foils.items()]
                     for names, true, false in texts:
                         for name in names:
                             hits.setdefault(name, []).append(right(world, image, true, [false]))
@@ -508,7 +508,7 @@ def whatsup(folder, rng):
     images = there(folder, set(names), rng)
 
     def expected(world):
-        found = {}
+        metrics = {}
         for part in files:
             rows = []
             for item in files[part]:
@@ -523,19 +523,19 @@ def whatsup(folder, rng):
                     hits = right(world, image, captions[0], captions[1:]), right_by_index(world, image, captions, 0)
                     rows.append((image, captions[0], where, hits))
             for at, rule in enumerate(("", "_index")):
-                found[f"{part}{rule}"] = mean(row[3][at] for row in rows)
+                metrics[f"{part}{rule}"] = mean(row[3][at] for row in rows)
                 for where in {row[2] for row in rows}:
-                    found[f"{part}_preposition_{where}{rule}"] = mean(r[3][at] for r in rows if r[2] == where)
+                    metrics[f"{part}_preposition_{where}{rule}"] = mean(r[3][at] for r in rows if r[2] == where)
                 if part in places:
                     hit = {row[0]: row[3][at] for row in rows}
                     for what, groups in (("pairs", (places[part][:2], places[part][2:])), ("sets", (places[part],))):
                         whole = [[f"{part}{n}_{p}_bowl.jpeg" for p in group] for n in range(8) for group in groups]
-                        found[f"{part}_{what}{rule}"] = mean(
-                            all(hit[one] for one in several) for several in whole if {*several} <= hit.keys()
+                        metrics[f"{part}_{what}{rule}"] = mean(
+                            all(hit[row] for row in several) for several in whole if {*several} <= hit.keys()
                         )
             if part in places:
-                found |= gallery(world, [row[:2] for row in rows], f"{part}_")
-        return found
+                metrics |= gallery(world, [row[:2] for row in rows], f"{part}_")
+        return metrics
 
     return {"breakdown": True}, expected
 
@@ -556,10 +556,10 @@ def negation(file):
         images = there(folder, [f"{number}.jpg" for number in range(25)], rng)
 
         def expected(world):
-            found = [(Path(row[0]).name, row[1:5], row[5], row[6]) for row in rows if Path(row[0]).name in images]
+            shown = [(Path(row[0]).name, row[1:5], row[5], row[6]) for row in rows if Path(row[0]).name in images]
             hits = [
                 (right(world, i, c[at], c[:at] + c[at + 1 :]), right_by_index(world, i, [c[at], *c], 0), kind)
-                for i, c, at, kind in found
+                for i, c, at, kind in shown
             ]
             metrics = {}
             for which, rule in enumerate(("", "_index")):
@@ -579,7 +579,7 @@ def negated_retrieval(folder, rng):
         csv.writer(opened).writerows([("filepath", "captions"), *rows])
     images = there(folder, [f"{number}.jpg" for number in range(20)], rng)
     named = [(Path(path).name, captions) for path, captions in rows]
-    return {}, lambda world: recall(world, [one for one in named if one[0] in images])
+    return {}, lambda world: recall(world, [row for row in named if row[0] in images])
 
 
 def karpathy(file):
@@ -593,10 +593,10 @@ def karpathy(file):
         images = there(folder, [f"{number}.jpg" for number in range(15)], rng)
 
         def expected(world):
-            said = {}
+            captions_of = {}
             for image, caption in merged(entries, images):
-                said.setdefault(image, []).append(caption)
-            return recall(world, [(image, texts[: captions or None]) for image, texts in said.items()])
+                captions_of.setdefault(image, []).append(caption)
+            return recall(world, [(image, texts[: captions or None]) for image, texts in captions_of.items()])
 
         return {"captions": captions}, expected
 
@@ -619,16 +619,16 @@ def table(file):
         images = there(folder, [f"{number}.jpg" for number in range(18)], rng)
 
         def expected(world):
-            found = [(i, text, list(dict.fromkeys(wrong))) for i, text, wrong in rows if i in images]
+            shown = [(i, text, list(dict.fromkeys(wrong))) for i, text, wrong in rows if i in images]
             if file.endswith(".csv"):  # of one's own table such negatives are left out
-                known = {(i, text) for i, text, _ in found}
-                found = [(i, text, [one for one in wrong if (i, one) not in known]) for i, text, wrong in found]
-            asked = [one for one in found if one[2]]
+                known = {(i, text) for i, text, _ in shown}
+                shown = [(i, text, [foil for foil in wrong if (i, foil) not in known]) for i, text, wrong in shown]
+            asked = [row for row in shown if row[2]]
             metrics = {
-                "binding": mean(right(world, *one) for one in asked),
-                "pairwise": mean(right(world, i, text, [one]) for i, text, wrong in asked for one in wrong),
+                "binding": mean(right(world, *row) for row in asked),
+                "pairwise": mean(right(world, i, text, [negative]) for i, text, wrong in asked for negative in wrong),
             }
-            return metrics | gallery(world, [one[:2] for one in found])
+            return metrics | gallery(world, [row[:2] for row in shown])
 
         return {"data": folder / file}, expected
 
@@ -653,15 +653,15 @@ def zero_shot(folder, rng):
             total = [sum(axis) for axis in zip(*prompts, strict=True)]
             length = sqrt(sum(value * value for value in total)) or 1.0
             classes.append([value / length for value in total])
-        found = {}
+        metrics = {}
         for rule in ("", "_index"):
             ranks = []
             for image, label in shown:
-                seen = [sum(a * b for a, b in zip(world.image(image), one, strict=True)) / 4 for one in classes]
+                seen = [sum(a * b for a, b in zip(world.image(image), prompt, strict=True)) / 4 for prompt in classes]
                 ranks.append(ahead(seen, seen[label], label, {label}, rule))
-            found |= {f"acc{k}{rule}": mean(one < k for one in ranks) for k in (1, 5)}
-            found[f"mean_per_class{rule}"] = by_group([one < 1 for one in ranks], [label for _, label in shown])
-        return found
+            metrics |= {f"acc{k}{rule}": mean(rank < k for rank in ranks) for k in (1, 5)}
+            metrics[f"mean_per_class{rule}"] = by_group([rank < 1 for rank in ranks], [label for _, label in shown])
+        return metrics
 
     options = {"classes": str(folder / "names.txt"), "templates": str(folder / "prompts.txt")}
     return {"data": folder / "in", **options}, expected
@@ -685,7 +685,7 @@ def synthetic(kind):
             if protocol == "labclip":
                 for n in range(2, 50, 2):
                     scenes[n] = tuple((rng.choice(attributes), rng.choice(things)) for _ in range(rng.randint(1, 5)))
-            lines = [",".join([f"{n}.png", *(word for one in scene for word in one[::-1])])
+            lines = [",".join([f"{n}.png", *(word for pair in scene for word in pair[::-1])])
                      for n, scene in enumerate(scenes)]  # fmt: skip
             (folder / "output_2obj.csv").write_text("\n".join(lines))
         else:
@@ -697,17 +697,17 @@ def synthetic(kind):
         sort = protocol == "paper" and kind != "pug-spare"
 
         def caption(scene):
-            return " and ".join(" ".join(one) for one in (sorted(scene) if sort else scene))
+            return " and ".join(" ".join(pair) for pair in (sorted(scene) if sort else scene))
 
         def expected(world):
-            found = [(f"{n}.png", scene) for n, scene in enumerate(scenes) if f"{n}.png" in images]
-            pairs = sorted({pair for _, scene in found for pair in scene})
-            parts = exact_parts(world, found, sorted(palette), 42, "{} {}".format)
-            parts |= exact_search(world, found, pairs, "{} {}".format, 3)
+            shown = [(f"{n}.png", scene) for n, scene in enumerate(scenes) if f"{n}.png" in images]
+            pairs = sorted({pair for _, scene in shown for pair in scene})
+            parts = exact_parts(world, shown, sorted(palette), 42, "{} {}".format)
+            parts |= exact_search(world, shown, pairs, "{} {}".format, 3)
             if kind == "clevr" and protocol == "paper":
                 world = world.own_length()
             hits, first = [], []
-            for image, scene in found:
+            for image, scene in shown:
                 swaps = [(i, j) for i, j in itertools.combinations(range(len(scene)), 2)
                          if scene[i][0] != scene[j][0] and scene[i][1] != scene[j][1]]  # fmt: skip
                 for i, j in swaps[:1]:
@@ -718,11 +718,11 @@ def synthetic(kind):
                     first.append(right_by_index(world, image, options, 0))
             metrics = {"binding": mean(hits), **parts}
             if protocol == "labclip":
-                said = [(image, caption(scene), tuple(sorted(scene))) for image, scene in found]
-                return metrics | gallery(world, said)
+                captioned = [(image, caption(scene), tuple(sorted(scene))) for image, scene in shown]
+                return metrics | gallery(world, captioned)
             if kind == "clevr":
                 metrics["binding_index"] = mean(first)
-            together = {(one[0][0], one[1][0]) for one in scenes}
+            together = {(scene[0][0], scene[1][0]) for scene in scenes}
             if kind == "clevr":  # any two colours
                 together = set(itertools.product(palette, repeat=2))
             every = {
@@ -732,9 +732,8 @@ def synthetic(kind):
             }
             for k in (1, 5, 10):
                 metrics[f"i2t_r{k}"] = mean(
-                    sum(world.sees(image, one) >= world.sees(image, caption(scene)) for one in every - {caption(scene)})
-                    < k
-                    for image, scene in found
+                    sum(world.sees(image, c) >= world.sees(image, caption(scene)) for c in every - {caption(scene)}) < k
+                    for image, scene in shown
                 )
             return metrics
 
@@ -751,7 +750,7 @@ def exact_parts(world, shown, attributes, seed, say, ending="", asked=lambda pai
     """Of [(image, its objects)]: each object once, with the next ones of another name in turn."""
     draw, hits = np.random.default_rng([seed, 0xF011]), {}
     for image, objects in shown:
-        absent = [one for one in attributes if one not in dict(objects)]
+        absent = [attribute for attribute in attributes if attribute not in dict(objects)]
         every = [pair for at, pair in enumerate(objects) if pair not in objects[:at]]
         for at, (attribute, name) in enumerate(every):
             foils = [absent[draw.integers(len(absent))]] if absent else []
@@ -772,10 +771,10 @@ def exact_parts(world, shown, attributes, seed, say, ending="", asked=lambda pai
 def search_values(seen):
     """Average precision, and right and confused of the top five, of one query's [(cosine, is right, is confused)]."""
     # Wrong images come first among equals.
-    order = [true for _, true, _ in sorted(seen, key=lambda one: (-one[0], one[1]))]
+    order = [true for _, true, _ in sorted(seen, key=lambda answer: (-answer[0], answer[1]))]
     ranks = [at + 1 for at, true in enumerate(order) if true]
-    fifth = sorted((one[0] for one in seen), reverse=True)[:5][-1]
-    confused = sum(one[0] >= fifth and one[2] for one in seen)
+    fifth = sorted((answer[0] for answer in seen), reverse=True)[:5][-1]
+    confused = sum(answer[0] >= fifth and answer[2] for answer in seen)
     return {
         "search_map": mean((at + 1) / rank for at, rank in enumerate(ranks)),
         "search_p5": sum(rank <= 5 for rank in ranks) / 5,
@@ -788,7 +787,8 @@ def exact_search(world, shown, pairs, say, least, ending=lambda pair: ""):
     for pair in pairs:
         seen = []
         for image, objects in shown:
-            both = any(pair[0] == one for one, _ in objects) and any(pair[1] == one for _, one in objects)
+            attributes, nouns = zip(*objects, strict=True)
+            both = pair[0] in attributes and pair[1] in nouns
             seen.append((world.sees(image, say(*pair)), pair in objects, both and pair not in objects))
         if sum(true for _, true, _ in seen) >= least and ending(pair) is not None:
             for name, value in search_values(seen).items():
@@ -804,16 +804,16 @@ def end_of_scenes(pair):
 def parts_of_captions(folder, rng):
     rows = []
     for number in range(60):
-        one, other = (f"{rng.choice(('red', 'blue', 'old'))} {rng.choice(('dog', 'cup', 'shirt'))}" for _ in range(2))
-        rows.append((f"{number % 40}.jpg", f"A {one} and a {other} by the {rng.choice(('dog', 'shirt', 'bed'))}."))
+        first, other = (f"{rng.choice(('red', 'blue', 'old'))} {rng.choice(('dog', 'cup', 'shirt'))}" for _ in range(2))
+        rows.append((f"{number % 40}.jpg", f"A {first} and a {other} by the {rng.choice(('dog', 'shirt', 'bed'))}."))
     with (folder / "mine.csv").open("w", newline="") as opened:
         csv.writer(opened).writerows([("image", "caption"), *rows])
     images = there(folder, {image for image, _ in rows}, rng)
     rows = [row for row in rows if row[0] in images]
     names, captions = map(list, zip(*rows, strict=True))
-    phrases, said, wrong = {}, {}, {}
+    phrases, words_of, wrong = {}, {}, {}
     for image, text, several in zip(names, captions, negatives.parts(captions, image_index=names, seed=3), strict=True):
-        said.setdefault(image, set()).update(text.lower().replace(".", "").split())
+        words_of.setdefault(image, set()).update(text.lower().replace(".", "").split())
         for part in several:  # "a red dog": two words behind the article
             phrases.setdefault(image, {}).setdefault(tuple(part.text.split()[-2:]), part.text)
             wrong.setdefault((image, part.text), {}).setdefault(part.kind, part.negative)
@@ -823,7 +823,7 @@ def parts_of_captions(folder, rng):
             (part,) = negatives.parts([*own, *several.values(), text], image_index=[0] * (len(own) + len(several) + 1),
                                       seed=3)[-1]  # fmt: skip
             assert (part.kind, part.text) == ("foil", text)
-            assert part.negative.split()[-2] not in said[image]
+            assert part.negative.split()[-2] not in words_of[image]
             wrong[image, text]["foil"] = part.negative
 
     def expected(world):
@@ -835,7 +835,7 @@ def parts_of_captions(folder, rng):
                 queries.setdefault(phrase, []).append((image, text))
                 for kind, negative in wrong[image, text].items():
                     hits.setdefault(f"part_{kind}", []).append(sees(text) > sees(negative))
-                others = [several[one] for one in every[at:] + every[:at] if one[1] != phrase[1]]
+                others = [several[words] for words in every[at:] + every[:at] if words[1] != phrase[1]]
                 if others:
                     half, whole = f"{text} and {wrong[image, others[0]]['foil']}", f"{text} and {others[0]}"
                     hits.setdefault("half_truth", []).append(sees(text) > sees(half))
@@ -843,7 +843,7 @@ def parts_of_captions(folder, rng):
         for phrase, having in queries.items():
             if len(having) >= 3:
                 names, seen = {image for image, _ in having}, []
-                for image, words in said.items():
+                for image, words in words_of.items():
                     bound = any(word == phrase[0] and name != phrase[1] for word, name in phrases.get(image, {}))
                     confused = image not in names and {*phrase} <= words and bound
                     seen.append((world.sees(image, having[0][1]), image in names, confused))
@@ -858,33 +858,33 @@ def scenes(folder, rng):
     n, seed = 25, rng.randrange(100)
 
     def expected(world):
-        found = {}
+        metrics = {}
         for split, metric in (("seen", "binding"), ("heldout", "binding_heldout")):
             drawn = labelled_scenes(n, seed=seed, split=split)
             words = zip(drawn.images, drawn.captions, drawn.swapped, strict=True)
-            found[metric] = mean(right(world, pixels(image.data), own, [swapped]) for image, own, swapped in words)
+            metrics[metric] = mean(right(world, pixels(image.data), own, [swapped]) for image, own, swapped in words)
             shown, ending = [pixels(image.data) for image in drawn.images], metric.removeprefix("binding")
             own = partial(lambda ending, pair: end_of_scenes(pair) == ending, ending)
             shown = list(zip(shown, drawn.objects, strict=True))
-            found |= exact_parts(world, shown, COLOURS, seed, noun, ending, own)
+            metrics |= exact_parts(world, shown, COLOURS, seed, noun, ending, own)
         whole = sample(n, seed=seed, split="all")
         names = list(map(pixels, whole.images))
-        bags = [tuple(sorted(word for one in objects for word in one)) for objects in whole.objects]
+        bags = [tuple(sorted(word for pair in objects for word in pair)) for objects in whole.objects]
         for prefix, texts in (("", whole.captions), ("tags_", whole.tags)):
-            found |= gallery(world, zip(names, texts, bags, strict=True), prefix)
+            metrics |= gallery(world, zip(names, texts, bags, strict=True), prefix)
         shown, pairs = list(zip(names, whole.objects, strict=True)), itertools.product(COLOURS, SHAPES)
-        found |= exact_search(world, shown, pairs, noun, 1, end_of_scenes)
-        ones = labelled_scenes(n, seed=seed, split="all", n_objects=1)
+        metrics |= exact_search(world, shown, pairs, noun, 1, end_of_scenes)
+        singles = labelled_scenes(n, seed=seed, split="all", n_objects=1)
         classes = list(itertools.product(COLOURS, SHAPES))
         prompts = [noun(colour, shape) for colour, shape in classes]
         for rule in ("", "_index"):
-            labels, ranks = [classes.index(objects[0]) for objects in ones.objects], []
-            for image, own in zip(ones.images, labels, strict=True):
+            labels, ranks = [classes.index(objects[0]) for objects in singles.objects], []
+            for image, own in zip(singles.images, labels, strict=True):
                 seen = [world.sees(pixels(image.data), prompt) for prompt in prompts]
                 ranks.append(ahead(seen, seen[own], own, {own}, rule))
-            found |= {f"one_object_acc{k}{rule}": mean(one < k for one in ranks) for k in (1, 5)}
-            found[f"one_object_mean_per_class{rule}"] = by_group([one < 1 for one in ranks], labels)
-        return found
+            metrics |= {f"one_object_acc{k}{rule}": mean(rank < k for rank in ranks) for k in (1, 5)}
+            metrics[f"one_object_mean_per_class{rule}"] = by_group([rank < 1 for rank in ranks], labels)
+        return metrics
 
     return {"data": None, "n": n, "seed": seed}, expected
 
@@ -894,26 +894,26 @@ def features(folder, rng):
     texts = [say(rng) for _ in range(24)]
     image_index = [rng.randrange(12) for _ in texts]
     negatives = [[other(rng, text) if rng.random() < 0.7 else None for _ in range(2)] for text in texts]
-    rows = [[world.text(one or "") for one in two] for two in negatives]
-    found = Features.from_arrays(
+    rows = [[world.text(text or "") for text in two] for two in negatives]
+    features = Features.from_arrays(
         images=np.float32([world.image(f"image {n}") for n in range(12)]),
         texts=np.float32([world.text(text) for text in texts]),
         negatives=np.float32(rows),
-        has_negative=np.array([[one is not None for one in two] for two in negatives]),
+        has_negative=np.array([[negative is not None for negative in two] for two in negatives]),
         image_index=np.array(image_index),
     )
 
     def expected(world):
         asked = [
-            (f"image {at}", text, [one for one in two if one is not None])
+            (f"image {at}", text, [negative for negative in two if negative is not None])
             for at, text, two in zip(image_index, texts, negatives, strict=True)
         ]
-        said = list(zip(texts, image_index, strict=True))
-        shown = [(f"image {n}", [text for text, at in said if at == n]) for n in range(12)]
-        found = {"binding": mean(right(world, *one) for one in asked if one[2])}
-        return found | recall(world, shown, texts=said)
+        pairs = list(zip(texts, image_index, strict=True))
+        shown = [(f"image {n}", [text for text, at in pairs if at == n]) for n in range(12)]
+        metrics = {"binding": mean(right(world, *item) for item in asked if item[2])}
+        return metrics | recall(world, shown, texts=pairs)
 
-    return {"features": found}, expected
+    return {"features": features}, expected
 
 
 WINOGROUND = [(TAGS[0], "Object", "Both"), (TAGS[1], 1, 2), (TAGS[2], "Series", "Symbolic")]
@@ -934,7 +934,7 @@ CASES = {
         "data/examples.jsonl",
         winoground,
         "data/images/{name}",
-        [(f"{tag}_{one}", f"{tag}_{two}", None) for tag, one, two in WINOGROUND],
+        [(f"{tag}_{first}", f"{tag}_{two}", None) for tag, first, two in WINOGROUND],
         retrieval=True,
     ),
     "colorswap": two_and_two("test.json", colorswap, "images/{name}", retrieval=True),
@@ -981,8 +981,8 @@ def test_a_benchmark_is_its_plain_loop(tmp_path, name, seed):
         matrix[row, place] = sign
     if task.embedded is None:
         world = World()
-        shown = [Path(one.name).name if one.data is None else pixels(one.data) for one in task.images]
-        keys = [key if one.box is None else (key, one.box) for key, one in zip(shown, task.images, strict=True)]
+        shown = [Path(image.name).name if image.data is None else pixels(image.data) for image in task.images]
+        keys = [key if image.box is None else (key, image.box) for key, image in zip(shown, task.images, strict=True)]
         seen = torch.tensor([world.image(key) for key in keys], dtype=torch.float32)
         rows = [[length(caption) * value for value in world.text(caption)] for caption in task.captions]
         read = torch.tensor(rows, dtype=torch.float32)
@@ -991,14 +991,14 @@ def test_a_benchmark_is_its_plain_loop(tmp_path, name, seed):
         keys = [f"image {number}" for number in range(len(seen))]
     every = score(task, seen, read, [Alignment(matrix)], ties="index")
     for model, world in enumerate((World(), World(turn))):
-        scored = [(metric, one[model]) for one in every for metric in one[model].metrics]
-        found = {metric: items.value(metric) for metric, items in scored if items.count(metric)}
+        scored = [(metric, scored[model]) for scored in every for metric in scored[model].metrics]
+        measured = {metric: items.value(metric) for metric, items in scored if items.count(metric)}
         controls = {
             f"{metric}_{name}": replace(items, correct=right).value(metric)
             for metric, items in scored
             for name, right in items.controls.items()
         }
-        assert found == pytest.approx(expected(world), abs=1e-12)
+        assert measured == pytest.approx(expected(world), abs=1e-12)
         for control in ("blind", "grounded"):
             values = expected(Controlled(world, keys, control))
             wanted = {f"{metric}_{control}": values[metric] for metric in _controlled(task.questions)}

@@ -25,7 +25,7 @@ def benchmark(name="sugarcrepe", measures="binding", headline=("binding",), titl
 
 
 def compared(metric, *differences, base=0.5, chance=0.25, n=1200, side=None):
-    values = [base, *(base + one.value for one in differences)]
+    values = [base, *(base + difference.value for difference in differences)]
     of = "retrieval" if "t2i" in metric else "classification" if "acc" in metric else ""
     estimates = [Estimate(v, v - 0.02, v + 0.02, n, chance) for v in values]
     return Compared(metric, estimates, differences, of if side is None else side)
@@ -58,7 +58,7 @@ def in_one_line(text):
 
 
 @pytest.mark.parametrize(
-    ("metric", "base", "facts", "said"),
+    ("metric", "base", "facts", "sentence"),
     [
         ("binding", 0.51, {"chance": 0.5}, "confuses which attribute belongs to which object: 51% accuracy "
                                            "(chance 50%) on SCENES."),
@@ -68,27 +68,27 @@ def in_one_line(text):
          "gets 30.4% in text-to-image retrieval (R@5) (chance 0.1%) on COCO."),
     ],
 )  # fmt: skip
-def test_the_first_sentence_says_what_the_base_does(metric, base, facts, said):
+def test_the_first_sentence_says_what_the_base_does(metric, base, facts, sentence):
     name = facts.pop("name", "scenes")
-    one = shown(metric, of=benchmark(name, title=name.upper()), base=base, **facts)
-    assert summary.opening(one) == f"This model {said}"
+    metric_shown = shown(metric, of=benchmark(name, title=name.upper()), base=base, **facts)
+    assert summary.opening(metric_shown) == f"This model {sentence}"
 
 
 def test_the_first_sentence_tells_binding_or_swap_before_the_first_headline_metric():
     sugarcrepe = [shown(name, of=benchmark(headline=("add", "swap"))) for name in ("add", "swap", "swap_att")]
     aro = [shown(name, of=benchmark("vg-r", headline=("macro", "micro"))) for name in ("micro", "macro", "on")]
     coco = [shown("t2i_r1", of=benchmark("coco"), side="retrieval")]
-    found = [summary.lead_metric(chosen).compared.metric for chosen in (sugarcrepe, aro, coco, coco + aro)]
-    assert found == ["swap", "macro", "t2i_r1", "macro"]
+    leads = [summary.lead_metric(chosen).compared.metric for chosen in (sugarcrepe, aro, coco, coco + aro)]
+    assert leads == ["swap", "macro", "t2i_r1", "macro"]
 
 
 def test_what_a_matrix_makes_of_it_has_its_sign():
-    for moved, said in ((BETTER, "."), (WORSE, ", which is worse."), (NONE, ", no measurable difference.")):
-        assert gain_sentence("With it it is", 0.985, moved.measured) == f"With it it is 98.5%{said}"
+    for moved, ending in ((BETTER, "."), (WORSE, ", which is worse."), (NONE, ", no measurable difference.")):
+        assert gain_sentence("With it it is", 0.985, moved.measured) == f"With it it is 98.5%{ending}"
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "sentence"),
     [
         ({}, "What it costs was not measured."),
         ({"a": NONE, "b": BETTER}, "It costs nothing measurable in 2 other figures."),
@@ -97,8 +97,8 @@ def test_what_a_matrix_makes_of_it_has_its_sign():
         ({"a": Difference(-0.9, -0.95, 0.1, False)}, "It costs nothing measurable in 1 other figure."),
     ],
 )
-def test_what_it_costs_is_the_largest_measurable_loss(others, said):
-    assert summary.cost_sentence(others) == said
+def test_what_it_costs_is_the_largest_measurable_loss(others, sentence):
+    assert summary.cost_sentence(others) == sentence
 
 
 def test_a_side_that_was_not_measured_is_named():
@@ -108,7 +108,7 @@ def test_a_side_that_was_not_measured_is_named():
 
 def test_many_benchmarks_begin_with_a_short_table():
     short, first, *others = several().page().sections
-    assert [one.heading for one in (short, first, *others)] == [
+    assert [section.heading for section in (short, first, *others)] == [
         "In short", "SugarCrepe", "COCO retrieval", "Not measured",
     ]  # fmt: skip
     assert [[row[0].value for row in table.rows] for table in short.tables] == [
@@ -127,14 +127,14 @@ def test_a_base_alone_has_no_gains_and_no_costs():
 
 
 def test_markdown_latex_and_page_have_the_same_cells():
-    found = several()
-    rows = [line for line in found.to_markdown(level=2).splitlines() if line.startswith("|")]
+    evaluated = several()
+    rows = [line for line in evaluated.to_markdown(level=2).splitlines() if line.startswith("|")]
     assert len([row for row in rows if "---" in row]) == 2 + 1 + 1
     assert "| SugarCrepe, swap | 1,200 | 0.250 | 0.500 | 0.880 | +0.380 | [+0.350, +0.410] |" in rows
-    latex = found.to_latex()
+    latex = evaluated.to_latex()
     assert r"SugarCrepe, swap & 1,200 & 0.250 & 0.500 & 0.880 & +0.380 & [+0.350, +0.410] \\" in latex
     assert r"t2i\_r1 & 1,200 & 0.250 & 0.500 & 0.504 & no measurable difference & [$-$0.011, +0.020] \\" in latex
-    html = render(found.page())
+    html = render(evaluated.page())
     assert '<td class="good">+0.380 <small>better</small></td>' in html
     assert '<td class="bad">-0.020 <small>worse</small></td>' in html
     assert html.count("data:image/svg+xml;base64,") == 1
@@ -151,10 +151,10 @@ def test_chance_of_many_differences_is_told():
 def test_a_kept_report_is_the_same_when_read_again(models, tmp_path):
     moved = [NONE, BETTER][: len(models) - 1]
     metrics = [compared("macro", *moved, chance=None), compared("macro_blind", *moved, side="control")]
-    found = report(result(*metrics, of=BENCHMARKS["sugarcrepe"], notes=["3 images are missing"]), models=models)
+    evaluated = report(result(*metrics, of=BENCHMARKS["sugarcrepe"], notes=["3 images are missing"]), models=models)
     path = tmp_path / "report.json"
-    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
-    assert Report.from_json(path).to_markdown() == found.to_markdown()
+    path.write_text(json.dumps(evaluated.to_json()), encoding="utf-8")
+    assert Report.from_json(path).to_markdown() == evaluated.to_markdown()
     assert Report.from_json(path).to_json() == json.loads(path.read_text())
 
 
@@ -169,14 +169,14 @@ def test_what_is_no_kept_report_is_refused(tmp_path):
 
 
 def test_published_figures_are_fractions_each_with_a_command_that_is_there():
-    for one in REPORTED:
-        assert all(0 <= value <= 1 for value in one.values.values())
-        program, name, *arguments = shlex.split(one.command.replace("FOLDER", "scenes"))
+    for figure in REPORTED:
+        assert all(0 <= value <= 1 for value in figure.values.values())
+        program, name, *arguments = shlex.split(figure.command.replace("FOLDER", "scenes"))
         assert program == "labclip"
         if name == "evaluate":
             given = command.get_command(None, name).make_context(name, arguments, parent=TOP).params
-            assert given["benchmarks"] == (one.benchmark,)
-        assert one.matrix is None or one.matrix in [[entry.name, entry.alignment] for entry in PUBLISHED]
+            assert given["benchmarks"] == (figure.benchmark,)
+        assert figure.matrix is None or figure.matrix in [[entry.name, entry.alignment] for entry in PUBLISHED]
     assert PUBLISHED[0].reported["sugarcrepe"] == {
         "base": {"replace": 0.80, "swap": 0.62}, "labclip": {"replace": 0.82, "swap": 0.74},
     }  # fmt: skip
@@ -212,12 +212,12 @@ def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
     blind, grounded = np.arange(40) < 20, np.arange(40) < 24
     models = [ScoredItems(**base, controls={"blind": blind, "grounded": blind}),
               ScoredItems(**ours, controls={"blind": blind, "grounded": grounded})]  # fmt: skip
-    found = report(result(*compare(models), compared("t2i_r1", NONE), of=benchmark(headline=("swap",))))
-    page = found.page()
+    evaluated = report(result(*compare(models), compared("t2i_r1", NONE), of=benchmark(headline=("swap",))))
+    page = evaluated.page()
     (table, _) = page.sections[0].tables
     assert [row[0].value for row in table.rows] == ["swap", "swap_blind", "swap_grounded"]
     assert [list(row[1:5]) for row in table.rows] == [[40, 0.5, 0.5, 0.875], [40, 0.5, 0.5, 0.5], [40, 0.5, 0.5, 0.6]]
     assert "With the matrix it is 87.5%. Of +0.38 gained, +0.10 needs the image." in page.lead
     assert "NAME_blind" in dict(page.facts)["How to read"]
-    assert found.to_json()["benchmarks"]["sugarcrepe"]["sides"]["swap_blind"] == "control"
-    assert "mean image" not in found.to_latex(rows="models")
+    assert evaluated.to_json()["benchmarks"]["sugarcrepe"]["sides"]["swap_blind"] == "control"
+    assert "mean image" not in evaluated.to_latex(rows="models")

@@ -49,13 +49,13 @@ def test_the_folder_is_the_local_one_and_goes_on_where_it_stopped(cluster, model
     broken = data / "photos" / "23.png"
     whole = broken.read_bytes()
     broken.write_bytes(b"no image")
-    said = []
+    messages = []
     for engine in ("local", "ray"):
         with pytest.raises(ValueError, match=r"23.png \(captions.csv line 48\) is not a whole image") as raised:
             run(model, data, f"{engine}-kept", engine=engine)
-        said.append(str(raised.value))
+        messages.append(str(raised.value))
         run(model, data, engine, engine=engine, on_error="skip")
-    assert said[0] == said[1]
+    assert messages[0] == messages[1]
     assert contents(data / "ray") == contents(data / "local")
     counts = Features.load(data / "ray", verify=True).manifest["counts"]
     assert (counts["images"], counts["captions_with_negative"], counts["texts_cut"]) == (N - 1, N - 1, 1)

@@ -28,7 +28,7 @@ run = partial(commands.run, "fold")
 
 
 def assert_same_direction(got, exact):
-    got, exact = (F.normalize(torch.as_tensor(one).detach().float(), dim=-1) for one in (got, exact))
+    got, exact = (F.normalize(torch.as_tensor(features).detach().float(), dim=-1) for features in (got, exact))
     assert float((got - exact).abs().max()) < UNIT
 
 
@@ -252,7 +252,7 @@ def test_a_text_tower_in_onnx(onnx, tmp_path, kind):
         tokens = models.tokens()[:count]
         assert_same_direction(run_onnx(model, input_ids=tokens), wrapped.encode_text(tokens, normalize=False))
     assert mark_of(model)["strength"] == 0.5
-    assert not [name for name in (one.name for one in model.graph.initializer) if "visual" in name]
+    assert not [name for name in (tensor.name for tensor in model.graph.initializer) if "visual" in name]
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
         fold(model, skewed())
 
@@ -287,12 +287,12 @@ def test_a_matrix_is_put_behind_a_tower_in_onnx(onnx, tmp_path, unit):
     assert fold(tower(onnx, outputs=("pooled", "text_embeds")), skewed()).graph.node[-1].output == ["text_embeds"]
     folded, inputs = onnx.load(out / "text.onnx"), {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     onnx.checker.check_model(folded)
-    before, got = (run_onnx(one, **inputs) for one in (model, folded))
+    before, got = (run_onnx(tower, **inputs) for tower in (model, folded))
     assert_same_direction(got, skewed()(torch.from_numpy(before)))
     assert np.allclose(np.linalg.norm(got, axis=-1), 1.0, atol=1e-5) == unit
     kinds = [node.op_type for node in folded.graph.node][len(model.graph.node) :]
     assert kinds == ["MatMul", "LpNormalization"] if unit else ["MatMul"]
-    assert [one.name for one in folded.graph.output] == ["text_embeds"]
+    assert [output.name for output in folded.graph.output] == ["text_embeds"]
     assert (mark_of(folded)["model"], mark_of(folded)["alignment"]) == ("tower.onnx", "matrix")
     assert mark_of(fold(model, Alignment.identity(models.DIM))) is None
 

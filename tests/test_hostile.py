@@ -62,19 +62,19 @@ def problems(*arguments, says=""):
     """What is wrong with how a command fails."""
     before = tree()
     done = run(*arguments)
-    said, after = done.stderr, tree()
+    errors, after = done.stderr, tree()
     if arguments[0] == "embed":  # which may have begun
         after.pop(Path("out"), None)
     remove(Path().glob("out"))
     checks = {
         f"exit code {done.exit_code}": done.exit_code != 2,
-        "not one line": said.count("\n") != 1 or not said.startswith("Error: ") or bool(done.stdout),
-        "not in our words": any(word in said for word in ("Traceback", "[Errno", "--debug")),
-        f"says no {says!r}": says not in said,
+        "not one line": errors.count("\n") != 1 or not errors.startswith("Error: ") or bool(done.stdout),
+        "not in our words": any(word in errors for word in ("Traceback", "[Errno", "--debug")),
+        f"says no {says!r}": says not in errors,
         "files changed": before != after,
     }
     wrong = [what for what, is_so in checks.items() if is_so]
-    return [(arguments, *wrong, said)] if wrong else []
+    return [(arguments, *wrong, errors)] if wrong else []
 
 
 CONTENTS = {
@@ -106,10 +106,10 @@ def test_no_file_is_too_odd(here, hub, name):
     assert not [
         problem
         for path in [
-            *(f"bad-{one}{ending}" for one in [*CONTENTS, "folder", "missing"]),
+            *(f"bad-{name}{ending}" for name in [*CONTENTS, "folder", "missing"]),
             f"bad\x1b[31m{ending}",
         ]
-        for problem in problems(*(one.replace("FILE", path) for one in arguments), says="bad")
+        for problem in problems(*(argument.replace("FILE", path) for argument in arguments), says="bad")
     ]
 
 
@@ -134,7 +134,7 @@ def test_what_is_an_input_is_never_an_output(here):
     os.symlink("plain.csv", "link.csv")
     os.makedirs("stored")
     shutil.copy("texts.npy", "stored/a.npy")
-    assert not [one for command, says in INPUTS.items() for one in problems(*command.split(), says=says)]
+    assert not [problem for command, says in INPUTS.items() for problem in problems(*command.split(), says=says)]
 
 
 def image(kind, mode="RGB", size=(8, 8)):
@@ -153,16 +153,16 @@ def test_no_image_is_too_odd(here):
         "zeroed": (png[:16] + bytes(8) + png[24:], "not a whole"), "missing": (None, "No such file"),
         "bomb": (image("PNG", "1", (20_000, 10_000)), "exceeds"),
     }  # fmt: skip
-    found = []
-    for name, (content, said) in images.items():
+    failures = []
+    for name, (content, message) in images.items():
         if content is not None:
             Path("odd").write_bytes(content)
         Path("one.csv").write_text(
             f"image,caption,negative\n{name if content is None else 'odd'},a red cube,a blue cube\n"
         )
-        found += problems(*EMBED, "one.csv", "out", says=said)
-        found += problems("evaluate", "csv", "--model", "scenes", "--data", "one.csv")
-    assert not found
+        failures += problems(*EMBED, "one.csv", "out", says=message)
+        failures += problems("evaluate", "csv", "--model", "scenes", "--data", "one.csv")
+    assert not failures
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -170,18 +170,18 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half(here, name, monkeypatch, 
     """A limit on the size of files stands for a full disk."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a result is kept that could not be written
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    found = []
+    failures = []
     try:
         for size in (0, 10, 1000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
             done = run(*WRITERS[name])
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            said = done.stderr
-            is_sound = done.exit_code == 2 and said.count("\n") == 1 and "[Errno" not in said
+            errors = done.stderr
+            is_sound = done.exit_code == 2 and errors.count("\n") == 1 and "[Errno" not in errors
             if (not is_sound or sound.left(".")) and (done.exit_code or size < 1000):
-                found.append((size, done.exit_code, said, sound.left(".")))
+                failures.append((size, done.exit_code, errors, sound.left(".")))
             remove(Path().glob("*out*"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert not found
+    assert not failures

@@ -83,13 +83,13 @@ def test_an_interrupt_at_any_moment_leaves_nothing_half(folder, count):
     for name, (whole, *interrupted) in json.loads(done.stdout.splitlines()[-1]).items():
         assert whole[0] == 0, whole
         assert whole[2], f"{name} wrote nothing"
-        for fraction, (code, said, left) in zip(asked[name][1], interrupted, strict=True):
-            case = f"{name} at {fraction:.3f} of its time: exit code {code}, {left}, {said}"
+        for fraction, (code, errors, left) in zip(asked[name][1], interrupted, strict=True):
+            case = f"{name} at {fraction:.3f} of its time: exit code {code}, {left}, {errors}"
             assert code in (0, 1, 2, 130), case
             assert left in ([], whole[2]), case
             # What Python raises in a destructor it only tells, and the command goes on.
-            assert code == 0 or "Traceback" not in said, case
-            if code == 130 and said.strip():  # else it had not begun
-                assert re.search(r"\nInterrupted\. .*Type again: labclip ", said), case
+            assert code == 0 or "Traceback" not in errors, case
+            if code == 130 and errors.strip():  # else it had not begun
+                assert re.search(r"\nInterrupted\. .*Type again: labclip ", errors), case
             if code == 2:  # a library made an error of its own of it
-                assert said.count("\n") == 1, case
+                assert errors.count("\n") == 1, case

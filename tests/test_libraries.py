@@ -48,17 +48,17 @@ def test_a_library_finds_what_labclip_finds(library, index, folders, models, exp
         pytest.skip(f"{library.package} is not installed")
     figures = {}
     for side, texts in expected.items():
-        found, _seconds = HARNESS["call"](library, index, folders, side)
-        if isinstance(found, dict):
-            figures[side] = found["text_acc"]
+        results, _seconds = HARNESS["call"](library, index, folders, side)
+        if isinstance(results, dict):
+            figures[side] = results["text_acc"]
             drawn = labclip.scenes.sample(len(index.captions), seed=HARNESS["SEED"])
             swapped = models[side].encode_text(drawn.swapped_captions, normalize=True)
             images = torch.from_numpy(index.images[: len(texts)])
             assert figures[side] == pytest.approx(float(metrics.preferred(images, texts, swapped).float().mean()))
             continue
-        figures[side] = HARNESS["recall"](found, index)
+        figures[side] = HARNESS["recall"](results, index)
         assert figures[side] == pytest.approx(HARNESS["recall"](texts, index), abs=1e-7)
-        if (theirs := HARNESS["unit"](found)) is not None:
+        if (theirs := HARNESS["unit"](results)) is not None:
             assert float((theirs - texts).abs().max()) < UNIT
     assert figures["aligned"] > figures["base"] + 0.2
     with capsys.disabled():
@@ -137,9 +137,9 @@ def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, 
     with HARNESS["inside"](folders / "aligned"):
         made = HARNESS["given"](index, folders, "aligned")
         photos, table = made["client"]().get_collection("existing"), made["table"]()
-        found = {
+        results = {
             "Chroma": photos.query(query_texts=index.captions, n_results=1)["ids"],
             "LanceDB": [table.search(caption).limit(1).to_list()[0]["path"] for caption in index.captions],
         }
-    for ids in found.values():
+    for ids in results.values():
         assert HARNESS["recall"](ids, index) < 0.7

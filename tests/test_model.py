@@ -279,7 +279,7 @@ def test_what_was_written_into_the_matrix_is_used_and_takes_the_record_away(writ
 
 
 @pytest.mark.parametrize(
-    "name", ["encode_text", *(pytest.param(one, marks=pytest.mark.slow) for one in ("forward", "get_logits"))]
+    "name", ["encode_text", *(pytest.param(method, marks=pytest.mark.slow) for method in ("forward", "get_logits"))]
 )
 def test_a_compiled_model_has_no_break_and_uses_what_was_written(name):
     model = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False)

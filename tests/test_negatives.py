@@ -39,15 +39,15 @@ def words_of(caption):
 @st.composite
 def sentences(draw, phrases=PHRASES):
     """Two objects with different attributes, in one of several forms and cases."""
-    one, two = draw(st.permutations(phrases))[:2]
+    former, two = draw(st.permutations(phrases))[:2]
     first, second = draw(st.permutations(NOUNS))[:2]
     text = draw(
         st.sampled_from(
             (
-                f"{a(one)} {first} and {a(two)} {second}",
-                f"{one} {first}, next to the {two} {second}.",
-                f"the {first} is {one}; the {second} is {two}",
-                f"there is {a(one)} {first} left of some {two}, old {second}",
+                f"{a(former)} {first} and {a(two)} {second}",
+                f"{former} {first}, next to the {two} {second}.",
+                f"the {first} is {former}; the {second} is {two}",
+                f"there is {a(former)} {first} left of some {two}, old {second}",
             )
         )
     )
@@ -128,8 +128,8 @@ def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
                 moved[index] = word
             every.add(" ".join(moved))
     every.discard(" ".join(words))
-    lists = shuffle([caption], k=k, tagger=tag) if k > 1 else [[one] for one in shuffle([caption], tagger=tag) if one]
-    negatives = lists[0] if lists else []
+    shuffled = shuffle([caption], k=k, tagger=tag)
+    negatives = shuffled[0] if k > 1 else list(filter(None, shuffled))
     assert len(negatives) == min(k, len(every))
     assert len(set(negatives)) == len(negatives)
     assert set(negatives) <= every
@@ -175,7 +175,7 @@ def test_no_negative_is_a_true_caption_of_its_image(method, captions, images):
         assert not true & {comparable(negative) for negative in negatives}
         if len(negatives) < 3:
             free = method([own], k=50)[0]
-            assert len([one for one in free if comparable(one) not in true]) == len(negatives)
+            assert len([negative for negative in free if comparable(negative) not in true]) == len(negatives)
 
 
 @given(st.text())
@@ -227,8 +227,8 @@ def miscount(caption, rng):
 def test_a_method_from_outside_keeps_the_promises():
     captions = ["two dogs", "three dogs", "a dog"]
     alone = generate(captions, miscount, k=5, seed=3)
-    assert [set(found) for found in alone] == [{"three dogs", "four dogs"}, {"two dogs", "four dogs"}, set()]
-    assert generate(captions, miscount, seed=3) == [found[0] if found else None for found in alone]
+    assert [set(made) for made in alone] == [{"three dogs", "four dogs"}, {"two dogs", "four dogs"}, set()]
+    assert generate(captions, miscount, seed=3) == [made[0] if made else None for made in alone]
     assert generate(captions[1:], miscount, k=5, seed=3) == alone[1:]
     of_one_image = generate(captions, miscount, k=5, image_index=[0, 0, 0])
     assert of_one_image == [["four dogs"], ["four dogs"], []]

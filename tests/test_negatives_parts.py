@@ -116,10 +116,10 @@ def test_a_file_gets_parts_and_keywords_as_lists(tmp_path, ending):
     assert made[2] == {"id": "2", "image": "2.jpg", "title": "", **NONE}
     assert made[3]["part_kinds"] == ["foil"]
     assert made[3]["part_negatives"][0] not in ("red jeans", "blue jeans")  # the first row is of the same image
-    assert [one["keywords"] for one in made] == keywords(texts)
+    assert [row["keywords"] for row in made] == keywords(texts)
     items = list(read(out))
     assert items[0].parts == (Part("a red shirt", "a blue shirt", "swap"), Part("blue jeans", "red jeans", "swap"))
-    assert [list(item.keywords) for item in items] == [one["keywords"] for one in made if one["title"]]
+    assert [list(item.keywords) for item in items] == [row["keywords"] for row in made if row["title"]]
 
 
 def test_parts_that_do_not_fit_one_another_make_a_bad_row(tmp_path):

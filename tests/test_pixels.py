@@ -34,9 +34,9 @@ SIXTEEN = GREY.astype(np.uint16) * 257
     ids=["in memory", "PNG", "TIFF", "PGM", "JPEG 2000"],
 )
 def test_deep_pixels_keep_their_brightness(deep):
-    found = eight_bits(deep)
-    assert found.mode == "L"
-    assert np.array_equal(np.asarray(found), GREY)
+    grey = eight_bits(deep)
+    assert grey.mode == "L"
+    assert np.array_equal(np.asarray(grey), GREY)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -79,25 +79,25 @@ def test_images_are_turned_as_viewers_turn_them(tmp_path, orientation, ending):
     exif[0x0112] = orientation
     Image.fromarray(np.dstack([GREY[:9]] * 3)).save(tmp_path / f"a.{ending}", exif=exif)
     image = Image.open(tmp_path / f"a.{ending}")
-    found = upright(image)
-    assert np.array_equal(np.asarray(found), np.asarray(ImageOps.exif_transpose(image)))
-    assert upright(found) is found  # once
+    turned_image = upright(image)
+    assert np.array_equal(np.asarray(turned_image), np.asarray(ImageOps.exif_transpose(image)))
+    assert upright(turned_image) is turned_image  # once
 
 
 def test_every_way_to_an_embedding_turns_images_alike(model, turned):
     lying, seen = (Image.open(turned / name) for name in ("lying.png", "seen.png"))
     wanted = model.encode_image(seen, normalize=True)
     images = [ImageSource(name, turned / name) for name in ("lying.png", "seen.png")]
-    found, _ = encode(model, images, ["a"], progress=False)
-    assert_close(found, wanted.expand(2, -1))
+    features, _ = encode(model, images, ["a"], progress=False)
+    assert_close(features, wanted.expand(2, -1))
     assert torch.equal(model.encode_image(lying, normalize=True), wanted)
     assert torch.equal(model.preprocess(lying), model.preprocess(seen))
 
 
 def test_as_stored_is_exactly_openclip_and_shares_no_cache(model, turned, tmp_path):
     lying = Image.open(turned / "lying.png")
-    with Cache(tmp_path / "cache", model) as one:
-        upright_name = one.path.name
+    with Cache(tmp_path / "cache", model) as cache:
+        upright_name = cache.path.name
     model.preprocess = as_stored(model.preprocess)
     config = open_clip.transform.PreprocessCfg(**model.clip.visual.preprocess_cfg)
     own = open_clip.transform.image_transform_v2(config, is_train=False)

@@ -28,7 +28,7 @@ def project():
 
 def test_the_versions_of_python_that_are_claimed_are_those_that_are_tested(project):
     matrix = WORKFLOWS["tests"]["jobs"]["tests"]["strategy"]["matrix"]
-    claimed = [one.rpartition(" ")[2] for one in project["classifiers"] if re.search(r"Python :: 3\.\d", one)]
+    claimed = [line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r"Python :: 3\.\d", line)]
     assert matrix["python"] == claimed
     assert {os.partition("-")[0] for os in matrix["os"]} == {"ubuntu", "macos", "windows"}
     assert project["requires-python"] == f">={claimed[0]}"
@@ -77,8 +77,8 @@ def test_the_version_stands_in_one_place():
     if not (ROOT / ".git").exists():
         pytest.skip("no repository")
     command = ["git", "grep", "-lF", labclip.__version__]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-    own = [name for name in found if not name.startswith((*RECORDS, "tests/"))]
+    files = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    own = [name for name in files if not name.startswith((*RECORDS, "tests/"))]
     assert own == ["labclip/_version.py"]
 
 
@@ -89,7 +89,7 @@ def test_the_paper_is_cited_as_the_readme_cites_it():
     (title,) = re.findall(r"^  title = \{(.*)\},$", readme, re.MULTILINE)
     (authors,) = re.findall(r"author = \{(.*?)\}", readme)
     assert paper["title"] == re.sub("[{}]", "", title)
-    assert [f"{one['family-names']}, {one['given-names']}" for one in paper["authors"]] == authors.split(" and ")
+    assert [f"{who['family-names']}, {who['given-names']}" for who in paper["authors"]] == authors.split(" and ")
     assert paper["identifiers"][0]["value"] in readme
     assert citation["title"] == "labclip"
     assert "paper" in citation["message"]
@@ -110,6 +110,6 @@ def test_a_release_has_absolute_links_and_the_addresses_of_the_project(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     links = re.findall(r'\]\(([^)]+)\)|(?:src|srcset)="([^"]+)"', text)
     assert f"{address}/raw/v1.2.3/docs/labclip-demo.png" in {picture for _, picture in links}
-    assert all("".join(one).startswith("https://") for one in links)
+    assert all("".join(link).startswith("https://") for link in links)
     urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     assert urls["Source"] == address

@@ -63,11 +63,11 @@ def test_npy_is_aligned_as_in_memory_and_keeps_its_dtype(dtype, normalize):
     rows = drawn(11).astype(dtype)
     np.save("in.npy", rows)
     (shard,) = transform("in.npy", "out.npy", normalize=normalize)["shards"]
-    found = np.load("out.npy")
-    assert found.dtype == np.dtype(dtype)
+    aligned = np.load("out.npy")
+    assert aligned.dtype == np.dtype(dtype)
     allowance = rounding(DIM, np.linalg.norm(rows) * MATRIX.matrix.norm())
-    np.testing.assert_allclose(found, MATRIX(rows, normalize=normalize), atol=4e-3 if dtype == "<f2" else allowance)
-    assert not np.allclose(found, rows, atol=0.1)
+    np.testing.assert_allclose(aligned, MATRIX(rows, normalize=normalize), atol=4e-3 if dtype == "<f2" else allowance)
+    assert not np.allclose(aligned, rows, atol=0.1)
     assert (shard["name"], shard["rows"]) == ("in.npy", 11)
     assert shard["bytes"] == Path("out.npy").stat().st_size == Path("in.npy").stat().st_size
     assert {path.name for path in Path().iterdir()} == {"A", "in.npy", "out.npy", "_out.npy.labclip.json"}
@@ -91,11 +91,11 @@ def test_safetensors_keep_all_but_the_one_tensor(column):
     others |= {"a": torch.rand(10, DIM)} if column else {}
     save_file({"text": torch.from_numpy(drawn()), **others}, "in.safetensors", metadata={"model": "M"})
     transform("in.safetensors", "out.safetensors", column=column)
-    with safe_open("out.safetensors", framework="pt") as found:
-        assert found.metadata() == {"model": "M"}
+    with safe_open("out.safetensors", framework="pt") as written:
+        assert written.metadata() == {"model": "M"}
         for name, tensor in others.items():
-            assert torch.equal(found.get_tensor(name), tensor)
-        torch.testing.assert_close(found.get_tensor("text"), MATRIX(torch.from_numpy(drawn())), rtol=1e-3, atol=4e-3)
+            assert torch.equal(written.get_tensor(name), tensor)
+        torch.testing.assert_close(written.get_tensor("text"), MATRIX(torch.from_numpy(drawn())), rtol=1e-3, atol=4e-3)
 
 
 @pytest.mark.parametrize("kind", ["list", "large", "fixed"])
@@ -119,13 +119,13 @@ def test_parquet_keeps_other_columns_schema_and_row_groups(kind, dtype):
     before, after = parquet.read_table("in.parquet"), parquet.read_table("out.parquet")
     assert after.schema.equals(before.schema, check_metadata=True)
     assert after.select(["caption", "image_emb"]).equals(before.select(["caption", "image_emb"]))
-    found = after["v"].to_pylist()
-    assert found[3] is None
+    lists = after["v"].to_pylist()
+    assert lists[3] is None
     expected = MATRIX(rows)
     for number in set(range(10)) - {3}:
-        np.testing.assert_allclose(found[number], expected[number], atol=4e-3)
+        np.testing.assert_allclose(lists[number], expected[number], atol=4e-3)
     groups = [parquet.ParquetFile(name).metadata for name in ("in.parquet", "out.parquet")]
-    assert [[one.row_group(n).num_rows for n in range(one.num_row_groups)] for one in groups] == [[6, 4], [6, 4]]
+    assert [[file.row_group(n).num_rows for n in range(file.num_row_groups)] for file in groups] == [[6, 4], [6, 4]]
     assert groups[1].row_group(0).column(1).compression == "ZSTD"
 
 
@@ -134,9 +134,9 @@ def test_a_clip_retrieval_folder_keeps_its_numbers_and_metadata():
     manifest = transform("in", "out")
     names = [f"text_emb/text_emb_{number}.npy" for number in range(11)]
     assert {shard["name"] for shard in manifest["shards"] if shard["rows"]} == set(names)
-    found = contents("out")
-    assert set(found) == {*names, *(f"metadata/metadata_{number}.parquet" for number in range(11)), "_labclip.json"}
-    assert found["metadata/metadata_10.parquet"] == b"captions 10"
+    files = contents("out")
+    assert set(files) == {*names, *(f"metadata/metadata_{number}.parquet" for number in range(11)), "_labclip.json"}
+    assert files["metadata/metadata_10.parquet"] == b"captions 10"
     for number, name in enumerate(names):
         np.testing.assert_allclose(np.load(f"out/{name}"), MATRIX(drawn(9, seed=number)), atol=4e-3)
 
@@ -150,7 +150,7 @@ BY_NAME = "holds image embeddings by its name"
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("in/img_emb", BY_NAME),
         ("image_features.npy", BY_NAME),
@@ -159,12 +159,12 @@ BY_NAME = "holds image embeddings by its name"
         ("other/text_features.npy", r"holds embeddings of M \(x\), as its manifest\.json says, but .* fitted on tiny"),
     ],
 )
-def test_image_embeddings_and_those_of_another_base_are_left_alone(source, said):
+def test_image_embeddings_and_those_of_another_base_are_left_alone(source, message):
     clip_retrieval()
     np.save("image_features.npy", drawn())
     feature_folder()
     feature_folder("other", Base("M", "x", quick_gelu=False, embed_dim=DIM))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         transform(source, "out.npy" if source.endswith(".npy") else "out")
     assert not list(Path().glob("*out*"))
     transform("features/text_features.npy", "out.npy")
@@ -210,12 +210,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "make", "options", "said"), REFUSED)
-def test_what_cannot_be_aligned_is_told_and_nothing_is_left(name, make, options, said):
+@pytest.mark.parametrize(("name", "make", "options", "message"), REFUSED)
+def test_what_cannot_be_aligned_is_told_and_nothing_is_left(name, make, options, message):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     make(Path(name))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         transform(name, f"out.{name[3:]}", **options)
     assert {path.name for path in Path().iterdir()} == {"A", name}
 
@@ -240,19 +240,19 @@ def test_a_target_that_is_there_is_refused_or_made_again():
     Path("photos").mkdir()
     Path("photos/1.jpg").touch()
     before = contents(".")
-    for source, target, force, said in (
+    for source, target, force, message in (
         ("in.npy", "link.npy", True, r"is the input itself\. Pass another path"),
         ("in", "in/text_emb", True, "in/text_emb is there, and transform did not write it"),
         ("in", "photos", True, "photos is there, and transform did not write it"),
         ("in.npy", "out.txt", True, "out.txt does not end in .npy"),
         ("in.npy", "out.npy", False, r"out\.npy is there, and .* Pass another path, or force=True"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             transform(source, target, force=force)
     assert contents(".") == before
     transform("in.npy", "out.npy", force=True)
-    said = r"out\.npy is aligned by .* at strength 1\.0.*: its strength is 1\.0, not 0\.5"
-    with pytest.raises(ValueError, match=said):
+    message = r"out\.npy is aligned by .* at strength 1\.0.*: its strength is 1\.0, not 0\.5"
+    with pytest.raises(ValueError, match=message):
         transform("in.npy", "out.npy", strength=0.5)
     Path("out.npy").unlink()  # its manifest is then in nobody's way
     assert transform("in.npy", "out.npy", strength=0.5)["strength"] == 0.5
@@ -269,8 +269,8 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     data = broken.read_bytes()
     broken.write_bytes(data[:150])
     result = commands.run("transform", "in", "out", "--alignment", "A", code=2)
-    said = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. 7 of 8 files are done: repair the others and "
-    assert said + "type the same command again.\n" in result.stderr
+    text = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. 7 of 8 files are done: repair the others and "
+    assert text + "type the same command again.\n" in result.stderr
     kept = embeddings("whole")
     kept.pop("text_emb/text_emb_1.npy")
     assert embeddings("out") == kept

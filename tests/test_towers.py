@@ -34,9 +34,9 @@ def texts_of(kind):
             if value.ndim > 1 or not name.endswith("weight"):  # else it is a norm's
                 value.copy_(drawn(name, value.shape) / (3 if value.ndim > 1 else 10))
         model = LABCLIP(clip, Alignment(torch.eye(16) + drawn("matrix", (16, 16)) / 2), tokenizer=models.tokenizer())
-        found = {"base": clip, "aligned": model, "folded": model.fold()}
-        found = {name: one.encode_text(tokens) for name, one in found.items()}
-    return {f"{kind}.{name}": rows.numpy().copy() for name, rows in found.items()}
+        features = {"base": clip, "aligned": model, "folded": model.fold()}
+        features = {name: tower.encode_text(tokens) for name, tower in features.items()}
+    return {f"{kind}.{name}": rows.numpy().copy() for name, rows in features.items()}
 
 
 @pytest.mark.parametrize("kind", models.KINDS)
@@ -56,6 +56,6 @@ def test_no_model_of_the_tests_has_longer_sums_than_tolerances_allow_for(kind):
 
 if __name__ == "__main__":
     tensors = {"tokens": models.tokens().numpy()}
-    for one in models.KINDS:
-        tensors |= texts_of(one)
+    for kind in models.KINDS:
+        tensors |= texts_of(kind)
     save_file(tensors, STORED)

@@ -218,9 +218,9 @@ def test_absent_negatives_are_those_the_features_say():
         # Rows that differ from the caption, and rows that are no embeddings, stand for nothing where they are absent.
         for junk in (negatives, torch.full_like(texts, float("nan")), torch.zeros_like(texts)):
             rows = torch.where(torch.from_numpy(there)[:, None], negatives, junk)
-            said = labclip.fit(planted.features(images, texts, rows, has_negative=there), recipe=recipe, **QUICK)
-            assert torch.equal(said.alignment.fitted, expected.alignment.fitted)
-            assert said.frontier == expected.frontier
+            result = labclip.fit(planted.features(images, texts, rows, has_negative=there), recipe=recipe, **QUICK)
+            assert torch.equal(result.alignment.fitted, expected.alignment.fitted)
+            assert result.frontier == expected.frontier
 
 
 @pytest.mark.parametrize("stored", [torch.Tensor.half, lambda rows: rows * 1.0009])
@@ -239,7 +239,7 @@ def test_a_weight_that_is_given_holds_in_every_candidate():
     assert settings_of("labclip").candidates == default
     given = settings_of("labclip", negative_weight=3, distill=0.5, identity_penalty=0).candidates
     assert given == (Weights(3.0, 0.5, 0.0, grounded=True, mean_image=0.2),)  # each once
-    assert [one.distill for one in settings_of("labclip", distill=2).candidates] == [2.0] * len(default)
+    assert [weights.distill for weights in settings_of("labclip", distill=2).candidates] == [2.0] * len(default)
     assert settings_of("paper", distill=2).candidates == (Weights(1.0, 2.0, 0.0),)
 
 
@@ -247,7 +247,7 @@ def test_candidates_are_fitted_and_the_kept_one_is_recorded():
     options = {name: value for name, value in QUICK.items() if name not in ("negative_weight", "distill")}
     result = labclip.fit(planted.drawn(300), **options)
     kept = result.alignment.metadata["loss_weights"]
-    assert kept in [asdict(replace(one, identity=1e-4)) for one in RECIPES["labclip"].candidates]
+    assert kept in [asdict(replace(candidate, identity=1e-4)) for candidate in RECIPES["labclip"].candidates]
     weights = {"negative_weight": kept["negatives"], "distill": kept["distill"]}
     alone = labclip.fit(planted.drawn(300), **options, **weights)
     assert torch.equal(alone.alignment.fitted, result.alignment.fitted)

@@ -42,22 +42,22 @@ def masked(features, ranks=None, **settings):
 def test_absent_negatives_and_texts_that_are_true_of_an_image_do_not_count(seed, with_images):
     features, images, texts, true = drawn(seed, with_images)
     whole = list(masked(features))
-    for batch, found in whole:
+    for batch, skipped in whole:
         image, text = ((rows @ known.T).argmax(dim=1).tolist() for rows, known in
                        ((batch.images, images), (batch.texts, texts)))  # fmt: skip
         own, absent = batch.columns.tolist(), batch.absent.nonzero().flatten().tolist()
         assert min(absent) >= batch.captions
-        assert found == {
+        assert skipped == {
             (row, column) for row in range(len(image)) for column in range(len(text))
             if column in absent or (column != own[row] and (image[row], text[column]) in true)
         }  # fmt: skip
-        assert len(found) > 20
+        assert len(skipped) > 20
     ranks = zip(*(masked(features, Ranks(own, 2)) for own in (0, 1)), strict=True)
-    for (batch, found), parts in zip(whole, ranks, strict=True):
+    for (batch, skipped), parts in zip(whole, ranks, strict=True):
         of_ranks = {(int(part.columns[row]), column) for part, pairs in parts for row, column in pairs}
-        assert of_ranks == {(int(batch.columns[row]), column) for row, column in found}
+        assert of_ranks == {(int(batch.columns[row]), column) for row, column in skipped}
 
 
 def test_nothing_is_masked_where_no_text_recurs_or_by_the_published_recipe():
-    assert not any(found for _, found in masked(planted.drawn(96, k=2)))
-    assert not any(found for _, found in masked(drawn(0, with_images=False)[0], published=True))
+    assert not any(skipped for _, skipped in masked(planted.drawn(96, k=2)))
+    assert not any(skipped for _, skipped in masked(drawn(0, with_images=False)[0], published=True))

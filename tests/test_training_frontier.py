@@ -200,7 +200,7 @@ def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
     base, ours = ([smoothed(margin) for margin in margins(strength)] for strength in (0.0, 1.0))
     lost, error = frontier(part, matrix, [1.0])[0].lost["validation"]
     assert lost == pytest.approx(1 - float(sum(s.mean() for s in ours) / sum(s.mean() for s in base)), abs=1e-5)
-    change = [(one - other) / len(one) for one, other in zip(base, ours, strict=True)]
+    change = [(before - other) / len(before) for before, other in zip(base, ours, strict=True)]
     by_image = change[1] + change[0].view(60, 2).sum(dim=1)
     draws = by_image[torch.randint(60, (4000, 60), generator=torch.Generator().manual_seed(1))].sum(dim=1)
     assert error == pytest.approx(float(draws.std() / sum(s.mean() for s in base)), rel=0.1)

@@ -147,11 +147,11 @@ def test_combinations_are_of_words_that_stand_in_one_caption():
 
 def test_features_of_another_model_are_refused():
     data, other = planted.drawn(200), planted.drawn(50, seed=1)
-    one, two = ({"base": labclip.Base("ViT-B-32", tag, False, planted.DIM)} for tag in ("openai", "laion2b_s34b_b79k"))
+    base, two = ({"base": labclip.Base("ViT-B-32", tag, False, planted.DIM)} for tag in ("openai", "laion2b_s34b_b79k"))
     first, second = ({"manifest": {"weights_sha256": letter * 64}} for letter in "ab")
-    labclip.fit(replace(data, **one), validation=replace(other, **one), retain={"unknown": other}, **QUICK)
+    labclip.fit(replace(data, **base), validation=replace(other, **base), retain={"unknown": other}, **QUICK)
     for ours, theirs, message in (
-        (one, two, "ViT-B-32 (laion2b_s34b_b79k), but features by ViT-B-32 (openai)"),
+        (base, two, "ViT-B-32 (laion2b_s34b_b79k), but features by ViT-B-32 (openai)"),
         (first, second, "other weights"),
     ):
         wrong = replace(other, **theirs)

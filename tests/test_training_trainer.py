@@ -55,9 +55,9 @@ def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
         process.wait()
     assert kills
     assert start("broken").wait(600) == 0
-    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "broken"))
-    assert torch.equal(one[0], two[0])
-    assert one[1:] == two[1:]
+    whole, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "broken"))
+    assert torch.equal(whole[0], two[0])
+    assert whole[1:] == two[1:]
 
 
 @pytest.mark.parametrize("objective", ["softmax", "sigmoid"])

@@ -34,14 +34,14 @@ def script(monkeypatch):
 def test_a_swapped_scene_shows_the_colours_of_a_scene_the_other_way_round(script):
     described = script("described")
     layout, _ = described.draw_scenes(60_000, seed=1, split="seen")
-    found = described.swapped_scenes(layout, seed=0)
+    swapped = described.swapped_scenes(layout, seed=0)
 
     def objects(row, colours):
         return set(zip(colours[row].tolist(), layout.shapes[row].tolist(), strict=True))
 
     for row in range(0, len(layout), 997):
-        assert objects(row, layout.colours[:, ::-1]) == objects(found[row], layout.colours)
-    assert not np.array_equal(found, described.swapped_scenes(layout, seed=1))
+        assert objects(row, layout.colours[:, ::-1]) == objects(swapped[row], layout.colours)
+    assert not np.array_equal(swapped, described.swapped_scenes(layout, seed=1))
 
 
 def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(script):
@@ -87,7 +87,7 @@ def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
     script("push").main([])
     scenes = hub.repos.pop("labclip/labclip-scenes")
     assert scenes == {path.name: path.read_bytes() for path in (WEIGHTS / "scenes").iterdir()}
-    assert {name: set(files) for name, files in hub.repos.items()} == {one.hub_repo: {"README.md"} for one in PUBLISHED}
+    assert {name: set(files) for name, files in hub.repos.items()} == {row.hub_repo: {"README.md"} for row in PUBLISHED}
     for entry in PUBLISHED:
         card = hub.repos[entry.hub_repo]["README.md"].decode()
         data = ModelCard(card).data
@@ -120,9 +120,9 @@ def test_the_measures_of_the_card_are_those_of_plain_loops(script):
     words = {(*sorted(layout.colours[row]), *sorted(layout.shapes[row])) for row in rows}
     assert len(words) == len(rows) == size
     prompts = F.normalize(torch.randn(120, 64, generator=draw), dim=-1)
-    one = labclip.scenes.sample(40, n_objects=1, split="all").layout
-    shown = prompts[one.colours[:, 0] * 10 + one.shapes[:, 0]]
-    assert [measure.single_object(side, prompts, one) for side in (shown, -shown)] == [1, 0]
+    single = labclip.scenes.sample(40, n_objects=1, split="all").layout
+    shown = prompts[single.colours[:, 0] * 10 + single.shapes[:, 0]]
+    assert [measure.single_object(side, prompts, single) for side in (shown, -shown)] == [1, 0]
     model = LABCLIP.from_pretrained("scenes")
     pixels = labclip.scenes.sample(3).images
     expected = model.encode_image([Image.fromarray(image) for image in pixels], normalize=True).detach()
@@ -251,10 +251,10 @@ def test_from_a_folder_of_images_to_two_matrices_and_on_where_it_stopped(coco_sc
         ("COCO hard negatives", "binding"): "coco-negatives", ("VG-Relation", "macro"): "vg-r",
     }.items():  # fmt: skip
         models = report[name]["models"]
-        wanted = [f"{models[one][metric]:.3f}" for one in ("base", "paper", "labclip")]
+        wanted = [f"{models[side][metric]:.3f}" for side in ("base", "paper", "labclip")]
         assert figures[benchmark, metric][:3] == wanted
-    (published,) = (one.values for one in REPORTED if (one.benchmark, one.metric) == ("sugarcrepe", "swap"))
-    assert figures["SugarCrepe", "swap"][3:] == [f"{published[one]:.3f}" for one in ("base", "labclip", "NegCLIP")]
+    (published,) = (figure.values for figure in REPORTED if (figure.benchmark, figure.metric) == ("sugarcrepe", "swap"))
+    assert figures["SugarCrepe", "swap"][3:] == [f"{published[side]:.3f}" for side in ("base", "labclip", "NegCLIP")]
     assert figures["COCO hard negatives", "binding"][3:] == ["", "", ""]
     # Again: nothing is made, embedded or fitted a second time, and the table is the same.
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.parent.name != "cache"}

@@ -30,14 +30,14 @@ pytestmark = pytest.mark.wheel
 
 @pytest.fixture(scope="module")
 def wheel():
-    (found,) = DIST.glob("*.whl")
-    return zipfile.ZipFile(found)
+    (path,) = DIST.glob("*.whl")
+    return zipfile.ZipFile(path)
 
 
 @pytest.fixture(scope="module")
 def sdist():
-    (found,) = DIST.glob("*.tar.gz")
-    return tarfile.open(found)
+    (path,) = DIST.glob("*.tar.gz")
+    return tarfile.open(path)
 
 
 @pytest.fixture
@@ -125,16 +125,16 @@ def test_the_quickstart_prints_what_the_readme_says(alone):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["negatives", "captions.csv", "out.csv", "--method", "shuffle"], 'Type: pip install "labclip[negatives]"'),
         (["embed", "-q", "--model", "scenes", "--captions", "captions.parquet", "out"], 'pip install "labclip[data]"'),
         (["diagnose", "--model", "scenes", "--out", "report.html"], 'Type: pip install "labclip[eval]"'),
     ],
 )
-def test_a_package_of_an_extra_is_asked_for_by_name(alone, command, said):
+def test_a_package_of_an_extra_is_asked_for_by_name(alone, command, message):
     (alone.folder / "captions.csv").write_text("image,caption\n1.png,a red cube and a blue sphere\n")
     (alone.folder / "captions.parquet").write_bytes(b"PAR1")
     done = alone("labclip", *command, code=2)
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ from labclip.evaluation.sources import Sources, leads_out
 
 def held():
     """The files that this process has open or mapped."""
-    open_files = [os.readlink(one.path) for one in os.scandir("/proc/self/fd") if os.path.exists(one.path)]
+    open_files = [os.readlink(file.path) for file in os.scandir("/proc/self/fd") if os.path.exists(file.path)]
     maps = Path("/proc/self/maps").read_text().splitlines()
     return {*open_files, *(line.split(maxsplit=5)[5] for line in maps if "/" in line)}
 
@@ -77,11 +77,11 @@ def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437"])
 def test_a_console_that_knows_few_characters_shows_the_others_escaped(encoding, tmp_path):
-    said = "R² of 物 is 3 → 4"
-    Alignment(np.eye(2), metadata={"data": said}).save_pretrained(tmp_path)
+    text = "R² of 物 is 3 → 4"
+    Alignment(np.eye(2), metadata={"data": text}).save_pretrained(tmp_path)
     done = CliRunner(charset=encoding).invoke(cli.main, ["info", str(tmp_path)])
     assert done.exit_code == 0
-    assert f"- Data: {said.encode(encoding, 'backslashreplace').decode(encoding)}\n" in done.stdout
+    assert f"- Data: {text.encode(encoding, 'backslashreplace').decode(encoding)}\n" in done.stdout
 
 
 def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
