@@ -3,16 +3,20 @@
     python benchmarks/grounded.py [--photos FOLDER] [--parts FOLDER] [--gap 0.2] [--seeds 0 1] [--json FILE]
 
 FOLDER holds embeddings of real photos, captions and shuffled captions: fit.safetensors (images, texts, negatives,
-has_negative, image_index); where it holds dev.safetensors too, that is measured and the other files are domains no fit
-saw, else a fifth of the photos of fit.safetensors is kept back. A folder that is not there is left out.
+has_negative, image_index). If it also holds dev.safetensors, the metrics are measured on that file, and
+dev-other.safetensors and dev-classes.safetensors are other domains; else on a fifth of the photos of fit.safetensors,
+which no fit gets. A folder that does not exist is left out.
 
-    blind      accuracy with the mean of the photos in the place of each photo: what text alone tells
-    grounded   accuracy of the margin above what that mean gives
-    elsewhere  R@1, and R@5 of classes, of the base's: the mean over other domains and both directions
+    blind      accuracy with the mean of the photos in place of each photo: what text alone tells
+    grounded   accuracy after the margin of that mean image is subtracted
+    elsewhere  R@1 (R@5 for classes) as a fraction of the base's, mean over other domains and both directions
     matched    median cosine of captions with their own photo; unmatched: with other photos
 
-These encoders have hardly any modality gap: cosines of unmatched pairs are near 0. `--gap` measures also with one, as
-OpenAI's and OpenCLIP's models have it: a constant vector is added to all images and another to all texts.
+The strengths of the default recipe are measured too: what stronger binding costs. `lost` is the fraction of the base's
+R@1 that is lost, `divergence` how far the softmax moves, both as `labclip.fit` measures them.
+
+These encoders have hardly any modality gap: cosines of unmatched pairs are near 0. `--gap` adds datasets that have
+one, as OpenAI's and OpenCLIP's models do: a constant vector is added to all images and another to all texts.
 """
 
 import argparse
@@ -30,63 +34,80 @@ from labclip import Alignment
 from labclip.training.frontier import frontier, gallery, pair_cosines
 from labclip.training.rows import read_data
 
-DEV = "", "-other", "-classes"
 RECIPES = {"published, settings for COCO": {"recipe": "paper"}, "labclip": {}}
+STRENGTHS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def features(parts, keep=None):
-    """Features of a file's photos, or of some of them, with all of their captions."""
-    images, index = parts["images"].float(), parts.get("image_index", torch.arange(len(parts["texts"]))).long()
-    keep = torch.ones(len(images), dtype=torch.bool) if keep is None else keep
-    rows, number = keep[index], keep.cumsum(0) - 1
-    negatives, there = (parts[key][rows] if key in parts else None for key in ("negatives", "has_negative"))
+def features(arrays, is_kept=None):
+    """Features of the photos of a file, or of some of them, with all of their captions."""
+    images, index = arrays["images"].float(), arrays.get("image_index", torch.arange(len(arrays["texts"]))).long()
+    is_kept = torch.ones(len(images), dtype=torch.bool) if is_kept is None else is_kept
+    rows, new_index = is_kept[index], is_kept.cumsum(0) - 1
+    negatives, has_negative = (arrays[key][rows] if key in arrays else None for key in ("negatives", "has_negative"))
     return labclip.Features.from_arrays(
-        images=images[keep], texts=parts["texts"].float()[rows], image_index=number[index[rows]],
+        images=images[is_kept], texts=arrays["texts"].float()[rows], image_index=new_index[index[rows]],
         negatives=None if negatives is None else negatives.float(),
-        has_negative=None if there is None else there.bool(),
+        has_negative=None if has_negative is None else has_negative.bool(),
     )  # fmt: skip
 
 
 def load(path, gap):
-    """A file's embeddings; with a constant added to each side, by which unmatched pairs have about the cosine `gap`."""
-    parts = load_file(path)
-    dim = parts["texts"].shape[1]
+    """The arrays of a file. With a gap, constants are added to them so that unmatched pairs have about that cosine."""
+    arrays = load_file(path)
+    dim = arrays["texts"].shape[1]
     image, other = F.normalize(torch.randn(2, dim, generator=torch.Generator().manual_seed(3)), dim=-1)
     text = 2 * gap * image + (1 - 4 * gap**2) ** 0.5 * F.normalize(other - (other @ image) * image, dim=-1)
-    for key, added in (("images", image), ("texts", text), ("negatives", text)) if gap else ():
-        if key in parts:
-            parts[key] = F.normalize(F.normalize(parts[key].float(), dim=-1) + added, dim=-1)
-    return parts
+    for key, constant in (("images", image), ("texts", text), ("negatives", text)) if gap else ():
+        if key in arrays:
+            arrays[key] = F.normalize(F.normalize(arrays[key].float(), dim=-1) + constant, dim=-1)
+    return arrays
 
 
 def split(folder, gap):
-    """What is fitted on, what is measured, and other domains with the k of their recall."""
-    parts = load(folder / "fit.safetensors", gap)
+    """Features to fit on, features to measure on, and other domains, each with the k of its recall."""
+    arrays = load(folder / "fit.safetensors", gap)
     if (folder / "dev.safetensors").exists():
         dev, other, classes = (
-            features(load(folder / f"dev{end}.safetensors", gap)) for end in ("", "-other", "-classes")
+            features(load(folder / f"dev{suffix}.safetensors", gap)) for suffix in ("", "-other", "-classes")
         )
-        return features(parts), dev, [(other, 1), (classes, 5)]
-    order = torch.randperm(len(parts["images"]), generator=torch.Generator().manual_seed(5))
-    kept = torch.zeros(len(order), dtype=torch.bool)
-    kept[order[: len(order) * 4 // 5]] = True
-    return features(parts, kept), features(parts, ~kept), []
+        return features(arrays), dev, [(other, 1), (classes, 5)]
+    order = torch.randperm(len(arrays["images"]), generator=torch.Generator().manual_seed(5))
+    in_fit = torch.zeros(len(order), dtype=torch.bool)
+    in_fit[order[: len(order) * 4 // 5]] = True
+    return features(arrays, in_fit), features(arrays, ~in_fit), []
 
 
-def row(alignment, dev, others):
-    """The figures of a matrix at its strength."""
+def measure(alignment, dev, domains):
+    """The metrics of an alignment at its strength."""
     point = frontier({"validation": dev}, alignment.fitted, [alignment.strength])[0]
     cosines = pair_cosines(dev, alignment.fitted, alignment.strength)["labclip"]
-    shares = [
-        ours / theirs for part, k in others for ours, theirs in
-        zip(recalls(part, k, alignment), recalls(part, k), strict=True)
+    ratios = [
+        aligned / base for data, k in domains for aligned, base in
+        zip(recalls(data, k, alignment), recalls(data, k), strict=True)
     ]  # fmt: skip
     return {
         "binding": point.binding, "blind": point.blind, "grounded": point.grounded,
         "R@1 t2i": point.recalls["validation"][0], "R@1 i2t": point.recalls["validation"][1],
-        "elsewhere": statistics.mean(shares) if shares else None, "strength": alignment.strength,
+        "elsewhere": statistics.mean(ratios) if ratios else None, "strength": alignment.strength,
         "matched": cosines["matched"][1], "unmatched": cosines["unmatched"][1],
     }  # fmt: skip
+
+
+def measure_strengths(alignment, dev):
+    """What each of STRENGTHS gains and costs, a row for each."""
+    return [
+        {
+            "strength": point.strength, "grounded": point.grounded, "blind": point.blind,
+            "R@1 t2i": point.recalls["validation"][0], "R@1 i2t": point.recalls["validation"][1],
+            "lost": point.most_lost[0], "divergence": point.divergence,
+        }
+        for point in frontier({"validation": dev}, alignment.fitted, STRENGTHS)
+    ]  # fmt: skip
+
+
+def mean(rows):
+    """The mean of each key over rows."""
+    return {key: None if rows[0][key] is None else statistics.mean(row[key] for row in rows) for key in rows[0]}
 
 
 def main():
@@ -95,30 +116,28 @@ def main():
     parser.add_argument("--parts", type=Path, help="folder of another encoder's photos")
     parser.add_argument("--gap", type=float, help="measure also with this modality gap, for example 0.2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--json", type=Path, help="write the table here as well")
-    arguments, tables = parser.parse_args(), {}
+    parser.add_argument("--json", type=Path, help="also write the tables to this file")
+    arguments, tables, strengths = parser.parse_args(), {}, {}
     folders = {"photos": (arguments.photos, 0), "photos-parts": (arguments.parts, 0)}
     if arguments.gap:
         folders |= {f"{name}, gap": (folder, arguments.gap) for name, (folder, _) in folders.items()}
     for name, (folder, gap) in folders.items():
         if folder is None or not (folder / "fit.safetensors").exists():
-            print(f"{name}: left out, as its folder is not there")
+            print(f"{name}: left out, its folder does not exist")
             continue
-        fit, dev, others = split(folder, gap)
-        dev, others = gallery(read_data(dev)), [(gallery(read_data(part)), k) for part, k in others]
-        tables[name] = {"base": row(Alignment.identity(fit.dim).at(0.0), dev, others)}
+        fit, dev, domains = split(folder, gap)
+        dev, domains = gallery(read_data(dev)), [(gallery(read_data(data)), k) for data, k in domains]
+        tables[name] = {"base": measure(Alignment.identity(fit.dim).at(0.0), dev, domains)}
         for recipe, options in RECIPES.items():
-            rows = [
-                row(labclip.fit(fit, **options, seed=seed, progress=False).alignment, dev, others)
-                for seed in arguments.seeds
-            ]
-            tables[name][recipe] = {
-                key: None if rows[0][key] is None else statistics.mean(one[key] for one in rows) for key in rows[0]
-            }
-        for recipe, found in tables[name].items():
-            print(name, recipe, {key: value and round(value, 3) for key, value in found.items()}, flush=True)
+            alignments = [labclip.fit(fit, **options, seed=seed, progress=False).alignment for seed in arguments.seeds]
+            tables[name][recipe] = mean([measure(alignment, dev, domains) for alignment in alignments])
+        by_strength = zip(*(measure_strengths(alignment, dev) for alignment in alignments), strict=True)
+        strengths[name] = [mean(rows) for rows in by_strength]  # of the last recipe, the default
+        for row in (*tables[name].items(), *enumerate(strengths[name])):
+            print(name, row[0], {key: value and round(value, 3) for key, value in row[1].items()}, flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"seeds": arguments.seeds, "tables": tables}, indent=1) + "\n")
+        record = {"seeds": arguments.seeds, "tables": tables, "strengths": strengths}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -213,6 +213,29 @@ def kinds():
     return "\n\n".join(tables)
 
 
+def rules():
+    """The table of `benchmarks/kinds.py --rules`, from the file it writes."""
+    found = read("benchmarks/rules.json")["tables"]["scenes"]
+    keys, rows, before = [key for key in found["base"] if "unseen" not in key], [], None
+    for name, row in found.items():
+        *texts, rule = name.split("; ") if ";" in name else (name, "")
+        rows.append(["" if texts == before else "; ".join(texts), rule, *numbers(row, *keys)])
+        before = texts
+    return table(("captions; texts", "selected by", *keys), rows)
+
+
+def strengths():
+    """What each strength gains and costs on photos, from the file that `benchmarks/grounded.py` writes."""
+    rows = []
+    for dataset, points in read("benchmarks/grounded.json")["strengths"].items():
+        if "gap" not in dataset:
+            for point in points:
+                figures = numbers(point, "grounded", "blind", "R@1 t2i", "R@1 i2t")
+                rows.append((f"`{dataset}`", f"{point['strength']:g}", *figures, f"{point['lost']:.1%}",
+                             f"{point['divergence']:.2f}"))  # fmt: skip
+    return table(("photos", "strength", "grounded", "blind", "R@1 t2i", "R@1 i2t", "lost", "divergence"), rows)
+
+
 def amount():
     """The table of `benchmarks/amount.py`, from the file it writes."""
     rows, keys = read("benchmarks/amount.json")["rows"], ("grounded", "grounded, unseen pairs", "search mAP", "R@1 t2i")
@@ -480,6 +503,8 @@ PARTS = {
     "allowance": allowance,
     "grounded": grounded,
     "kinds": kinds,
+    "rules": rules,
+    "strengths": strengths,
     "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,
