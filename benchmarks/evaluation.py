@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
 from labclip.evaluation import BENCHMARKS, Choice, Sources
-from labclip.evaluation.scores import compare, everything
+from labclip.evaluation.scores import compare, one_group
 from labclip.features.cache import encode
 
 ITEMS, IMAGES = 7511, 1560  # SugarCrepe's
@@ -119,7 +119,7 @@ def metrics_alone():
     for _, items, groups, count in parts:
         group = draw.integers(0, groups, items)
         options = np.stack([np.arange(items), np.arange(items) + items], axis=1)
-        asked.append((Choice(draw.integers(0, count, items), options, {"macro": group, "micro": everything(items)}),
+        asked.append((Choice(draw.integers(0, count, items), options, {"macro": group, "micro": one_group(items)}),
                       rows(count, 1), rows(2 * items, 2)))  # fmt: skip
     start = time.perf_counter()
     for choice, images, texts in asked:

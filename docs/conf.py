@@ -38,7 +38,7 @@ napoleon_numpy_docstring = False  # which would parse a second time
 napoleon_use_ivar = True
 napoleon_attr_annotations = False  # a dataclass's signature has the types, and a docstring the shapes
 nitpicky = True
-INNER = "Array|ArrayOrList|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
+INNER = "Array|ArrayOrList|Data|Embedded|HeldOutPairs|ImageSource|ItemRows|LabelledScenes|Layout|Origin|Page|Section"
 nitpick_ignore_regex = [
     ("py:.*", "(?!labclip).*"),  # other packages: the site is built offline
     ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface

@@ -11,8 +11,8 @@ from PIL import Image
 
 from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.questions import Pairs, Retrieval
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Pairs, Retrieval
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 """The files of SugarCrepe."""

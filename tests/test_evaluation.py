@@ -37,7 +37,7 @@ def sugarcrepe(tmp_path):
     return tmp_path
 
 
-def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_path):
+def test_captions_of_clevr_are_not_normalised_in_the_base_alone(model, tmp_path):
     drawn, rng = [Image.fromarray(pixels) for pixels in scenes.sample(40, seed=4).images], random.Random(0)
     lines = []
     for number, image in enumerate(drawn):
@@ -60,9 +60,9 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
         assert paper.metric("binding").estimates[at].value == pytest.approx((margins > 0).float().mean().item())
     by_cosine = (margin(normalize=True, aligned=False) > 0).float().mean()
     assert by_cosine != (base > 0).float().mean()
-    (note,) = (note for note in paper.notes if "keep their own length" in note)
+    (note,) = (note for note in paper.notes if "not normalised" in note)
     assert f"By cosine the base has binding {by_cosine:.3f} (here {(base > 0).float().mean():.3f})" in note
-    assert not any("own length" in text for text in ours.notes)
+    assert not any("not normalised" in text for text in ours.notes)
     for metric in ("part_swap", "part_foil", "half_truth", "whole_truth", "search_map"):  # by cosine
         assert metric not in note
         assert paper.metric(metric).estimates == ours.metric(metric).estimates
@@ -141,9 +141,9 @@ MINE = Benchmark("mine", "My own", "binding", swapped_colours)
         ("scenes", {"ties": "first"}, r'ties is \'first\'\. Pass "wrong" or "index"'),
         ("sugarcrepe", {}, r"No data was given. Pass data=PATH. SugarCrepe needs"),
         ("sugarcrepe", {"data": "/nowhere/at/all"}, r"There is no .*nowhere.*SugarCrepe needs"),
-        (["vg-a", "vg-r"], {"data": "aro"}, r"data is 'aro', of which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),
+        (["vg-a", "vg-r"], {"data": "aro"}, r"but for which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),
         ("scenes", {"alignments": Alignment.identity(8)}, r"dim 8 .*embeds in 256"),
-        ("scenes", {"alignments": {"base": "scenes"}}, r"alignment base has the name .* Pass another name\."),
+        ("scenes", {"alignments": {"base": "scenes"}}, r"alignment is called base, as .* Pass another name\."),
         ([MINE, replace(MINE, title="Mine")], {}, "Two benchmarks are called mine"),
         (replace(MINE, read=lambda sources: None), {}, r"reader of mine gives no Task\. End it with: return sources"),
     ],
@@ -187,7 +187,9 @@ def test_features_in_a_folder_and_in_memory_give_what_their_images_give(tmp_path
     assert memory.items[3].captions == ("caption 3", "negative 3")
     by_hand = (arrays["images"] * (arrays["texts"] - arrays["negatives"][:, 0])).sum(-1) > 0
     assert [item.right["base"] for item in memory.items[:40]] == by_hand.tolist()
-    with pytest.raises(FileNotFoundError, match=r"data is Features\(40 images.*which the benchmark features reads"):
+    with pytest.raises(
+        FileNotFoundError, match=r"data is Features\(40 images.*which only the benchmark features reads"
+    ):
         evaluate(model, "sugarcrepe", data=held)
     other = Features.from_arrays(**arrays, base=labclip.Base("ViT-B-32", "openai", True, 256))
     with pytest.raises(ValueError, match=r"embedded by ViT-B-32 \(openai\), but the model is scenes.*another base"):
@@ -231,7 +233,7 @@ def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypa
         ("notes", (), ("labclip",)),
     ):
         assert asked(alignments=given, strengths=strengths).models == ("base", *names)
-    with pytest.raises(ValueError, match=r"alignment base has the name that the report gives the base\. Type \./base"):
+    with pytest.raises(ValueError, match=r"alignment is called base, as the report calls .*\. Type \./base"):
         asked(alignments=["base", "notes"])
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labclip import metrics
-from labclip.evaluation.scores import ScoredItems, compare, everything
-from labclip.evaluation.tasks import Choice, Pairs, Retrieval, Search
+from labclip.evaluation.questions import Choice, Pairs, Retrieval, Search
+from labclip.evaluation.scores import ScoredItems, compare, one_group
 
 few = settings(max_examples=60, deadline=None)
 
@@ -130,7 +130,7 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
 def scored(correct, unit=None, group=None):
     """Items of one metric, by default each of an image of its own and in one group."""
     n = len(correct)
-    unit, group = (np.arange(n) if unit is None else unit), (everything(n) if group is None else group)
+    unit, group = (np.arange(n) if unit is None else unit), (one_group(n) if group is None else group)
     return ScoredItems(np.asarray(correct), np.asarray(unit), {"m": group}, 0.5)
 
 
@@ -158,7 +158,7 @@ def test_a_difference_on_fewer_than_six_images_is_none(moved):
 
 
 def test_one_item_and_a_metric_without_items():
-    (metric,) = compare([ScoredItems(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
+    (metric,) = compare([ScoredItems(np.array([True]), np.array([7]), {"a": one_group(1), "none": np.array([-1])})])
     assert (metric.metric, metric.estimates[0].value, metric.estimates[0].n) == ("a", 1.0, 1)
     assert metric.estimates[0].low == pytest.approx(0.025, abs=1e-5)  # exact: right once of once
 
@@ -231,7 +231,7 @@ def test_items_with_a_common_image_are_one_unit():
     copied, pair = torch.eye(3)[[0, 1, 0, 2]], np.array([[0, 1], [2, 3]])
     (text, *_) = Pairs(pair, np.zeros_like(pair)).score(copied, torch.eye(3))
     assert len(set(text.unit)) == 1
-    choice = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)})
+    choice = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": one_group(3)})
     assert choice.score(copied, copied)[0].unit.tolist() == [0, 0, 3]
 
 
@@ -325,7 +325,7 @@ def test_items_that_are_right_in_part_have_normal_intervals():
 
 def test_controls_stand_beside_their_metric_where_there_are_other_images():
     (items,), (alone,) = (
-        Choice(np.arange(n), np.array([[0, 1]] * n), {"m": everything(n)}).score(torch.eye(2)[:n], torch.eye(2))
+        Choice(np.arange(n), np.array([[0, 1]] * n), {"m": one_group(n)}).score(torch.eye(2)[:n], torch.eye(2))
         for n in (2, 1)
     )
     assert [(metric.metric, metric.side) for metric in compare([items])] == [
@@ -337,7 +337,7 @@ def test_controls_stand_beside_their_metric_where_there_are_other_images():
 def search(right, confused):
     """Queries among images; which are right and which confused, a row a query."""
     right, confused = np.array(right, dtype=bool), np.array(confused, dtype=bool)
-    return Search(np.arange(right.shape[1]), np.arange(len(right)), right, confused, {"": everything(len(right))})
+    return Search(np.arange(right.shape[1]), np.arange(len(right)), right, confused, {"": one_group(len(right))})
 
 
 def test_fewer_confused_images_are_a_gain():
@@ -354,5 +354,5 @@ def test_queries_are_items():
     scored, *others = asked.score(torch.eye(3), torch.tensor([[0.9, 0.5, 0.1]] * 2))
     assert (scored.correct == 1).tolist() == [True, False]
     assert scored.margin == pytest.approx([0.8, 0.4])
-    assert scored.asked.captions.tolist() == [[0], [1]]
-    assert all(scored_items.asked is None for scored_items in others)
+    assert scored.rows.captions.tolist() == [[0], [1]]
+    assert all(scored_items.rows is None for scored_items in others)

@@ -9,7 +9,7 @@ import pytest
 
 from labclip.cli import main as command
 from labclip.evaluation import BENCHMARKS, Benchmark, Report, Result, summary
-from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, compare, everything
+from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, compare, one_group
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render
 from labclip.report.values import gain_sentence
@@ -32,7 +32,7 @@ def compared(metric, *differences, base=0.5, chance=0.25, n=1200, side=None):
 
 
 def shown(metric, *differences, of=None, side="binding", **further):
-    return summary.Shown(of or benchmark(), compared(metric, *differences, **further), side)
+    return summary.MetricEntry(of or benchmark(), compared(metric, *differences, **further), side)
 
 
 def report(*results, models=("base", "labclip")):
@@ -71,7 +71,7 @@ def in_one_line(text):
 def test_the_first_sentence_says_what_the_base_does(metric, base, facts, sentence):
     name = facts.pop("name", "scenes")
     metric_shown = shown(metric, of=benchmark(name, title=name.upper()), base=base, **facts)
-    assert summary.opening(metric_shown) == f"This model {sentence}"
+    assert summary.base_sentence(metric_shown) == f"This model {sentence}"
 
 
 def test_the_first_sentence_tells_binding_or_swap_before_the_first_headline_metric():
@@ -207,7 +207,7 @@ def test_a_table_for_a_paper_has_models_in_rows_and_headlines_in_columns():
 
 
 def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
-    base = {"correct": np.arange(40) < 20, "unit": np.arange(40), "metrics": {"swap": everything(40)}, "chance": 0.5}
+    base = {"correct": np.arange(40) < 20, "unit": np.arange(40), "metrics": {"swap": one_group(40)}, "chance": 0.5}
     ours = base | {"correct": np.arange(40) < 35}
     blind, grounded = np.arange(40) < 20, np.arange(40) < 24
     models = [ScoredItems(**base, controls={"blind": blind, "grounded": blind}),

@@ -13,7 +13,7 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.analysis.scenes import Index, Mask, SceneFeatures
-from labclip.evaluation.scores import Compared, ScoredItems, compare, everything
+from labclip.evaluation.scores import Compared, ScoredItems, compare, one_group
 from labclip.features import Features
 from labclip.training import fit, same_images, split_combinations
 
@@ -141,7 +141,7 @@ def _aligned(data: SceneFeatures, matrices: Sequence[Alignment], fold: Index) ->
 
 
 def _binding(models: Sequence[SceneFeatures], keep: Mask) -> Compared:
-    groups, unit = {"binding": everything(int(keep.sum()))}, models[0].labels.combination[keep]
+    groups, unit = {"binding": one_group(int(keep.sum()))}, models[0].labels.combination[keep]
     return compare([ScoredItems(preferred(data)[keep], unit, groups, 0.5) for data in models])[0]
 
 
@@ -156,7 +156,7 @@ def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> 
             ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows)))[:2] for rows in galleries]
             by_model.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
-            groups = {f"{kind}_{direction}_r1": everything(n)}
+            groups = {f"{kind}_{direction}_r1": one_group(n)}
             compared += compare([ScoredItems(ranks[side] == 0, np.arange(n), groups, None) for ranks in by_model])
     return compared
 

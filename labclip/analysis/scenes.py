@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip.evaluation.scene_files import LabelledScenes, combination
-from labclip.evaluation.sources import numbered
+from labclip.evaluation.sources import group_numbers
 from labclip.features.cache import Cache, encode
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
@@ -92,7 +92,7 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
         for attribute, name in pairs
     ]
     scene, attribute, name = np.array(rows, dtype=np.int64).T
-    together = numbered([combination(pairs) for pairs in scenes])
+    together = group_numbers([combination(pairs) for pairs in scenes])
     return SceneLabels(len(scenes), attributes, objects, scene, attribute, name, together)
 
 

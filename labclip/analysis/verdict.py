@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from labclip.analysis.probes import Probed
 from labclip.evaluation.scores import Estimate
-from labclip.evaluation.summary import KNOWN
+from labclip.evaluation.summary import TELLS_FROM
 
 KEPT = 0.5
 """Fraction of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
 that baseline and always right: CLIP's own sides lie far above (.92 and 1.00 on CLEVR, arXiv:2502.03566), bags of words
 at 0, so that nothing hangs on the exact threshold."""
 
-BINDS = KNOWN
+BINDS = TELLS_FROM
 """Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of the errors at
 chance is left. `labclip.fit` calls a base of .95 repaired."""
 

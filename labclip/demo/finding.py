@@ -13,10 +13,11 @@ from torch import Tensor
 from labclip.analysis.probes import probe
 from labclip.analysis.scenes import labels_of
 from labclip.evaluation.benchmarks.scenes import read, swapped_items
+from labclip.evaluation.questions import TOP, Choice, Search
 from labclip.evaluation.scene_files import labelled_scenes
 from labclip.evaluation.scores import compare
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import TOP, Choice, Search, Task, score
+from labclip.evaluation.tasks import Task, score, texts_by_model
 from labclip.features.cache import encode
 from labclip.model import LABCLIP
 from labclip.report import Page, Section, Table, terminal
@@ -146,7 +147,7 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     read_out = {side: round(estimate.value, 4) for side, estimate in probes.items()}
     read_out["chance"] = round(probes["image"].chance or 0.0, 4)
     results = values | {"chance": chance, "probes": read_out, "n": n, "seed": seed}
-    by_model = dict(zip(MODELS, task.read_by(texts, [model.alignment]), strict=True))
+    by_model = dict(zip(MODELS, texts_by_model(texts, [model.alignment]), strict=True))
     return Demo(results, _examples(model, task, images, by_model, n, seed), _search(task, images, by_model, n, seed))
 
 

@@ -1,11 +1,10 @@
-"""A base and its alignments on benchmarks: read, encode once, ask every model the same, compare."""
+"""A base and its alignments on benchmarks: read, encode once, ask all models the same questions, compare."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,16 +16,18 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.questions import Retrieval, is_unnormalized
 from labclip.evaluation.report import Report
-from labclip.evaluation.results import Result, answers
+from labclip.evaluation.results import Result, list_answers
 from labclip.evaluation.scores import ScoredItems, compare
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Retrieval, Task, score
+from labclip.evaluation.tasks import Task, score
 from labclip.features.cache import BLOCK, Cache, encode
 from labclip.features.features import Features
 from labclip.files import check_benchmark
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
+from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.towers.text import evaluating
@@ -56,37 +57,38 @@ def evaluate(
     ties: str = "wrong",
     progress: bool = True,
 ) -> Report:
-    """Measure what alignments gain and what they cost, beside their base.
+    """Measure what alignments gain and what they cost, compared with their base.
 
-    Each image and each caption is encoded once, and not again in a later run. Cosines and metrics are float32, a tie
-    is wrong, and differences are paired: all models answer the same items.
+    Each image and each caption is encoded once; later runs read it from the cache. Cosines and metrics are float32, a
+    tie is wrong, and differences are paired: all models answer the same items.
 
     Args:
         model: A loaded LABCLIP, or what `labclip evaluate --model` takes: a name, a folder, a repository, or MODEL:TAG.
         benchmarks: A name of `BENCHMARKS`, a `Benchmark` of your own, or a list of both.
-        data: File or folder of the benchmark, or `Features` for the benchmark "features". This and the next two are for
-            several benchmarks `{name: value}`; one folder of images may serve all of them.
+        data: File or folder of the benchmark, or `Features` for the benchmark "features". For several benchmarks this
+            and the next two are `{name: value}`; one folder of images may serve all of them.
         images: Folder of its images, by default that of `data`.
         options: Its reader's options, for example `{"split": "val"}`; strings are converted.
-        alignments: To compare with the base: one, a list, or `{name: alignment}` with the names that the report gives
-            them; by default the model's own, where it has one that is not the identity.
-        strengths: Ask about each alignment at each of these; by default at its own.
-        on_missing: What happens where images are missing: "raise", or "skip" to leave their items out with a note.
-        cache: Folder of embeddings, True for the user's own, None or False for none.
+        alignments: The alignments to compare with the base: one, a list, or `{name: alignment}` with their names in the
+            report. By default the model's own, unless it is the identity.
+        strengths: Strengths at which each alignment is measured; by default its own.
+        on_missing: What to do if images are missing: "raise", or "skip" to leave their items out with a note.
+        cache: Folder of embeddings; True for the user's cache, None or False for none.
         batch_size: Images in one pass.
-        workers: Threads that read and decode; by default one a processor, at most 16.
-        device: Where to load a model that is named; None is the CPU.
-        precision: OpenCLIP's precision of a model that is named.
-        ties: "index" adds what published code gives that takes the first of equal answers, a metric's name with
-            "_index" behind it, in a table of its own: to compare with published figures, never to report.
-        progress: Whether to show bars on stderr.
+        workers: Threads that read and decode images; by default one for each processor, at most 16.
+        device: Device for a model that is loaded here; None is the CPU.
+        precision: OpenCLIP's precision for a model that is loaded here.
+        ties: "wrong", or "index" to add a table of metrics in which the first of equal answers counts, with the suffix
+            "_index". It is for comparison with code that counts so; do not report these figures.
+        progress: Whether to show progress bars on stderr.
 
     Returns:
-        Every metric with its interval, the paired differences, and every item with each model's answer.
+        A `Report`: every metric with its interval, the paired differences, and every item with each model's answer.
 
     Raises:
-        FileNotFoundError: If files or images are missing; all are counted, the first named, with where to get them.
-        ValueError: If a benchmark, option, file, image or alignment is not valid; the message says what to type.
+        FileNotFoundError: If files or images are missing. The message counts them, names the first, and says where to
+            get them.
+        ValueError: If a benchmark, option, file, image or alignment is not valid. The message says what to type.
 
     Example:
         >>> report = evaluate("scenes", "scenes", options={"n": 300}, cache=None, progress=False)
@@ -96,51 +98,53 @@ def evaluate(
         >>> [item.captions[0] for item in report["scenes"].items[:300] if not item.right["labclip"]]
         ['a purple star beside a yellow cross']
     """
-    for name, value, known in (("on_missing", on_missing, ("raise", "skip")), ("ties", ties, ("wrong", "index"))):
-        if value not in known:
-            raise ValueError(f'{name} is {value!r}. Pass "{known[0]}" or "{known[1]}".')
-    asked = _asked(benchmarks)
-    data_of = _by_benchmark("data", data, asked)
-    images_in = _by_benchmark("images", images, asked)
-    options_of = _by_benchmark("options", options, asked)
-    # What can fail is tried before a model is loaded: files of every benchmark first.
+    for name, value, allowed in (("on_missing", on_missing, ("raise", "skip")), ("ties", ties, ("wrong", "index"))):
+        if value not in allowed:
+            raise ValueError(f'{name} is {value!r}. Pass "{allowed[0]}" or "{allowed[1]}".')
+    benchmark_of = _benchmarks_by_name(benchmarks)
+    data_of = _values_by_benchmark("data", data, benchmark_of)
+    images_of = _values_by_benchmark("images", images, benchmark_of)
+    options_of = _values_by_benchmark("options", options, benchmark_of)
+    # All files are read before the model is loaded, so that what is wrong with them shows at once.
     tasks = {
-        name: _read(benchmark, data_of.get(name), images_in.get(name), options_of.get(name) or {}, on_missing)
-        for name, benchmark in asked.items()
+        name: _read(benchmark, data_of.get(name), images_of.get(name), options_of.get(name) or {}, on_missing)
+        for name, benchmark in benchmark_of.items()
     }
-    opened = model if isinstance(model, LABCLIP) else LABCLIP.from_pretrained(model, device=device, precision=precision)
+    if not isinstance(model, LABCLIP):
+        model = LABCLIP.from_pretrained(model, device=device, precision=precision)
     for task in tasks.values():
         if task.embedded is not None:
-            task.embedded.check(opened)
-    compared = _alignments(opened, alignments, strengths)
-    models = ("base", *compared)
+            task.embedded.check(model)
+    alignment_of = _alignments_by_name(model, alignments, strengths)
+    models = ("base", *alignment_of)
     results = []
-    with Cache(cache, opened) as known_rows:
-        how: dict[str, Any] = {"cache": known_rows, "batch_size": batch_size, "workers": workers, "progress": progress}
+    with Cache(cache, model) as embeddings:
+        settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
         for name, task in tasks.items():
             if task.embedded is None:
-                image_rows, text_rows = encode(opened, task.images, task.captions, **how)
+                image_features, text_features = encode(model, task.images, task.captions, cache=embeddings, **settings)
             else:
-                image_rows, text_rows = task.embedded.images, task.embedded.texts
-            if task.own_length:
-                with torch.no_grad(), evaluating(opened):
-                    text_rows = opened.encode_text(list(task.captions), normalize=False, aligned=False).float().cpu()
-            scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
-            measured = [metric for by_model in scores for metric in compare(by_model)]
-            notes = [*task.notes, *_equal_embeddings(task, image_rows, text_rows)]
-            if task.own_length:
-                notes.append(_by_cosine(task, image_rows, text_rows, scores))
+                image_features, text_features = task.embedded.images, task.embedded.texts
+            has_unnormalized = any(map(is_unnormalized, task.questions))
+            if has_unnormalized:
+                with torch.no_grad(), evaluating(model):
+                    text_features = model.encode_text(list(task.captions), normalize=False, aligned=False).float().cpu()
+            scores = score(task, image_features, text_features, list(alignment_of.values()), ties=ties)
+            metrics = [metric for by_model in scores for metric in compare(by_model)]
+            notes = [*task.notes, *_equal_embeddings(task, image_features, text_features)]
+            if has_unnormalized:
+                notes.append(_cosine_note(task, image_features, text_features, scores))
             results.append(
                 Result(
-                    asked[name],
-                    measured,
+                    benchmark_of[name],
+                    metrics,
                     notes,
-                    len(image_rows),
-                    len(text_rows),
+                    len(image_features),
+                    len(text_features),
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
-                    # Names alone: the task holds images, whose pixels must not live as long as a report does.
-                    answered=partial(answers, task.names(), models, scores),
+                    # Not the task itself: it holds the pixels of images, which must not live as long as a report.
+                    answered=partial(list_answers, task.names(), models, scores),
                 )
             )
     facts = [
@@ -150,50 +154,52 @@ def evaluate(
             "matrix_sha256": matrix_sha256(alignment.fitted),
             "recorded": alignment.base is not None or alignment.fingerprint is not None,
         }
-        for name, alignment in compared.items()
+        for name, alignment in alignment_of.items()
     ]
-    base, weights = str(opened.alignment.base or "a base without a name"), known_rows.identity["weights_sha256"]
+    base, weights = str(model.alignment.base or "a base without a name"), embeddings.identity["weights_sha256"]
     versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
     return Report(base, weights, models, facts, results, versions, date.today().isoformat())
 
 
-def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
-    asked: dict[str, Benchmark] = {}
+def _benchmarks_by_name(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
+    by_name: dict[str, Benchmark] = {}
     for entry in [benchmarks] if isinstance(benchmarks, str | Benchmark) else benchmarks:
         if isinstance(entry, str):
             check_benchmark(entry)
         benchmark = BENCHMARKS[entry] if isinstance(entry, str) else entry
-        if asked.setdefault(benchmark.name, benchmark) is not benchmark:
+        if by_name.setdefault(benchmark.name, benchmark) is not benchmark:
             raise ValueError(f"Two benchmarks are called {benchmark.name}. Give each its own name.")
-    if not asked:
+    if not by_name:
         raise ValueError(f"No benchmark was named. Benchmarks: {', '.join(BENCHMARKS)}.")
-    return asked
+    return by_name
 
 
-def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict[str, Any]:
-    """A value for each benchmark, from one value for all or a mapping by name."""
-    by_name = isinstance(given, Mapping)
-    if by_name and what == "options":  # an option's value is none
-        by_name = all(isinstance(value, Mapping) for value in given.values())
-    if not by_name and given is not None and len(asked) > 1 and what != "images":
-        example = {next(iter(asked)): given}
-        raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
-    values = dict(given) if by_name else dict.fromkeys(asked, given)
-    if unknown := [name for name in values if name not in asked]:
-        raise ValueError(f"{what} names {unknown[0]!r}, but the benchmarks are {', '.join(asked)}.")
-    return values
+def _values_by_benchmark(argument: str, value: Any, benchmarks: Mapping[str, Benchmark]) -> dict[str, Any]:
+    """An argument's value for each benchmark, from one value for all or a mapping by name."""
+    is_by_name = isinstance(value, Mapping)
+    if is_by_name and argument == "options":  # the options of one benchmark are a mapping too, but not of mappings
+        is_by_name = all(isinstance(options, Mapping) for options in value.values())
+    if not is_by_name and value is not None and len(benchmarks) > 1 and argument != "images":
+        example = {next(iter(benchmarks)): value}
+        names = ", ".join(benchmarks)
+        raise ValueError(f"{argument} is {value!r}, but for which of {names}? Pass {argument}={example!r}.")
+    by_name = dict(value) if is_by_name else dict.fromkeys(benchmarks, value)
+    if unknown := [name for name in by_name if name not in benchmarks]:
+        raise ValueError(f"{argument} names {unknown[0]!r}, but the benchmarks are {', '.join(benchmarks)}.")
+    return by_name
 
 
 def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_missing: str) -> Task:
-    hint = f"{benchmark.title} needs {benchmark.wants}. Where people get it: {benchmark.source}."
+    hint = f"{benchmark.title} needs {benchmark.wants}. Where to get it: {benchmark.source}."
     features = data if isinstance(data, Features) else None
     if features is not None:
-        data, hint = None, f"data is {features!r}, which the benchmark features reads. {hint}"
+        data, hint = None, f"data is {features!r}, which only the benchmark features reads. {hint}"
     file, folder = (None if path is None else Path(path).expanduser() for path in (data, images))
-    known = benchmark.options
-    if unknown := [name for name in options if name not in known]:
-        raise ValueError(f"{benchmark.name} has no option {unknown[0]!r}. It has {', '.join(known) or 'no options'}.")
-    converted = {name: _converted(name, value, known[name]) for name, value in options.items()}
+    defaults = benchmark.options
+    if unknown := [name for name in options if name not in defaults]:
+        names = ", ".join(defaults) or "no options"
+        raise ValueError(f"{benchmark.name} has no option {unknown[0]!r}. It has {names}.")
+    converted = {name: _convert_option(name, value, defaults[name]) for name, value in options.items()}
     sources = Sources(file, folder, on_missing, hint, features=features)
     try:
         task: object = benchmark.read(sources, **converted)
@@ -206,70 +212,79 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_mis
     return task
 
 
-def _converted(name: str, value: Option, default: Any) -> Any:
-    """A string as the type of an option's default, a number or a truth value."""
+def _convert_option(name: str, value: Option, default: Any) -> Any:
+    """An option's value; a string is converted to a number or a truth value if the default is one."""
     if not isinstance(value, str) or not isinstance(default, int | float):
         return value
     with suppress(ValueError):
         number = json.loads(value.lower())
         if type(number) is type(default):
             return number
-    wanted = "true or false" if isinstance(default, bool) else f"a number, for example {default}"
-    raise ValueError(f"The option {name} is {value!r}. Type {wanted}.")
+    expected = "true or false" if isinstance(default, bool) else f"a number, for example {default}"
+    raise ValueError(f"The option {name} is {value!r}. Type {expected}.")
 
 
-def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]) -> dict[str, Alignment]:
-    """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one, without a name."""
-    own_names = isinstance(alignments, Mapping)
+def _alignments_by_name(
+    model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]
+) -> dict[str, Alignment]:
+    """Name -> alignment at a strength, in the order given. A single one without a name is "labclip"."""
+    has_names = isinstance(alignments, Mapping)
     if not isinstance(alignments, Mapping):
-        several = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
-        labels = [
-            f"alignment {at}" if isinstance(matrix, Alignment) else str(matrix) for at, matrix in enumerate(several, 1)
-        ]
-        alignments = dict(zip(labels, several, strict=True))
-    named = {name: open_alignment(alignment, model) for name, alignment in alignments.items()}
-    if not named and not model.alignment.at(1.0).is_identity:
-        named["labclip"] = model.alignment
-    if len(named) == 1 and not own_names:
-        named = {"labclip": next(iter(named.values()))}
-    if "base" in named:
-        remedy = "Pass another name" if own_names else "Type ./base"
-        raise ValueError(f"The alignment base has the name that the report gives the base. {remedy}.")
+        matrices = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
+        alignments = {
+            f"alignment {number}" if isinstance(matrix, Alignment) else str(matrix): matrix
+            for number, matrix in enumerate(matrices, 1)
+        }
+    by_name = {name: open_alignment(alignment, model) for name, alignment in alignments.items()}
+    if not by_name and not model.alignment.at(1.0).is_identity:
+        by_name["labclip"] = model.alignment
+    if len(by_name) == 1 and not has_names:
+        by_name = {"labclip": next(iter(by_name.values()))}
+    if "base" in by_name:
+        remedy = "Pass another name" if has_names else "Type ./base"
+        raise ValueError(f"An alignment is called base, as the report calls the base model. {remedy}.")
     if not strengths:
-        return named
-    if not named:
+        return by_name
+    if not by_name:
         raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
-    every = {f"{name}@{at.strength:g}": at for name, alignment in named.items() for at in map(alignment.at, strengths)}
-    return {"labclip": next(iter(every.values()))} if len(every) == 1 and not own_names else every
+    at_strengths = {}
+    for name, alignment in by_name.items():
+        for scaled in map(alignment.at, strengths):
+            at_strengths[f"{name}@{scaled.strength:g}"] = scaled
+    if len(at_strengths) == 1 and not has_names:
+        return {"labclip": next(iter(at_strengths.values()))}
+    return at_strengths
 
 
-def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
-    """A note with the base's figures if its captions had unit length too."""
-    by_cosine = score(replace(task, questions=task.questions[: task.own_length], own_length=0), images, texts, [])
+def _cosine_note(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
+    """A note with the base's figures by cosine for questions in which its captions are not normalised."""
+    images, texts = unit_length(images, "Image features"), unit_length(texts, "Text features")
+    unnormalized_score = {metric: base for base, *_ in scores for metric in base.metrics}
     figures = [
-        f"{metric} {of_cosine.value(metric):.3f} (here {base.value(metric):.3f})"
-        for (of_cosine,), (base, *_) in zip(by_cosine, scores, strict=False)  # scores go on with other questions
-        for metric in of_cosine.metrics
+        f"{metric} {by_cosine.value(metric):.3f} (here {unnormalized_score[metric].value(metric):.3f})"
+        for question in filter(is_unnormalized, task.questions)
+        for by_cosine in question.score(images, texts)
+        for metric in by_cosine.metrics
     ]
     return (
-        f"The base's captions keep their own length, as in the paper's code, so that a longer one wins more often; an "
-        f"alignment's have length 1. By cosine the base has {', '.join(figures)}."
+        f"The base's caption embeddings are not normalised, as in the paper's code, so that a longer one wins more "
+        f"often; an alignment's have length 1. By cosine the base has {', '.join(figures)}."
     )
 
 
 def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
-    """Notes where captions, or images of a gallery, are one to the model though the benchmark tells them apart."""
+    """Notes on distinct captions, or distinct images of a gallery, that have equal embeddings."""
     notes = []
     galleries = [question.images for question in task.questions if isinstance(question, Retrieval)]
     gallery = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *galleries]))
-    for features, rows, what, why in (
+    for features, rows, name, reason in (
         (images, gallery, "images of the gallery", "the same file under another name"),
         (texts, np.arange(len(texts)), "captions", "cut at the model's context, or the same words to it"),
     ):
         blocks = (features[torch.from_numpy(rows[start : start + BLOCK])] for start in range(0, len(rows), BLOCK))
-        if same := len(rows) - len({hash(row.tobytes()) for block in blocks for row in block.numpy()}):
+        if copies := len(rows) - len({hash(row.tobytes()) for block in blocks for row in block.numpy()}):
             notes.append(
-                f"{same:,} of {len(rows):,} {what} have exactly the embedding of another ({why}). Choosing between "
-                f"two such is a tie, which is wrong."
+                f"{copies:,} of {len(rows):,} {name} have exactly the embedding of another ({reason}). Choosing "
+                f"between two of them is a tie, which is wrong."
             )
     return notes

@@ -1,4 +1,4 @@
-"""`Report`: what an evaluation found, as a page of tables and one figure, gains and costs beside each other."""
+"""`Report`: the results of an evaluation as a page of tables and one figure, gains next to costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labclip.evaluation import summary
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.results import Result, write_csv
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
-from labclip.evaluation.summary import SIDES, Shown
+from labclip.evaluation.summary import SIDES, MetricEntry
 from labclip.files import atomic_file, read_json
 from labclip.report import Figure, Reported, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
@@ -35,15 +35,15 @@ from labclip.report.values import (
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_BLIND = (
-    " NAME_blind has the mean of the other images in the place of each image: what the captions alone give away. "
-    "NAME_grounded has the image less that mean: what the image adds."
+    " NAME_blind replaces each image by the mean of the other images: what the captions alone give away. "
+    "NAME_grounded subtracts that mean from the image: what the image adds."
 )
 _HOW_DIFFERENT = (
-    " Differences are paired, on the same items; one is measurable where its interval excludes zero and the models "
-    f"differ on items of at least {DIFFERING} images. One that is not may still be as large as the far end of its "
-    "interval."
+    " Differences are paired: all models answer the same items. A difference is measurable if its interval excludes "
+    f"zero and the models differ on items of at least {DIFFERING} images. If it is not measurable, it may still be as "
+    "large as the far end of its interval."
 )
-_MANY = 20
+_MANY = 20  # differences, of which one would look measurable by chance
 _ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
 
 
@@ -51,15 +51,15 @@ _ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
 class Report(Reported):
     """What `evaluate` returns: the results of a base and its alignments on one or several benchmarks.
 
-    `report["sugarcrepe"]` is one benchmark's `Result`; `report["sugarcrepe"].items` tells item by item.
+    `report["sugarcrepe"]` is the `Result` of one benchmark; `report["sugarcrepe"].items` has every item.
 
     Attributes:
         base: The base in words, for example "ViT-B-32-quickgelu (openai)".
         weights_sha256: SHA-256 of the base's weights.
-        models: "base", then each alignment: "labclip" where there is one, else its name, with "@strength" where one
-            alignment is asked about at several.
-        alignments: For each model but the base, what the matrix is: name, strength, SHA-256, and whether it records its
-            base.
+        models: "base", then each alignment: "labclip" if there is only one, else its name, with "@strength" if
+            strengths were passed.
+        alignments: For each model except the base the facts of its matrix: name, strength, SHA-256, and whether it
+            records its base.
         results: One for each benchmark.
         versions: Versions of the packages that the numbers depend on.
         date: Date of the measurement, for example "2026-03-01"; "" if not recorded.
@@ -84,86 +84,84 @@ class Report(Reported):
         return f"Report({names}; {self.base}: {', '.join(self.models)})"
 
     def page(self) -> Page:
-        """The report as values: where there are several benchmarks a short table first, then each by itself."""
-        several = len(self.results) > 1
-        chosen = summary.headline(self.results) if several else summary.metrics(self.results[0])
+        """The report as values: each benchmark in its own section, and first a short table if there are several."""
+        has_several = len(self.results) > 1
+        entries = summary.headline(self.results) if has_several else summary.metrics(self.results[0])
         alt, caption = "Differences to the base by metric; see the tables.", "Differences to the base, 95% intervals."
-        figures = [Figure(partial(self._figure, chosen), alt, caption)] if len(self.models) > 1 else []
-        sections = [Section("In short", (), figures, self._tables(chosen))] if several else []
+        figures = [Figure(partial(self._figure, entries), alt, caption)] if len(self.models) > 1 else []
+        sections = [Section("In short", (), figures, self._tables(entries))] if has_several else []
         for result in self.results:
             size, paper = f"{result.images:,} images, {result.captions:,} captions.", result.benchmark.paper
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
-            tables, shown = self._tables(summary.metrics(result)), () if several else figures
-            sections.append(Section(result.benchmark.title, (), shown, tables, notes))
-        measured = {metric.side for result in self.results for metric in summary.metrics(result)}
-        if lacking := [words for side, words in SIDES.items() if side not in measured]:
-            note = f"Not measured: {' and '.join(lacking)}. Type `labclip evaluate --list` for benchmarks of it."
+            tables = self._tables(summary.metrics(result))
+            sections.append(Section(result.benchmark.title, (), () if has_several else figures, tables, notes))
+        measured_sides = {entry.side for result in self.results for entry in summary.metrics(result)}
+        if unmeasured := [words for side, words in SIDES.items() if side not in measured_sides]:
+            note = f"Not measured: {' and '.join(unmeasured)}. Type `labclip evaluate --list` for benchmarks of it."
             sections.append(Section("Not measured", notes=[note]))
         title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
-        lead = self._lead([metric for metric in chosen if metric.side in SIDES])
+        lead = self._lead([entry for entry in entries if entry.side in SIDES])
         return Page(f"{title}: {self.base}", lead, sections, self._facts())
 
-    def _lead(self, chosen: Sequence[Shown]) -> str:
-        """The result in two or three plain sentences; of several alignments, the best one's."""
-        lead = summary.lead_metric(chosen)
+    def _lead(self, entries: Sequence[MetricEntry]) -> str:
+        """The result in two or three plain sentences, of the best alignment if there are several."""
+        lead = summary.lead_metric(entries)
         _, *aligned = lead.compared.estimates
         if not aligned:
-            words = "Only the base was measured. Pass `alignments=A` to see what a matrix gains and what it costs."
-            return f"{summary.opening(lead)} {words}"
-        best = max(range(len(aligned)), key=lambda at: aligned[at].value)
-        subject = (
-            "With the matrix" if len(aligned) == 1 else f"With {self.models[1 + best]} (the best of {len(aligned)})"
-        )
+            hint = "Only the base was measured. Pass `alignments=A` to see what a matrix gains and what it costs."
+            return f"{summary.base_sentence(lead)} {hint}"
+        best = max(range(len(aligned)), key=lambda index: aligned[index].value)
+        subject = "With the matrix"
+        if len(aligned) > 1:
+            subject = f"With {self.models[1 + best]} (the best of {len(aligned)})"
         grounded = [
             control.differences[best].value for control in lead.controls if control.metric.endswith("_grounded")
         ]
-        moved = lead.compared.differences[best]
-        gain = gain_sentence(f"{subject} it is", aligned[best].value, moved.measured, grounded)
-        costs = {metric.name: metric.compared.differences[best] for metric in chosen if metric is not lead}
-        return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}"
+        measured_gain = lead.compared.differences[best].measured
+        gain = gain_sentence(f"{subject} it is", aligned[best].value, measured_gain, grounded)
+        costs = {entry.name: entry.compared.differences[best] for entry in entries if entry is not lead}
+        return f"{summary.base_sentence(lead)} {gain} {summary.cost_sentence(costs)}"
 
-    def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
+    def _tables(self, entries: Sequence[MetricEntry]) -> list[Table]:
+        """A table for each side."""
         tables = []
-        for side in dict.fromkeys(metric.side for metric in chosen):
+        for side in dict.fromkeys(entry.side for entry in entries):
             caption = SIDES.get(side, side)
             if len(self.models) > 1 and side in SIDES:
                 caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
-            shown = [(metric.title, compared) for metric in chosen if metric.side == side
-                     for compared in (metric.compared, *metric.controls)]  # fmt: skip
-            tables.append(compared_table(caption[0].upper() + caption[1:], self.models, shown))
+            rows = [(entry.title, compared) for entry in entries if entry.side == side
+                    for compared in (entry.compared, *entry.controls)]  # fmt: skip
+            tables.append(compared_table(caption[0].upper() + caption[1:], self.models, rows))
         return tables
 
     def _facts(self) -> list[tuple[str, str]]:
-        files = [
-            (
-                result.benchmark.title,
-                ", ".join([result.data, *(f"{key}={value}" for key, value in result.options.items())]),
-            )
-            for result in self.results
-            if result.data
-        ]
+        """What was measured and with what, as names and values."""
+        files = []
+        for result in self.results:
+            if result.data:
+                options = [f"{key}={value}" for key, value in result.options.items()]
+                files.append((result.benchmark.title, ", ".join([result.data, *options])))
         matrices = []
         for facts in self.alignments:
             unknown = "" if facts.get("recorded", True) else "; it does not say which base it was fitted on"
             matrices.append((str(facts["name"]), matrix_in_words(facts["matrix_sha256"], facts["strength"]) + unknown))
-        compared = [metric for result in self.results for metric in result.compared]
-        differences, how = sum(len(metric.differences) for metric in compared), _HOW
-        how += _HOW_BLIND if any(metric.side == CONTROL for metric in compared) else ""
-        how += _HOW_DIFFERENT if differences else ""
-        if differences >= _MANY:
-            how += f" Of {differences} differences about one in twenty would look measurable by chance alone."
+        metrics = [compared for result in self.results for compared in result.compared]
+        difference_count, how = sum(len(compared.differences) for compared in metrics), _HOW
+        how += _HOW_BLIND if any(compared.side == CONTROL for compared in metrics) else ""
+        how += _HOW_DIFFERENT if difference_count else ""
+        if difference_count >= _MANY:
+            how += f" Of {difference_count} differences about one in twenty would look measurable by chance alone."
         measured = measured_by(self.weights_sha256, self.versions, self.date)
         return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
 
-    def _figure(self, chosen: Sequence[Shown]) -> Any:
-        """Metrics with one dot a model beside the base, hollow where the difference is not measurable.
+    def _figure(self, entries: Sequence[MetricEntry]) -> Any:
+        """Metrics with one dot for each model next to the base, hollow if the difference is not measurable.
 
-        Of those that no model moves measurably the headline alone.
+        A metric outside the headline is shown only if some model changes it measurably.
         """
-        moving = [metric for metric in chosen if any(moved.measurable for moved in metric.compared.differences)]
-        chosen = [metric for metric in chosen if metric.stands or metric in moving] or chosen
-        by_side = {side: [metric for metric in chosen if metric.side == side] for side in SIDES}
-        groups = {side: group for side, group in by_side.items() if group}
+        changed = [entry for entry in entries if any(change.measurable for change in entry.compared.differences)]
+        entries = [entry for entry in entries if entry.in_headline or entry in changed] or entries
+        groups = {side: group for side in SIDES if (group := [entry for entry in entries if entry.side == side])}
         models = self.models[1:]
         rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
         height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
@@ -180,11 +178,11 @@ class Report(Reported):
         """The report's tables as LaTeX with booktabs, or one table for a paper.
 
         Args:
-            others: Reports of other bases on the same files, which the table for a paper has below one another.
-            rows: "metrics" is every table of the report; "models", which is also taken where there are others or
-                percent, is one table with the models in rows, the headline metrics of the benchmarks in columns, and a
-                dagger for a measurable difference.
-            percent: Whether the table for a paper has percent with one decimal, not fractions with three.
+            others: Reports of other bases on the same files; the table for a paper shows the bases one below the other.
+            rows: "metrics" gives every table of the report. "models" gives one table for a paper, with the models in
+                rows, the headline metrics of the benchmarks in columns, and a dagger for a measurable difference. With
+                `others` or `percent` it is always "models".
+            percent: Whether the table for a paper has percent with one decimal instead of fractions with three.
 
         Raises:
             ValueError: If `rows` is neither, or bases were measured on different items.
@@ -199,7 +197,7 @@ class Report(Reported):
         """Write every item of every benchmark with each model's answer as a csv file, whole or not at all.
 
         Raises:
-            OSError: If it can't be written; what was there is then still whole.
+            OSError: If it can't be written; an existing file is then unchanged.
         """
         with (
             atomic_file(Path(path)) as part,
@@ -218,10 +216,10 @@ class Report(Reported):
 
     @classmethod
     def from_json(cls, value: Any) -> Report:
-        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
+        """The report that `to_json` made these values of: plain JSON values, or the path of a file of them.
 
         Raises:
-            ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.
+            ValueError: If something is missing, or a benchmark is not in `BENCHMARKS`.
         """
         location = f"{value}" if isinstance(value, str | Path) else "The value"
         value = read_json(value) if isinstance(value, str | Path) else value
@@ -233,78 +231,69 @@ class Report(Reported):
             raise ValueError(f"{location} is no report that `to_json` made: {error!r}.") from error
 
 
-def compared_table(caption: str, models: Sequence[str], shown: Sequence[tuple[str, Compared]]) -> Table:
-    """Metrics of a base and its alignments, each below a title or ""; of several alignments a row each."""
-    alignments, several = models[1:], len(models) > 2
+def compared_table(caption: str, models: Sequence[str], metrics: Sequence[tuple[str, Compared]]) -> Table:
+    """A table of metrics of a base and its alignments, with a row for each alignment if there are several.
+
+    Each metric comes with the title that its name gets as a prefix, or "".
+    """
+    alignments, has_several = models[1:], len(models) > 2
     rows: list[list[Value]] = []
-    for title, compared in shown:
+    for title, compared in metrics:
         base, *others = compared.estimates
-        before = f"{title}, " if title else ""
-        metric = Cell(before + compared.metric, words=before + worded(compared.metric))
+        prefix = f"{title}, " if title else ""
+        metric = Cell(prefix + compared.metric, words=prefix + worded(compared.metric))
         head: list[Value] = [metric, base.n, base.chance, base.value]
         if not others:
             rows.append([*head, f"[{base.low:.3f}, {base.high:.3f}]"])
-        for model, estimate, moved in zip(alignments, others, compared.differences, strict=True):
-            words = signed(moved.value) if moved.measurable else UNMEASURABLE
-            name: list[Value] = [model] if several else []
-            mark: Mark = "none" if not moved.measurable else "good" if moved.gain > 0 else "bad"
-            rows.append([*head, *name, estimate.value, Cell(words, mark), summary.interval(moved)])
-    values = ["model", "value"] if several else list(alignments)
+        for model, estimate, change in zip(alignments, others, compared.differences, strict=True):
+            words = signed(change.value) if change.measurable else UNMEASURABLE
+            name: list[Value] = [model] if has_several else []
+            mark: Mark = "none" if not change.measurable else "good" if change.gain > 0 else "bad"
+            rows.append([*head, *name, estimate.value, Cell(words, mark), summary.interval(change)])
+    values = ["model", "value"] if has_several else list(alignments)
     columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
-    return Table(caption, columns, rows, (0, 4) if several else (0,), minor=(1, 2))
+    return Table(caption, columns, rows, (0, 4) if has_several else (0,), minor=(1, 2))
 
 
-def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:
+def _panel(axes: Any, group: Sequence[MetricEntry], models: Sequence[str]) -> None:
+    """Draw the metrics of one side."""
     step = 0.7 / len(models)
-    for at, model in enumerate(models):
-        colour, shift = COLOURS[at % len(COLOURS)], (at - (len(models) - 1) / 2) * step
-        for row, shown in enumerate(group):
-            moved = shown.compared.differences[at]
-            axes.plot([moved.low, moved.high], [row + shift] * 2, color=colour, linewidth=1.5)
-            face = colour if moved.measurable else "white"
+    for index, model in enumerate(models):
+        colour, shift = COLOURS[index % len(COLOURS)], (index - (len(models) - 1) / 2) * step
+        for row, entry in enumerate(group):
+            change = entry.compared.differences[index]
+            axes.plot([change.low, change.high], [row + shift] * 2, color=colour, linewidth=1.5)
+            face = colour if change.measurable else "white"
             label = {"label": literal(model)} if row == 0 else {}
-            axes.plot([moved.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
+            axes.plot([change.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
     axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(metric.name), 26)) for metric in group])
+    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(entry.name), 26)) for entry in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
 
 
 def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
-    """A table for a paper, one part a base; see `Report.to_latex`. What was not measured of a base is a dash."""
-    columns: dict[tuple[str, str], dict[int, Compared]] = {}
-    for index, report in enumerate(reports):
-        for result in report.results:
-            standing = result.benchmark.headline or [
-                compared.metric for compared in result.compared if compared.side != CONTROL
-            ]
-            for compared in result.compared:
-                if compared.metric not in standing:
-                    continue
-                measured = columns.setdefault((result.benchmark.title, compared.metric), {})
-                measured[index] = compared
-                first, n = next(iter(measured.values())).estimates[0].n, compared.estimates[0].n
-                if first != n:
-                    raise ValueError(
-                        f"{result.benchmark.name} {compared.metric} was measured on {first:,} items of one base and on "
-                        f"{n:,} of {report.base}. Measure all bases on the same files with the same options."
-                    )
+    """A table for a paper, one part for each base; see `Report.to_latex`. A dash if a base was not measured."""
+    columns = _headline_columns(reports)
 
     def number(value: float | None) -> str:
         return "--" if value is None else f"{100 * value:.1f}" if percent else f"{value:.3f}"
 
-    def cell(compared: Compared | None, at: int) -> str:
+    def cell(compared: Compared | None, model: int) -> str:
         if compared is None:
             return number(None)
-        return number(compared.estimates[at].value) + "†" * (at > 0 and compared.differences[at - 1].measurable)
+        measurable = model > 0 and compared.differences[model - 1].measurable
+        return number(compared.estimates[model].value) + "†" * measurable
 
     titles = list(dict.fromkeys(title for title, _ in columns))
     heads = [f"{title} {_short(metric)}" if len(titles) > 1 else _short(metric) for title, metric in columns]
     tables = []
     for index, report in enumerate(reports):
         names = [report.base, *report.models[1:]]
-        rows = [[name, *(cell(column.get(index), at) for column in columns.values())] for at, name in enumerate(names)]
+        rows = [
+            [name, *(cell(column.get(index), model) for column in columns.values())] for model, name in enumerate(names)
+        ]
         tables.append(Table("", ["", *heads], rows))
-    chances = (next(iter(measured.values())).estimates[0].chance for measured in columns.values())
+    chances = (next(iter(column.values())).estimates[0].chance for column in columns.values())
     tables.append(Table("", ["", *heads], [["chance", *map(number, chances)]]))
     words = (
         f"{'In percent' if percent else 'Fractions of 1'}; a tie is wrong. A dagger: measurably different from the "
@@ -314,9 +303,31 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
     return Section(", ".join(titles), [words], tables=tables)
 
 
+def _headline_columns(reports: Sequence[Report]) -> dict[tuple[str, str], dict[int, Compared]]:
+    """The headline metrics, keyed by benchmark and name, of each report that measured them, keyed by its index."""
+    columns: dict[tuple[str, str], dict[int, Compared]] = {}
+    for index, report in enumerate(reports):
+        for result in report.results:
+            headline = result.benchmark.headline or [
+                compared.metric for compared in result.compared if compared.side != CONTROL
+            ]
+            for compared in result.compared:
+                if compared.metric not in headline:
+                    continue
+                column = columns.setdefault((result.benchmark.title, compared.metric), {})
+                column[index] = compared
+                first, n = next(iter(column.values())).estimates[0].n, compared.estimates[0].n
+                if first != n:
+                    raise ValueError(
+                        f"{result.benchmark.name} {compared.metric} was measured on {first:,} items of one base and on "
+                        f"{n:,} of {report.base}. Measure all bases on the same files with the same options."
+                    )
+    return columns
+
+
 def _short(metric: str) -> str:
-    """A metric as short as papers have it: "tags_t2i_r1" is "tags T2I R@1"."""
+    """The short name of a metric that papers use: "tags_t2i_r1" is "tags T2I R@1"."""
     if match := RECALL.fullmatch(metric):
-        of, way, k = match.groups("")
-        return f"{of} {way.upper()} R@{k}".lstrip()
+        query, direction, k = match.groups("")
+        return f"{query} {direction.upper()} R@{k}".lstrip()
     return worded(metric)

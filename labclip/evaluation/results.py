@@ -20,15 +20,14 @@ class Answer:
     """An item of a benchmark, and how each model answered it.
 
     Attributes:
-        location: File name and position of the item; "" where its question keeps none, as retrieval and classification.
+        location: File name and position of the item; "" for retrieval and classification.
         metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
-        images: Names of its images; a search has its right image, or the image that is searched with.
-        captions: Its captions, the right one first; a search has the caption that is searched with.
+        images: Names of its images; in retrieval the right image, or the image that is the query.
+        captions: Its captions, the right one first; in retrieval the caption that is the query.
         right: For each model ("base", then the alignments) whether it was right.
-        margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
-            in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too; nan where the
-            question gives none. The base's are no cosines where its captions keep their own length
-            (`Task.own_length`).
+        margin: For each model the cosine of the right answer minus that of the best wrong one; nan if the question has
+            none. At 0 or below the answer is wrong. In retrieval, in classification and between two images it is wrong
+            up to 1e-6, a tie. In questions with `unnormalized` the base's margin is one of dot products, not cosines.
     """
 
     location: str
@@ -39,25 +38,32 @@ class Answer:
     margin: Mapping[str, float]
 
 
-def answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> list[Answer]:
-    """The items of a task by the names of its images and captions; `scores` has one for each set and each model."""
+def list_answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> list[Answer]:
+    """All items of a task with each model's answer.
+
+    Args:
+        names: Functions from a row to the name of its image and to its caption.
+        models: Names of the models.
+        scores: For each set of items the scores of every model.
+    """
     image_name, caption = names
     items = []
     for by_model in scores:
-        first, of = by_model[0], dict(zip(models, by_model, strict=True))
-        if (asked := first.asked) is None:
+        first, score_of = by_model[0], dict(zip(models, by_model, strict=True))
+        if (rows := first.rows) is None:
             continue
-        for row in range(len(first.correct)):
+        for item in range(len(first.correct)):
             margins = {
-                model: math.nan if scored.margin is None else float(scored.margin[row]) for model, scored in of.items()
+                model: math.nan if scored.margin is None else float(scored.margin[item])
+                for model, scored in score_of.items()
             }
             items.append(
                 Answer(
-                    location=asked.locations[row] if asked.locations else "",
-                    metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
-                    images=tuple(image_name(int(image)) for image in asked.images[row] if image >= 0),
-                    captions=tuple(caption(int(text)) for text in asked.captions[row] if text >= 0),
-                    right={model: bool(scored.correct[row] == 1) for model, scored in of.items()},
+                    location=rows.locations[item] if rows.locations else "",
+                    metrics=tuple(metric for metric, group in first.metrics.items() if group[item] >= 0),
+                    images=tuple(image_name(int(image)) for image in rows.images[item] if image >= 0),
+                    captions=tuple(caption(int(text)) for text in rows.captions[item] if text >= 0),
+                    right={model: bool(scored.correct[item] == 1) for model, scored in score_of.items()},
                     margin=margins,
                 )
             )
@@ -65,26 +71,29 @@ def answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[Score
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
-    """Write each benchmark's items: benchmark, metrics, location, images, captions, each model's answer and margin."""
-    every = [(benchmark, answer) for benchmark, items in answers.items() for answer in items]
-    images = max((len(answer.images) for _, answer in every), default=0)
-    captions = max((len(answer.captions) for _, answer in every), default=0)
-    heads = [what if number == 1 else f"{what}_{number}" for what, count in (("image", images), ("caption", captions))
-             for number in range(1, count + 1)]  # fmt: skip
-    judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
+    """Write a row for each item: benchmark, metrics, location, images, captions, each model's answer and margin."""
+    rows = [(benchmark, answer) for benchmark, items in answers.items() for answer in items]
+    image_count = max((len(answer.images) for _, answer in rows), default=0)
+    caption_count = max((len(answer.captions) for _, answer in rows), default=0)
     writer = csv.writer(file)
-    writer.writerow(["benchmark", "metrics", "location", *heads, *judged])
-    for benchmark, answer in every:
-        shown = [
-            *answer.images,
-            *[""] * (images - len(answer.images)),
-            *answer.captions,
-            *[""] * (captions - len(answer.captions)),
-        ]
-        # All digits that a float32 has; none where there was no wrong answer to compare with.
-        margins = {model: f"{margin:.9g}" if math.isfinite(margin) else "" for model, margin in answer.margin.items()}
-        cells = [cell for model in models for cell in (int(answer.right[model]), margins[model])]
-        writer.writerow([benchmark, " ".join(answer.metrics), answer.location, *shown, *cells])
+    writer.writerow([
+        "benchmark", "metrics", "location", *_numbered("image", image_count), *_numbered("caption", caption_count),
+        *(f"{model} {column}" for model in models for column in ("right", "margin")),
+    ])  # fmt: skip
+    for benchmark, answer in rows:
+        images = [*answer.images, *[""] * (image_count - len(answer.images))]
+        captions = [*answer.captions, *[""] * (caption_count - len(answer.captions))]
+        judgements: list[Any] = []
+        for model in models:
+            margin = answer.margin[model]
+            # All digits of a float32; empty if there was no wrong answer to compare with.
+            judgements += [int(answer.right[model]), f"{margin:.9g}" if math.isfinite(margin) else ""]
+        writer.writerow([benchmark, " ".join(answer.metrics), answer.location, *images, *captions, *judgements])
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    """Headings of `count` columns: name, name_2, name_3 and so on."""
+    return [name if number == 1 else f"{name}_{number}" for number in range(1, count + 1)]
 
 
 @dataclass(frozen=True)
@@ -92,14 +101,14 @@ class Result:
     """The result of one benchmark: all models on the same items.
 
     Attributes:
-        benchmark: What was asked.
-        compared: Its metrics; estimates in the order of `Report.models`.
-        notes: What was left out, which choices were made.
+        benchmark: The benchmark.
+        compared: Its metrics, each with estimates in the order of `Report.models`.
+        notes: What was left out, and which choices were made.
         images: Number of distinct images.
         captions: Number of distinct captions.
-        data: Where its files are, as the user said; "" where it needs none.
-        options: Its options, as the user said.
-        answered: What makes its items, when they are asked for.
+        data: Path of its files as the user passed it; "" if it needs none.
+        options: Its options as the user passed them.
+        answered: Function that makes `items` when they are first read.
     """
 
     benchmark: Benchmark
@@ -113,14 +122,14 @@ class Result:
 
     @cached_property
     def items(self) -> list[Answer]:
-        """Every item with each model's answer; empty in a report that was read from a file."""
+        """Every item with each model's answer; empty if the report was read from a file."""
         return self.answered()
 
     def metric(self, name: str) -> Compared:
         """One metric by name.
 
         Raises:
-            KeyError: If it has none of that name; those that it has are named.
+            KeyError: If there is no such metric; the message lists those that there are.
         """
         by_name = {compared.metric: compared for compared in self.compared}
         if name not in by_name:
@@ -130,15 +139,15 @@ class Result:
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
         values: dict[str, Any] = {"models": {}, "intervals": {}, "differences": {}}
-        for at, model in enumerate(models):
-            estimates = {metric.metric: metric.estimates[at] for metric in self.compared}
+        for index, model in enumerate(models):
+            estimates = {compared.metric: compared.estimates[index] for compared in self.compared}
             values["models"][model] = {metric: estimate.value for metric, estimate in estimates.items()}
             values["intervals"][model] = {
                 metric: [estimate.low, estimate.high] for metric, estimate in estimates.items()
             }
-            if at:
+            if index:
                 values["differences"][model] = {
-                    compared.metric: asdict(compared.differences[at - 1]) for compared in self.compared
+                    compared.metric: asdict(compared.differences[index - 1]) for compared in self.compared
                 }
         return values | {
             "sides": {compared.metric: compared.side for compared in self.compared},
@@ -153,14 +162,14 @@ class Result:
 
     @classmethod
     def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str]) -> Result:
-        """A result from what `to_json` made of it; KeyError if something is missing."""
-        compared = []
+        """The result that `to_json` made these values of; KeyError if something is missing."""
+        metrics = []
         for metric, n in value["n"].items():
             estimates = []
             for model in models:
                 low, high = value["intervals"][model][metric]
                 estimates.append(Estimate(value["models"][model][metric], low, high, n, value["chance"][metric]))
-            moved = [Difference(**value["differences"][model][metric]) for model in models[1:]]
-            compared.append(Compared(metric, estimates, moved, value["sides"][metric]))
-        rest = (value[name] for name in ("notes", "images", "captions", "data", "options"))
-        return cls(benchmark, compared, *rest)
+            differences = [Difference(**value["differences"][model][metric]) for model in models[1:]]
+            metrics.append(Compared(metric, estimates, differences, value["sides"][metric]))
+        further = (value[name] for name in ("notes", "images", "captions", "data", "options"))
+        return cls(benchmark, metrics, *further)

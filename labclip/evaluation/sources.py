@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -15,37 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.data.images import Box, ImageSource
-from labclip.evaluation.scores import everything
-from labclip.evaluation.tasks import NONE, Choice, Question, Retrieval, Rows, Task
+from labclip.evaluation.questions import NONE, Choice, Question, Retrieval, Rows
+from labclip.evaluation.scores import one_group
+from labclip.evaluation.tasks import Task
 from labclip.features.features import Features
 
 MEASURES = ("binding", "retrieval", "classification")
 """Allowed values of `Benchmark.measures`."""
 
 LENGTHS = (
-    "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns say what the "
-    "texts alone decide, so also what length does: a model that prefers short texts gains in half-truths and loses in "
+    "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns show what "
+    "text alone decides, which includes its length: a model that prefers short texts gains in half-truths and loses in "
     "whole truths. Read them together."
 )
-"""A note of benchmarks that have both."""
+"""A note for benchmarks that have both half-truths and whole truths."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: those of labclip are in `BENCHMARKS`; make one of this class for your own.
+    """A benchmark. `BENCHMARKS` holds those of labclip; make an instance of this class for your own.
 
     Attributes:
-        name: As `evaluate` and the command line call it.
-        title: Title for tables.
-        measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on. Of
-            `Retrieval` and `Classification` the question itself says it.
-        read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
-            first paragraph of its docstring says which metrics there are.
-        wants: The files, in words: which as `data`, and which as `images`.
-        source: Where to download them.
-        licence: Their licence.
-        paper: The paper that defines it.
-        headline: The metrics for a short table; by default all.
+        name: The name that `evaluate` and the command line take.
+        title: Title in tables.
+        measures: "binding", "retrieval" or "classification": the table that shows its metrics. Metrics of `Retrieval`
+            and `Classification` always have the table of their own kind.
+        read: Function that takes the `Sources` and returns the `Task`. Its further parameters are the benchmark's
+            options. The first paragraph of its docstring names the metrics.
+        wants: The files it needs, in words: which to pass as `data`, which as `images`.
+        source: Where to download the files.
+        licence: Licence of the files.
+        paper: The paper that defines the benchmark.
+        headline: Metrics that represent the benchmark in short tables; empty for all.
 
     Raises:
         ValueError: If `measures` is none of the three.
@@ -89,19 +89,21 @@ class Benchmark:
 
 @dataclass
 class Sources:
-    """The argument of a benchmark's reader: where its files are, and the images and captions that it collects.
+    """What a benchmark's reader gets: where the files are. It also collects the images and captions that are read.
+
+    Each distinct image and each distinct caption is kept once; its *row* is its index in the list.
 
     Args:
-        data: File or folder of the questions; None for a data set that needs none.
-        images: Folder that paths of images are relative to; None is the folder of `data`.
-        on_missing: "raise", or "skip" to leave out images that are not there, with a note.
-        hint: What the data set needs and where people get it, for messages.
-        features: Embeddings that stand for the data, where the user passed them instead of a path.
+        data: File or folder of the questions; None for a benchmark that needs none.
+        images: Folder that image paths are relative to; None is the folder of `data`.
+        on_missing: "raise", or "skip" to leave out missing images, with a note.
+        hint: What the benchmark needs and where to get it; it ends error messages.
+        features: Embeddings, if the user passed them instead of a path.
         image_sources: Distinct images so far.
         captions: Distinct captions so far.
-        missing: Images so far that are not there.
-        notes: What a report says of the data.
-        repeated: Items so far with a wrong caption that is the right one.
+        missing: Paths of missing images so far.
+        notes: Notes on the data for the report.
+        repeated: Number of items so far whose right caption is also among the wrong ones.
     """
 
     data: Path | None
@@ -118,8 +120,8 @@ class Sources:
     def __post_init__(self) -> None:
         self._image_rows: dict[bytes, int | None] = {}
         self._caption_rows: dict[str, int] = {}
-        self._names: dict[Path, frozenset[str]] = {}
-        self._ways: dict[tuple[str, ...], str] = {}
+        self._file_names: dict[Path, frozenset[str]] = {}
+        self._pattern_of: dict[tuple[str, ...], str] = {}
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         if self.images is not None and not self.images.is_dir():
@@ -132,9 +134,9 @@ class Sources:
             raise FileNotFoundError(f"No data was given. Pass data=PATH. {self.hint}")
         return self.data if self.data.is_dir() else self.data.parent
 
-    def either(self, *names: str, alone: bool = True) -> Path:
-        """The first of several files of the data folder that is there, or the one file that `data` is, if `alone`."""
-        if alone and self.data is not None and self.data.is_file():
+    def find_file(self, *names: str, or_data: bool = True) -> Path:
+        """The first of these files that the data folder has; with `or_data`, `data` itself if it is a file."""
+        if or_data and self.data is not None and self.data.is_file():
             return self.data
         for name in names:
             if (path := self.folder / name).is_file():
@@ -142,60 +144,64 @@ class Sources:
         raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
 
     def image(
-        self, name: Any, location: str, ways: Sequence[str] = ("{path}",), *, box: Box | None = None
+        self, name: Any, location: str, patterns: Sequence[str] = ("{path}",), *, box: Box | None = None
     ) -> int | None:
-        """The row of an image, or None where its file is missing; see `ImageSource` for its box.
+        """The row of an image that the questions name, or None if its file is missing.
 
-        `ways` are how people's folders have the images: from the name in the file to the path. `{path}` is the name
-        itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that finds an
-        image is taken for all that follow. ValueError if the name is no path inside the folder of images.
+        Args:
+            name: The image's path as the questions have it.
+            location: File and position of the item, for messages.
+            patterns: Paths in the folder of images under which people keep such an image, the likeliest first.
+                `{path}` is the name itself, `{name}` the name without its folders, `{rest}` the name without its first
+                folder. The pattern that finds the first image is used for all later ones.
+            box: The part of the image that counts: left, top, width and height, in pixels.
+
+        Raises:
+            ValueError: If the name is not a path inside the folder of images.
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
-        folder, path, ways = self.images or self.folder, PurePosixPath(name), tuple(ways)
-        words = {"path": name, "name": path.name, "rest": name.partition("/")[2] or name}
-        names = [way.format(**words) for way in ([self._ways[ways]] if ways in self._ways else ways)]
-        if any(leads_out(folder.absolute(), file) for file in (name, *names)):
+        folder, path, patterns = self.images or self.folder, PurePosixPath(name), tuple(patterns)
+        parts = {"path": name, "name": path.name, "rest": name.partition("/")[2] or name}
+        tried = [self._pattern_of[patterns]] if patterns in self._pattern_of else patterns
+        files = [pattern.format(**parts) for pattern in tried]
+        if any(leads_out(folder.absolute(), file) for file in (name, *files)):
             raise ValueError(
                 f"{location}: the image's name {name!r} leads out of {folder}. "
                 f"Pass images=DIR with the folder that all images are in."
             )
-        if ways not in self._ways:
-            for way, file in zip(ways, names, strict=True):
-                if self._exists(folder / file):
-                    self._ways[ways] = way
-                    return self.file(folder / file, box)
-        return self.file(folder / names[0], box)
-
-    def file(self, path: Path, box: Box | None = None) -> int | None:
-        """The row of a file's image, or None where there is no such file."""
-        source = ImageSource(str(path), path, box=box)
-        if source.key not in self._image_rows and not self._exists(path):
-            self._image_rows[source.key] = None
-            self.missing.append(path)
-        return self.add(source)
+        present = next((number for number, file in enumerate(files) if self._exists(folder / file)), None)
+        if present is not None:
+            self._pattern_of[patterns] = tried[present]
+        file = folder / files[present or 0]
+        return self.add(ImageSource(str(file), file, box=box))
 
     def image_in_memory(self, data: bytes | NDArray[np.uint8], name: str) -> int:
-        """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]; by its content."""
+        """The row of an image that is the bytes of a file, or pixels, uint8 [height, width, 3]."""
         row = self.add(ImageSource(name, data=data))
         assert row is not None
         return row
 
     def add(self, source: ImageSource) -> int | None:
-        """The row of an image; None of a file that was found missing."""
+        """The row of any image, or None if it is a file that is missing."""
         if source.key not in self._image_rows:
-            self._image_rows[source.key] = len(self.image_sources)
-            self.image_sources.append(source)
+            # Images inside a tar or a Parquet file have been seen there.
+            if source.file is None or source.start is not None or self._exists(source.file):
+                self._image_rows[source.key] = len(self.image_sources)
+                self.image_sources.append(source)
+            else:
+                self._image_rows[source.key] = None
+                self.missing.append(source.file)
         return self._image_rows[source.key]
 
     def _exists(self, path: Path) -> bool:
-        # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
-        if path.parent not in self._names:
-            self._names[path.parent] = frozenset(os.listdir(path.parent) if path.parent.is_dir() else ())
-        return path.name in self._names[path.parent]
+        # Each folder is listed once: asking for each of a hundred thousand files takes minutes on a file server.
+        if path.parent not in self._file_names:
+            self._file_names[path.parent] = frozenset(os.listdir(path.parent) if path.parent.is_dir() else ())
+        return path.name in self._file_names[path.parent]
 
     def caption(self, caption: Any, location: str) -> int:
-        """The row of a caption; ValueError if it is no text, or empty."""
+        """The row of a caption; ValueError if it is empty or not a string."""
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
         if caption not in self._caption_rows:
@@ -204,7 +210,11 @@ class Sources:
         return self._caption_rows[caption]
 
     def settle(self) -> None:
-        """Note missing images, once all is read; FileNotFoundError if `on_missing` is "raise", or none is there."""
+        """Note the missing images once all are read.
+
+        Raises:
+            FileNotFoundError: If images are missing and `on_missing` is "raise", or if all are missing.
+        """
         if not self.missing:
             return
         count = len(self.image_sources)
@@ -224,10 +234,10 @@ class Sources:
         """
         self.settle()
         if not self.image_sources or not questions:
-            lacks = "has no item"
+            reason = "has no item"
             if self.image_sources:
-                lacks = "asks nothing: no item has a negative, and retrieval needs at least two images"
-            raise ValueError(f"{self.data or 'The benchmark'} {lacks}. {self.hint}")
+                reason = "asks nothing: no item has a negative, and retrieval needs at least two images"
+            raise ValueError(f"{self.data or 'The benchmark'} {reason}. {self.hint}")
         if self.repeated:
             self.notes.append(f"{self.repeated:,} items have the right caption among the wrong ones: a tie, so wrong.")
         return Task(self.image_sources, self.captions, questions, self.notes)
@@ -235,15 +245,15 @@ class Sources:
 
 @dataclass
 class Items:
-    """A list of items to fill: images with the captions to choose from, the true ones first.
+    """A list of items to fill: images, each with captions to choose from, the true ones first.
 
     Attributes:
-        sources: Where images and captions are kept.
-        true: How many of an item's captions, from the first on, are true.
-        image: Image of each item, or of each its images.
-        options: Captions of each item.
+        sources: The `Sources` that keeps the images and captions.
+        true: How many captions of each item are true; they come first.
+        image: Row of each item's image, or a list of rows.
+        options: Rows of each item's captions.
         locations: File and position of each item.
-        groups: The metrics that each item counts in, with its group in each: a metric is the mean over groups of the
+        groups: For each item the metrics it counts in, and its group in each. A metric is the mean over groups of the
             mean in each group.
     """
 
@@ -255,19 +265,20 @@ class Items:
     groups: list[Mapping[str, Hashable]] = field(default_factory=list)
 
     def add(self, row: Any, captions: Sequence[Any], location: str, /, **groups: Hashable) -> None:
-        """Append an item; one whose image is missing is left out.
+        """Append an item, unless its image is missing.
 
-        Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
+        If the right caption is also among the wrong ones, the item is a tie, which is wrong. The task's notes count
+        such items.
 
         Args:
-            row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
-            captions: The true ones, then the wrong ones; of several images that of each.
+            row: Row of the image as `Sources.image` returns it, None if the file is missing; or a list of rows.
+            captions: The true captions, then the wrong ones; with several images, the caption of each.
             location: File and position, for messages and for the report.
-            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att"; and
-                `meaning`, which true captions that say the same have in common.
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att". The
+                key `meaning` is no metric: true captions with the same value mean the same.
 
         Raises:
-            ValueError: If a caption is no text.
+            ValueError: If a caption is empty or not a string.
         """
         if row is None:
             return
@@ -282,20 +293,22 @@ class Items:
         return len(self.image)
 
     def group(self, metric: str, least: int = 1) -> Rows:
-        """Number of each item's group in a metric, int64 [n]; `NONE` outside, and in groups of fewer items."""
-        group = numbered([groups.get(metric) for groups in self.groups])
+        """Number of each item's group in a metric, int64 [n].
+
+        It is `NONE` for items that do not count in the metric, or whose group has fewer than `least` items.
+        """
+        group = group_numbers([groups.get(metric) for groups in self.groups])
         size = np.bincount(group[group >= 0], minlength=1)
         return np.where(size[group] >= least, group, NONE)
 
     def metrics(self, *first: str) -> dict[str, Rows]:
-        """The group of every item in every metric: first some in this order, then the others by name."""
+        """The group of every item in every metric: the metrics named `first` in this order, then the others by name."""
         names = {name for groups in self.groups for name in groups}
-        return {
-            name: self.group(name) for name in (*(name for name in first if name in names), *sorted(names - {*first}))
-        }
+        ordered = [*(name for name in first if name in names), *sorted(names - {*first})]
+        return {name: self.group(name) for name in ordered}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
-        """Ask which caption is true; an empty list if there is no item.
+        """The question which caption is true, in a list, which is empty if there is no item.
 
         Args:
             metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
@@ -303,56 +316,60 @@ class Items:
         """
         if not self.image:
             return []
-        groups = {metrics: everything(len(self))} if isinstance(metrics, str) else metrics
+        groups = {metrics: one_group(len(self))} if isinstance(metrics, str) else metrics
         width = max(map(len, self.options))
         options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
         return [Choice(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
 
     def pairs(self) -> Items:
-        """Split into one item for each wrong caption."""
-        items = [
-            (image, [true, negative], location)
-            for image, (true, *wrong), location in zip(self.image, self.options, self.locations, strict=True)
-            for negative in wrong
-        ]
-        image, options, locations = map(list, zip(*items, strict=True)) if items else ([], [], [])
-        return Items(self.sources, 1, image, options, locations)
+        """New items, one for each wrong caption: the true caption and this one."""
+        pairs = Items(self.sources)
+        for image, (true, *negatives), location in zip(self.image, self.options, self.locations, strict=True):
+            pairs.image += [image] * len(negatives)
+            pairs.options += [[true, negative] for negative in negatives]
+            pairs.locations += [location] * len(negatives)
+        return pairs
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
-        """Retrieval over the images with their true captions; none where there are fewer than two images.
+        """Retrieval among the images and their true captions, in a list, which is empty for fewer than two images.
 
-        The gallery keeps one image per distinct caption: else a search would have two right answers, of which one
-        counts as wrong. An image that shares the meaning of any caption with one kept before is left out.
+        The gallery has one image per distinct caption. Otherwise a search would have two right answers, and one of
+        them would count as wrong. So an image is left out if one of its captions means the same as a caption of an
+        image before it.
         """
-        captions_of: dict[int, dict[int, Hashable]] = {}
+        captions_of: dict[int, dict[int, Hashable]] = {}  # of each image its captions, each with its meaning
         for image, options, groups in zip(self.image, self.options, self.groups, strict=True):
-            several = isinstance(image, list)
-            for row, caption in zip(image, options, strict=True) if several else product([image], options[: self.true]):
+            if isinstance(image, list):
+                pairs = list(zip(image, options, strict=True))
+            else:
+                pairs = [(image, option) for option in options[: self.true]]
+            for row, caption in pairs:
                 captions_of.setdefault(row, {})[caption] = groups.get("meaning", caption)
-        kept: list[int] = []
-        taken: set[Hashable] = set()
+        gallery: list[int] = []
+        meanings: set[Hashable] = set()
         for row, captions in captions_of.items():
-            if taken.isdisjoint(captions.values()):
-                taken.update(captions.values())
-                kept.append(row)
-        if len(kept) < len(captions_of):
-            what = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
+            if meanings.isdisjoint(captions.values()):
+                meanings.update(captions.values())
+                gallery.append(row)
+        if len(gallery) < len(captions_of):
+            name = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
             self.sources.notes.append(
-                f"{what}: {len(kept):,} of {len(captions_of):,} images, one for each distinct caption."
+                f"{name}: {len(gallery):,} of {len(captions_of):,} images, one for each distinct caption."
             )
-        if len(kept) < 2:
+        if len(gallery) < 2:
             return []
-        texts, index = zip(*((caption, at) for at, row in enumerate(kept) for caption in captions_of[row]), strict=True)
-        return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]
+        texts = [caption for row in gallery for caption in captions_of[row]]
+        image_index = [index for index, row in enumerate(gallery) for _ in captions_of[row]]
+        return [Retrieval(np.array(gallery), np.array(texts), np.array(image_index), prefix)]
 
 
 def leads_out(folder: PurePath, name: str) -> bool:
-    """Whether a name in a file that somebody else wrote would open what lies outside an absolute folder."""
+    """Whether a name that somebody else wrote into a file would open something outside an absolute folder."""
     return ".." in type(folder)(name).parts or folder not in (folder / name).parents
 
 
-def numbered(groups: Sequence[Hashable]) -> Rows:
-    """A number for each distinct value, in the order of appearance; None is `NONE`."""
+def group_numbers(groups: Sequence[Hashable]) -> Rows:
+    """A number for each distinct group, in the order of appearance; `NONE` for None. int64 [n]."""
     numbers: dict[Hashable, int] = {}
     rows = [NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups]
     return np.array(rows, dtype=np.int64)

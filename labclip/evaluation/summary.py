@@ -1,4 +1,4 @@
-"""The metrics that a report shows, by side, and what it says of them: what the base does, and what a matrix costs."""
+"""The metrics that a report shows, sorted by side, and its sentences: what the base does, and what a matrix costs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from labclip.evaluation.sources import Benchmark
 from labclip.report.values import percent, signed, worded
 
 SIDES = {"binding": "binding", "retrieval": "retrieval", "classification": "zero-shot classification"}
-"""`Benchmark.measures` in words: a matrix is for the first, and may cost the others."""
+"""`Benchmark.measures` in words. A matrix is meant to improve the first side, and may cost something on the others."""
 
-KNOWN = 0.9
-"""Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
+TELLS_FROM = 0.9
+"""A report says that a model "tells" right from wrong if the whole interval of its accuracy is at least this high."""
 
 _ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
 """Benchmarks whose wrong captions have attributes swapped."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One metric of one benchmark, the side it is on, its controls; and the title, where those of several are told."""
+class MetricEntry:
+    """A metric of a benchmark, its side and its controls; with the benchmark's title where several are shown."""
 
     benchmark: Benchmark
     compared: Compared
@@ -32,83 +32,86 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """Its name in a sentence."""
+        """The name of the metric in a sentence."""
         return (f"{self.title}, " if self.title else "") + worded(self.compared.metric)
 
     @property
-    def stands(self) -> bool:
-        """Whether it stands for its benchmark."""
+    def in_headline(self) -> bool:
+        """Whether the metric represents its benchmark."""
         return self.compared.metric in self.benchmark.headline
 
 
-def metrics(result: Result, *, titled: bool = False) -> list[Shown]:
-    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark."""
-    benchmark, shown = result.benchmark, list[Shown]()
+def metrics(result: Result, *, titled: bool = False) -> list[MetricEntry]:
+    """All metrics of one benchmark, binding first. The side is that of the question, else that of the benchmark."""
+    benchmark, entries = result.benchmark, list[MetricEntry]()
     for compared in result.compared:
         if compared.side == CONTROL:
-            shown[-1].controls.append(compared)  # it stands behind its metric
+            entries[-1].controls.append(compared)  # controls follow their metric
         else:
-            shown.append(
-                Shown(benchmark, compared, compared.side or benchmark.measures, benchmark.title if titled else "")
-            )
-    return _by_side(shown)
+            title = benchmark.title if titled else ""
+            entries.append(MetricEntry(benchmark, compared, compared.side or benchmark.measures, title))
+    return _sorted_by_side(entries)
 
 
-def headline(results: Sequence[Result]) -> list[Shown]:
-    """The metrics that stand for each benchmark, binding first; of a side with none of them all its metrics."""
-    chosen = []
+def headline(results: Sequence[Result]) -> list[MetricEntry]:
+    """The metrics that represent each benchmark, binding first; all metrics of a side that has none of them."""
+    headline = []
     for result in results:
-        every = metrics(result, titled=True)
-        sides = {metric.side for metric in every if metric.stands or metric.side not in SIDES}
-        chosen += [metric for metric in every if metric.stands or metric.side not in sides]
-    return _by_side(chosen)
+        entries = metrics(result, titled=True)
+        sides = {entry.side for entry in entries if entry.in_headline or entry.side not in SIDES}
+        headline += [entry for entry in entries if entry.in_headline or entry.side not in sides]
+    return _sorted_by_side(headline)
 
 
-def _by_side(shown: Iterable[Shown]) -> list[Shown]:
+def _sorted_by_side(entries: Iterable[MetricEntry]) -> list[MetricEntry]:
     order = list(SIDES)
-    return sorted(shown, key=lambda metric: order.index(metric.side) if metric.side in SIDES else len(order))
+    return sorted(entries, key=lambda entry: order.index(entry.side) if entry.side in SIDES else len(order))
 
 
-def lead_metric(chosen: Sequence[Shown]) -> Shown:
-    """The metric that the first sentence tells: of binding, "binding" or "swap" before the first headline metric."""
-    mine = [metric for metric in chosen if metric.side == "binding"] or chosen
-    mine = [metric for metric in mine if metric.benchmark.name == mine[0].benchmark.name]
-    order = ("binding", "swap", *mine[0].benchmark.headline, *(metric.compared.metric for metric in mine))
-    return min(mine, key=lambda metric: order.index(metric.compared.metric))
+def lead_metric(entries: Sequence[MetricEntry]) -> MetricEntry:
+    """The metric for the first sentence, of the first benchmark that measures binding, if there is one.
+
+    "binding" or "swap" comes before the benchmark's first headline metric.
+    """
+    candidates = [entry for entry in entries if entry.side == "binding"] or entries
+    benchmark = candidates[0].benchmark
+    candidates = [entry for entry in candidates if entry.benchmark.name == benchmark.name]
+    order = ("binding", "swap", *benchmark.headline, *(entry.compared.metric for entry in candidates))
+    return min(candidates, key=lambda entry: order.index(entry.compared.metric))
 
 
-def opening(shown: Shown) -> str:
+def base_sentence(entry: MetricEntry) -> str:
     """The base's result as a plain sentence."""
-    base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
-    if shown.side != "binding":
-        return f"This model gets {percent(base.value)}% in {words}{_guessing(base)} on {title}."
-    of = title if shown.compared.metric == "binding" else f"{title}, {words}"
-    if shown.benchmark.name in _ATTRIBUTES:
-        return f"This model {attributes(base)} on {of}."
-    known = "tells right captions from wrong ones" if base.low >= KNOWN else "confuses right and wrong captions"
-    return f"This model {known}: {percent(base.value)}% accuracy{_guessing(base)} on {of}."
+    base, title, words = entry.compared.estimates[0], entry.benchmark.title, worded(entry.compared.metric)
+    if entry.side != "binding":
+        return f"This model gets {percent(base.value)}% in {words}{_chance_words(base)} on {title}."
+    subject = title if entry.compared.metric == "binding" else f"{title}, {words}"
+    if entry.benchmark.name in _ATTRIBUTES:
+        return f"This model {attributes_phrase(base)} on {subject}."
+    verb = "tells right captions from wrong ones" if base.low >= TELLS_FROM else "confuses right and wrong captions"
+    return f"This model {verb}: {percent(base.value)}% accuracy{_chance_words(base)} on {subject}."
 
 
-def attributes(base: Estimate) -> str:
+def attributes_phrase(base: Estimate) -> str:
     """A model's accuracy on swapped attributes, as the end of a sentence."""
-    verb = "tells" if base.low >= KNOWN else "confuses"
-    return f"{verb} which attribute belongs to which object: {percent(base.value)}% accuracy{_guessing(base)}"
+    verb = "tells" if base.low >= TELLS_FROM else "confuses"
+    return f"{verb} which attribute belongs to which object: {percent(base.value)}% accuracy{_chance_words(base)}"
 
 
-def _guessing(base: Estimate) -> str:
+def _chance_words(base: Estimate) -> str:
     return "" if base.chance is None else f" (chance {percent(base.chance)}%)"
 
 
 def cost_sentence(others: Mapping[str, Difference]) -> str:
-    """The cost as a sentence: the largest measurable loss among some metrics, never a mean."""
-    losses = [(-moved.gain, name) for name, moved in others.items() if moved.measurable and moved.gain < 0]
+    """The cost as a sentence: the largest measurable loss among these metrics, never a mean."""
+    losses = [(-change.gain, name) for name, change in others.items() if change.measurable and change.gain < 0]
     if not others:
         return "What it costs was not measured."
     if not losses:
         return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
-    more = f", and less in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
+    further = f", and less in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
     loss, name = max(losses, key=lambda pair: pair[0])
-    return f"It costs {_count(percent(loss), 'point')} in {name.removesuffix(' (R@1)')}{more}."
+    return f"It costs {_count(percent(loss), 'point')} in {name.removesuffix(' (R@1)')}{further}."
 
 
 def _count(count: int | str, noun: str) -> str:

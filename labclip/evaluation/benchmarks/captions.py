@@ -16,8 +16,9 @@ from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import WORDS
 from labclip.data.rows import column_names, text_rows
 from labclip.evaluation.benchmarks.forms import Form, in_folder, one_of
+from labclip.evaluation.questions import Retrieval
 from labclip.evaluation.sources import Items, Sources
-from labclip.evaluation.tasks import Retrieval, Task
+from labclip.evaluation.tasks import Task
 from labclip.negatives import shuffle
 
 CAPTIONS = 5
@@ -107,7 +108,7 @@ def _table(
 def captioned(form: Form, sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
     """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
     one_of("split", split, form.splits)
-    path = sources.either(*(name.format(split=split) for name in form.files[0]))
+    path = sources.find_file(*(name.format(split=split) for name in form.files[0]))
     rows_of: dict[int, list[Row]] = {}
     for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split):
         if (row := sources.image(in_folder(sources, name), location, form.ways[""])) is not None:

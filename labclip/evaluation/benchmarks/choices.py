@@ -12,9 +12,10 @@ import numpy as np
 
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import Form, Reader, cell, one_of
-from labclip.evaluation.scores import everything
+from labclip.evaluation.questions import NONE, Pairs, Question, TwoPositives
+from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Items, Sources
-from labclip.evaluation.tasks import NONE, Pairs, Question, Task, TwoPositives
+from labclip.evaluation.tasks import Task
 
 CONFIRMED = 2
 """Annotators of VALSE, of three, who must have chosen the caption and not the foil."""
@@ -66,7 +67,7 @@ def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
     metrics = {"macro": macro}
     if form.left_out:
         metrics["macro_no_symmetric"] = np.where(np.isin(names, form.left_out), NONE, every)
-    metrics["micro"] = everything(len(items))
+    metrics["micro"] = one_group(len(items))
     if form.least > 1:
         enough = f"{len({*macro} - {NONE}):,} of {len({*every}):,} pairs of attributes"
         sources.notes.append(f"macro: {enough} have {form.least} items.")
@@ -124,7 +125,7 @@ def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all
     one_of("subset", subset, ("all", *forms))
     parts = [subset]
     if subset == "all":
-        file = sources.either(*(form.files[0][0] for form in forms.values()))
+        file = sources.find_file(*(form.files[0][0] for form in forms.values()))
         there = {file.name} if file == sources.data else {path.name for path in sources.folder.iterdir()}
         parts = [name for name, form in forms.items() if form.files[0][0] in there]
         if not parts:
@@ -153,7 +154,7 @@ def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> Iterat
     whole = {pairs: items.group(pairs, 2), sets: items.group(sets, 4)}
     # The right caption is the first in the file, so that the authors' `argmax` has ties right.
     yield from items.question(
-        {name: everything(len(items))},
+        {name: one_group(len(items))},
         breakdown={metric: rows for metric, rows in metrics.items() if metric.startswith(prefix)},
         together={metric: rows for metric, rows in whole.items() if (rows >= 0).any()},
         right_first=True,
@@ -183,7 +184,7 @@ def read_split(form: Form, sources: Sources, *, split: str = "test") -> Task:
 def read_statements(form: Form, sources: Sources) -> Task:
     """`read_pairs` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
     names = "Question ID", "Type", "Statement"
-    rows, entries = list(read_rows(sources.either(*form.files[0]))), []
+    rows, entries = list(read_rows(sources.find_file(*form.files[0]))), []
     for (location, odd), (_, even) in zip(rows[::2], rows[1::2], strict=False):
         (number, kind, first), (following, _, second) = fields(odd, names, location), fields(even, names, location)
         if int(number) % 2 == 0 or int(following) != int(number) + 1:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from labclip.data.items import Kind
-from labclip.evaluation.scores import everything
+from labclip.evaluation.questions import NONE, Choice, Question, Retrieval
+from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
+from labclip.evaluation.tasks import Embedded, Task
 from labclip.features.features import Features, block_of
 
 
@@ -32,7 +33,7 @@ def read(sources: Sources) -> Task:
         folder = "" if features.folder is None else f"{features.folder.name} "
         locations = [f"{folder}caption {row}" for row in captions[some]]
         questions.append(
-            Choice(index[captions[some]], options, {"binding": everything(int(some.sum()))}, locations=locations)
+            Choice(index[captions[some]], options, {"binding": one_group(int(some.sum()))}, locations=locations)
         )
     # An image without a caption, where one was left out, still is in the gallery.
     questions.append(Retrieval(np.arange(len(features.images)), numbers, index[captions]))

@@ -80,13 +80,13 @@ class Reader:
     def _paths(self) -> Iterator[tuple[int, Path]]:
         folder, data = self.sources.folder, self.sources.data
         if len(self._files) > 1:
-            yield from enumerate([self.sources.either(*names, alone=False) for names in self._files])
+            yield from enumerate([self.sources.find_file(*names, or_data=False) for names in self._files])
             return
         names, shards = self._files[0], list[Path]()
         if names[0].endswith(".parquet") and data == folder:
             for at in ("", "data/", "*/"):
                 shards += sorted(folder.glob(f"{at}{names[0].removesuffix('.parquet')}-*.parquet"))
-        for path in dict.fromkeys(shards or [self.sources.either(*names)]):
+        for path in dict.fromkeys(shards or [self.sources.find_file(*names)]):
             yield 0, path
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,7 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
     items = Items(sources)
     ways = ("{path}", "{rest}", "{name}", "val2014/{name}", "train2014/{name}", "images/{path}")
     counted: dict[str, set[int]] = {"entities": set(), "relations": set()}
-    for location, entry in read_rows(sources.either("coco_val.json", "coco_val_entities.json")):
+    for location, entry in read_rows(sources.find_file("coco_val.json", "coco_val_entities.json")):
         image, entities, wrong, relations = fields(entry, FIELDS, location)
         row = sources.image(in_folder(sources, image), location, ways)
         texts = {"entities": _of_entities(entities, wrong), "relations": _of_relations(relations, entities, wrong)}

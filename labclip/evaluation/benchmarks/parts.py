@@ -11,10 +11,11 @@ import numpy as np
 
 from labclip.data.cleaning import clean
 from labclip.evaluation.benchmarks.captions import own_rows
+from labclip.evaluation.questions import NONE, Choice, Search
 from labclip.evaluation.scene_files import Object, SceneEntry
-from labclip.evaluation.scores import Groups, everything
+from labclip.evaluation.scores import Groups, one_group
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import NONE, Choice, Search, Task
+from labclip.evaluation.tasks import Task
 from labclip.negatives import Part, parts
 
 LEAST = 3
@@ -144,7 +145,7 @@ def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]
         elsewhere = {index for index, noun in bound[first[words].modifier] if noun != words[-1]}
         confused = elsewhere.intersection(*(saying[word] for word in words))
         asked.append((first[words].text, having[words], confused))
-    return _among(sources, gallery, asked, {"": everything(len(queries))})
+    return _among(sources, gallery, asked, {"": one_group(len(queries))})
 
 
 def exact_parts(

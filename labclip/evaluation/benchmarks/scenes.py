@@ -8,9 +8,10 @@ import numpy as np
 
 from labclip.checks import checked_integer
 from labclip.evaluation.benchmarks.parts import exact_parts, exact_search
+from labclip.evaluation.questions import Classification, Question, Retrieval
 from labclip.evaluation.scene_files import LabelledScenes, SceneEntry, labelled_scenes
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import Classification, Question, Retrieval, Task
+from labclip.evaluation.tasks import Task
 from labclip.scenes import COLOURS, SHAPES, Scenes, sample
 from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION

@@ -9,16 +9,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from labclip import metrics
 from labclip.evaluation.benchmarks.forms import Form, one_of
 from labclip.evaluation.benchmarks.parts import LEAST, exact_parts, exact_search
+from labclip.evaluation.questions import CaptionRetrieval, Question
 from labclip.evaluation.scene_files import (
     Object,
     SceneEntry,
@@ -28,9 +25,8 @@ from labclip.evaluation.scene_files import (
     locate_images,
     swap,
 )
-from labclip.evaluation.scores import Asked, ScoredItems
 from labclip.evaluation.sources import LENGTHS, Items, Sources
-from labclip.evaluation.tasks import Question, Rows, Task, at_each
+from labclip.evaluation.tasks import Task
 
 SEED = 42
 """Of the paper's splits."""
@@ -99,18 +95,19 @@ def read(
             f"{without:,} of {len(shown):,} images have no swapped caption with another meaning, as where two "
             f"attributes or two objects are equal."
         )
-    published: list[Question] = [*items.question("binding", right_first=paper and kind == "clevr")]
+    clevr_code = paper and kind == "clevr"
+    questions: list[Question] = [*items.question("binding", right_first=clevr_code, unnormalized=clevr_code)]
     if paper:
         every = {sources.caption(say(scene), kind): None for scene in _scenes(known, kind)}
         order = "one order" if in_one_order else "both orders"
         sources.notes.append(f"As the paper's code: captions in {order}, recall among {len(every):,}.")
         label_of = {text: label for label, text in enumerate(every)}
         label = np.array([label_of[text] for (text,) in shown.options])
-        published.append(AmongAllCaptions(np.array(shown.image), label, np.array(list(every))))
+        questions.append(CaptionRetrieval(np.array(shown.image), label, np.array(list(every)), clevr_code))
     else:
         sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
-        published += shown.gallery()
-    if paper and kind == "clevr":
+        questions += shown.gallery()
+    if clevr_code:
         sources.notes.append(
             "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
             "higher or lower."
@@ -120,8 +117,7 @@ def read(
     pairs = dict.fromkeys(sorted({pair for scene in scenes.values() for pair in scene.objects}))
     parts = exact_parts(sources, scenes, phrase, _attributes(known, kind), seed, pairs)
     search = exact_search(sources, scenes, phrase, list(pairs), {"": pairs}, LEAST)
-    task = sources.task(*published, *parts, *search)
-    return replace(task, own_length=len(published) if paper and kind == "clevr" else 0)
+    return sources.task(*questions, *parts, *search)
 
 
 def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[SceneEntry]:
@@ -231,20 +227,3 @@ _SPLITS: dict[str, Callable[[Sequence[SceneEntry], str, int], list[SceneEntry]]]
     "pug-spar": partial(_pug_split, ordered=False),
     "pug-spare": partial(_pug_split, ordered=True),
 }
-
-
-@dataclass(frozen=True)
-class AmongAllCaptions:
-    """Which of all `captions`, int64 [m], distinct, is an image's: for each `image` its `label`, int64 [n]."""
-
-    image: Rows
-    label: Rows
-    captions: Rows
-
-    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """`i2t_r1`, `i2t_r5`, `i2t_r10`."""
-        rows, captions, label = map(torch.from_numpy, (self.image, self.captions, self.label))
-        asked = Asked(self.image[:, None], self.captions[self.label][:, None])
-        ranked = metrics.class_ranks(images[rows], texts[captions], label)
-        chances = {k: min(1.0, k / len(self.captions)) for k in (1, 5, 10)}
-        return at_each(ranked, self.image, asked, "i2t_r", chances)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import open_clip
 
+from labclip.data.images import ImageSource
 from labclip.data.rows import tar_rows, text_rows
 from labclip.evaluation.benchmarks.forms import one_of
+from labclip.evaluation.questions import NONE, Classification
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import NONE, Classification, Task
+from labclip.evaluation.tasks import Task
 from labclip.files import read_json
 
 TEMPLATE = "a photo of a {}."
@@ -100,7 +102,8 @@ def _folders(sources: Sources, folder: Path) -> _Labelled:
     if empty := [path.name for path, images in zip(folders, shown, strict=True) if not images]:
         example = f"for example {empty[0]}; their classes stay options."
         sources.notes.append(f"{len(empty):,} folders have no image, {example}")
-    labelled = [(sources.file(path), label) for label, images in enumerate(shown) for path in images]
+    files = [(path, label) for label, images in enumerate(shown) for path in images]
+    labelled = [(sources.add(ImageSource(str(path), path)), label) for path, label in files]
     return _Labelled(labelled, [path.name for path in folders])
 
 
