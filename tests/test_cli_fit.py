@@ -78,7 +78,7 @@ def test_a_split_that_can_not_be_made_is_refused(folder, tmp_path):
 def test_a_fit_that_was_not_worth_it_writes_nothing_or_anyway_a_matrix_that_carries_the_verdict(folder, tmp_path):
     fit = ("fit", folder / "features", tmp_path / "a", "--epochs", 1, "--learning-rate", 1e-6)
     done = run(*fit, code=1)
-    assert "not measurably better" in done.stdout or "keep the base" in done.stdout
+    assert "not measurably better" in done.stdout or "Keep the base" in done.stdout
     assert "No matrix was written. Pass --anyway" in done.stderr
     assert not (tmp_path / "a").exists()
     run(*fit, "--anyway")

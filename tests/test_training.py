@@ -36,13 +36,13 @@ def test_a_fit_finds_the_planted_matrix_and_keeps_retrieval(k):
 
 def paper_loop(images, texts, negatives, epochs, batch_size, learning_rate, seed):
     """The published procedure as one would write it: autograd and two cross entropies."""
-    from labclip.training.batches import _mixed
+    from labclip.training.batches import _mix_seed
 
     matrix = torch.eye(images.shape[1], requires_grad=True)
     log_scale = torch.zeros((), requires_grad=True)
     optimizer = torch.optim.Adam([matrix, log_scale], lr=learning_rate)
     for epoch in range(epochs):
-        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(_mix_seed(seed, epoch)))
         for rows in order.split(batch_size):
             if len(rows) < batch_size:
                 break
@@ -191,7 +191,7 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
 BAD = [
     ({"texts": torch.full((200, 24), float("nan"))}, {}, "features.texts: row 0 is not finite"),
     ({"images": torch.zeros(200, 24)}, {}, "features.images: row 0 is all zeros"),
-    ({"negatives": None, "has_negative": None}, {}, "learns from hard negatives, and no caption has"),
+    ({"negatives": None, "has_negative": None}, {}, "learns from hard negatives, but no caption has"),
     ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, {}, "dim 24, but base is"),
     ({}, {"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
     ({}, {"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),

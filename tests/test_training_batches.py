@@ -6,7 +6,7 @@ import torch
 
 from labclip.training.batches import Batches
 from labclip.training.objective import Ranks
-from labclip.training.recipes import RECIPES, for_data
+from labclip.training.recipes import RECIPES, complete_settings
 from labclip.training.rows import read_data
 
 
@@ -31,7 +31,7 @@ def drawn(seed, with_images):
 def masked(features, ranks=None, **settings):
     """The batches of an epoch, each with the pairs of row and column that do not count."""
     settings = replace(RECIPES["labclip"], batch_size=32, hard_negatives=2, **settings)
-    settings = for_data(settings, dim=planted.DIM, captions=96)
+    settings = complete_settings(settings, dim=planted.DIM, captions=96)
     ranks = ranks or Ranks()
     for batch in Batches(read_data(features), settings, 0, ranks, torch.device("cpu")).epoch(1):
         yield batch, set() if batch.skipped is None else set(map(tuple, batch.skipped.nonzero().tolist()))
@@ -52,7 +52,7 @@ def test_absent_negatives_and_texts_that_are_true_of_an_image_do_not_count(seed,
             if column in absent or (column != own[row] and (image[row], text[column]) in true)
         }  # fmt: skip
         assert len(skipped) > 20
-    ranks = zip(*(masked(features, Ranks(own, 2)) for own in (0, 1)), strict=True)
+    ranks = zip(*(masked(features, Ranks(index, 2)) for index in (0, 1)), strict=True)
     for (batch, skipped), parts in zip(whole, ranks, strict=True):
         of_ranks = {(int(part.columns[row]), column) for part, pairs in parts for row, column in pairs}
         assert of_ranks == {(int(batch.columns[row]), column) for row, column in skipped}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import labclip
 from labclip.training.change import Change, sign_test
 from labclip.training.frontier import Point
-from labclip.training.result import advice, measured
+from labclip.training.result import advice, compare
 from labclip.training.rows import read_data
 
 RECALLS = {"validation": (0.5, 0.5)}
@@ -81,22 +81,22 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
     ("change", "strength", "known", "worth", "sentences"),
     [
         ((1000, 140, 20), 1.0, {}, True, []),
-        ((50, 14, 2), 1.0, {}, True, ["Only 50 captions with a negative .*: what they gain is known to .*0.14"]),
+        ((50, 14, 2), 1.0, {}, True, ["Only 50 captions with a negative .* gain is uncertain by .*0.14"]),
         ((1000, 14, 9), 1.0, {}, False, ["not measurably better than the base"]),
         ((1000, 14, 140), 1.0, {}, False, ["not measurably better than the base"]),
-        ((1000, 0, 0), 0.0, {}, False, ["No strength binds better and keeps what retrieval needs"]),
-        ((1000, 140, 20), 1.0, {"few": {"retain a": 120}}, True, [r"measured on few images \(120 of retain a\)"]),
+        ((1000, 0, 0), 0.0, {}, False, ["No strength binds better and keeps enough R@1"]),
+        ((1000, 140, 20), 1.0, {"small_sets": {"retain a": 120}}, True, [r"on few images \(120 of retain a\)"]),
         ((1000, 140, 20), 1.0, {"leaked": 12}, True, ["^12 of the held-out captions are also negatives of the fit"]),
-        ((1000, 140, 20), 1.0, {"points": [POINTS[0], replace(POINTS[1], grounded=0.61)]}, True, ["^Text alone tells"]),
+        ((1000, 140, 20), 1.0, {"points": [POINTS[0], replace(POINTS[1], grounded=0.61)]}, True, ["from text alone"]),
         ((1000, 140, 20), 1.0, {"points": [BOUND, POINTS[1]]}, True, ["already binds 0.960"]),
         (None, 1.0, {}, True, ["has no negatives, so binding was not measured"]),
-        (None, 0.0, {}, False, ["binding was not measured", "No strength keeps what retrieval needs"]),
+        (None, 0.0, {}, False, ["binding was not measured", "No strength keeps enough R@1"]),
     ],
 )
 def test_advice_says_what_the_paired_test_found(change, strength, known, worth, sentences):
     paired = change and Change(*change, sign_test(*change[1:]))
-    known = {"points": POINTS, "few": {}, "leaked": 0} | known
-    advised, worthwhile = advice(measured(known.pop("points"), strength), strength, paired, **known)
+    known = {"points": POINTS, "small_sets": {}, "leaked": 0} | known
+    advised, worthwhile = advice(compare(known.pop("points"), strength), strength, paired, **known)
     assert worthwhile == worth
     assert len(advised) == len(sentences)
     for sentence, pattern in zip(advised, sentences, strict=True):
@@ -110,4 +110,4 @@ def test_a_fit_of_chance_is_not_worth_it():
     result = labclip.fit(planted.features(images, texts, negatives), epochs=10, progress=False)
     assert not result.worthwhile
     assert result.change.captions == 50
-    assert any("not measurably better" in sentence or "keep the base" in sentence for sentence in result.advice)
+    assert any("not measurably better" in sentence or "Keep the base" in sentence for sentence in result.advice)

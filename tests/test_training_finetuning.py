@@ -53,7 +53,7 @@ def test_bad_input(model):
     images, raw = prepared(model, scenes), torch.from_numpy(scenes.images)
     for given, captions, options, message in (
         (images, scenes.captions[:3], {}, "4 images, 3 captions and 4 negatives"),
-        (raw, scenes.captions, {}, "Preprocessed images and a tokenizer are needed"),
+        (raw, scenes.captions, {}, "needs preprocessed images and a tokenizer"),
         (images, scenes.captions, {"batch_size": 1}, "batch_size is 1. Pass a whole number"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -19,7 +19,7 @@ results = [test_training_ranks.fit(*case) for case in test_training_ranks.CASES]
 try:
     labclip.fit(planted.drawn(330), objective=lambda logits, columns: logits.sum())
 except ValueError as error:
-    assert "sees the logits of one process, and 2 fit together" in str(error)
+    assert "sees the logits of one process only, but 2 processes fit together" in str(error)
 else:
     raise AssertionError
 if dist.get_rank() == 0:

@@ -53,7 +53,7 @@ def test_json_has_every_set_by_its_name(result):
 def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
     result = labclip.fit(planted.drawn(100), recipe="paper", epochs=1, progress=False)
     assert repr(result) == "FitResult(dim 24, strength 1, binding not measured, worthwhile=True)"
-    for words in ("Not measured: strength 1", "Nothing was held out", "Held out: nothing"):
+    for words in ("Binding was not measured. The strength is 1.", "Nothing was held out", "Held out: nothing"):
         assert words in str(result)
     assert (result.to_json()["change"], result.to_json()["results"]) == (None, {})
     with pytest.raises(ValueError, match=r"Nothing was held out, so there is no frontier to draw. Pass validation"):

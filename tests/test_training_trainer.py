@@ -101,7 +101,7 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
         other[changed][7], again[changed][7] = other[changed][8], again[changed][8]
         others += [(other, held, {}), (data, again, {})]
     for ours, theirs, options in others:
-        with pytest.raises(ValueError, match="can't be resumed: it is of other data or settings"):
+        with pytest.raises(ValueError, match="can't be resumed: it was written with other data or settings"):
             fit(ours, theirs, **options)
 
 

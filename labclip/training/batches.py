@@ -1,4 +1,4 @@
-"""The order in which a fit sees its captions, and the batches made of it: all of it follows from seed and epoch."""
+"""The order in which a fit sees its captions, and the batches. Both depend only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from labclip.training.objective import Batch, Ranks
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data
 
-_AVERAGED = 20_000  # images, more or less
+_MEAN_SAMPLE = 20_000  # images, approximately
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws the batches of each epoch, this rank's part of them.
+    """Draws the batches of each epoch, or this rank's part of them.
 
     Attributes:
-        data: What to draw from.
-        settings: Of the fit, those that depend on the data filled in.
-        seed: Seed of order and negatives.
-        ranks: The other ranks; each takes its slice of every batch.
-        device: Where batches go.
+        data: The captions to draw from, with their images and negatives.
+        settings: Settings of the fit, completed by `complete_settings`.
+        seed: Seed of the order and of the choice of negatives.
+        ranks: All ranks; each takes its slice of every batch.
+        device: The device on which batches are put.
     """
 
     data: Data
@@ -37,8 +37,8 @@ class Batches:
     def __post_init__(self) -> None:
         if self.settings.batch_size % self.ranks.count:
             raise ValueError(
-                f"batch_size is {self.settings.batch_size}, which {self.ranks.count} ranks can't share evenly. Pass a "
-                f"multiple."
+                f"batch_size is {self.settings.batch_size}, which is no multiple of the number of ranks, "
+                f"{self.ranks.count}. Pass a multiple."
             )
         if self.size < 2:
             raise ValueError(
@@ -47,54 +47,54 @@ class Batches:
 
     @property
     def size(self) -> int:
-        """Captions of a batch over all ranks."""
-        whole = min(self.settings.batch_size, len(self.data.captions))
-        return whole - whole % self.ranks.count  # batch_size divides; a set smaller than a batch may not
+        """Captions per batch, over all ranks."""
+        size = min(self.settings.batch_size, len(self.data.captions))
+        return size - size % self.ranks.count  # batch_size is a multiple, but a dataset smaller than a batch may not be
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self.data.captions) // self.size
 
     @cached_property
     def mean(self) -> torch.Tensor:
-        """The mean of the images, of some where there are very many; 0 where no loss needs it."""
+        """The mean image embedding, [dim], of a sample if there are very many images; zeros if no loss needs it."""
         if not any(weights.grounded or weights.mean_image for weights in self.settings.candidates):
             return torch.zeros(self.data.images.dim)
         images = self.data.images_used
-        return self.data.images.take(images[:: max(1, len(images) // _AVERAGED)]).mean(dim=0)
+        return self.data.images.take(images[:: max(1, len(images) // _MEAN_SAMPLE)]).mean(dim=0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on."""
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(_mix_seed(self.seed, epoch))
         order = self.data.captions[torch.randperm(len(self.data.captions), generator=generator)]
         count = min(self.settings.hard_negatives, self.data.k)
-        which = torch.arange(count).expand(len(order), count)
+        choices = torch.arange(count).expand(len(order), count)
         if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
             if not self.settings.published:
-                draw.masked_fill_(~self.data.has_negative[order], 2.0)  # those that are there come first
-            which = draw.argsort(dim=1)[:, :count]
+                draw.masked_fill_(~self.data.has_negative[order], 2.0)  # sorts absent negatives last
+            choices = draw.argsort(dim=1)[:, :count]
         for step in range(start, self.steps):
             rows = slice(step * self.size, (step + 1) * self.size)
-            captions, by_file = order[rows].sort()  # in the order of the file
-            yield self._batch(captions, which[rows][by_file]).to(self.device)
+            captions, file_order = order[rows].sort()  # memory-mapped files are read fastest in order
+            yield self._batch(captions, choices[rows][file_order]).to(self.device)
 
-    def _batch(self, captions: torch.Tensor, which: torch.Tensor) -> Batch:
-        """The batch of some captions [N] and which of their negatives [N, m]."""
+    def _batch(self, captions: torch.Tensor, choices: torch.Tensor) -> Batch:
+        """The batch of some captions, [N], and of the negatives chosen for each, [N, m]."""
         data, n = self.data, self.size // self.ranks.count
-        blocks = 1 + which.shape[1]
+        blocks = 1 + choices.shape[1]
 
-        def side_by_side(of_captions: torch.Tensor, of_negatives: torch.Tensor) -> torch.Tensor:
-            """One for each text: the captions, then the first negative of each, then the second."""
-            return torch.cat([of_captions, of_negatives[captions].gather(1, which).T.flatten()])
+        def per_text(caption_values: torch.Tensor, negative_values: torch.Tensor) -> torch.Tensor:
+            """A value for each text: first of the captions [N], then of the first negatives [N], then of the second."""
+            return torch.cat([caption_values, negative_values[captions].gather(1, choices).T.flatten()])
 
-        every = torch.ones(len(captions), dtype=torch.bool)
-        paired, present = (side_by_side(every, flags) for flags in (data.has_negative_image, data.has_negative))
-        images = side_by_side(data.image_index[captions], data.negative_image_rows)
-        texts = side_by_side(captions, data.negative_rows)
-        own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
-        columns, absent, skipped = own[paired[own]], ~present, None
+        ones = torch.ones(len(captions), dtype=torch.bool)
+        paired, present = (per_text(ones, flags) for flags in (data.has_negative_image, data.has_negative))
+        images = per_text(data.image_index[captions], data.negative_image_rows)
+        texts = per_text(captions, data.negative_rows)
+        rank_texts = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.index * n).flatten()
+        columns, absent, skipped = rank_texts[paired[rank_texts]], ~present, None
         if self.settings.published:
             absent = torch.zeros_like(present)
         else:
@@ -111,30 +111,32 @@ class Batches:
         )
 
     @cached_property
-    def _truths(self) -> torch.Tensor:
-        """Each image with each text that is true of it, as image * len(texts) + text by their `Rows.same`, sorted."""
+    def _true_pairs(self) -> torch.Tensor:
+        """Every pair of an image and a text that is true of it: image id * len(texts) + text id, sorted."""
         data, captions = self.data, self.data.captions
-        shown = data.has_negative_image[captions]
-        images = torch.cat([data.image_index[captions], data.negative_image_rows[captions][shown]])
-        texts = torch.cat([captions, data.negative_rows[captions][shown]])
-        return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
+        has_image = data.has_negative_image[captions]
+        images = torch.cat([data.image_index[captions], data.negative_image_rows[captions][has_image]])
+        texts = torch.cat([captions, data.negative_rows[captions][has_image]])
+        return torch.unique(data.images.ids[images] * len(data.texts) + data.texts.ids[texts])
 
     def _skipped(
-        self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor, absent: torch.Tensor
+        self, images: torch.Tensor, texts: torch.Tensor, columns: torch.Tensor, absent: torch.Tensor
     ) -> torch.Tensor | None:
-        """Which of [images, texts] do not count: absent negatives, texts that are true of the image but not its `own`.
+        """The mask [images, texts] of pairs that do not count: absent negatives, and true texts other than `columns`.
 
-        Those are other captions of the image, and the same text as caption or negative of another: few short texts,
-        such as parts and tags, are each true of many images. Only texts of an image are looked up: that costs little.
+        A text is also true of an image if it is another caption of it, or equals one. Short texts, such as parts and
+        tags, are true of many images. Only the true texts of each image are looked up, which is fast.
         """
-        image, text, count = self.data.images.same[images], self.data.texts.same[texts], len(self.data.texts)
-        bounds = torch.searchsorted(self._truths, torch.stack([image, image + 1]) * count)
-        row, truth = _members(*bounds)
-        true = self._truths[truth] % count
+        image, text, n_texts = self.data.images.ids[images], self.data.texts.ids[texts], len(self.data.texts)
+        starts, stops = torch.searchsorted(self._true_pairs, torch.stack([image, image + 1]) * n_texts)
+        row, index = _expand_ranges(starts, stops)
+        true_text = self._true_pairs[index] % n_texts
         text, order = text.sort()
-        which, at = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
-        row, column = row[which], order[at]
-        other = column != own[row]
+        match, index = _expand_ranges(
+            torch.searchsorted(text, true_text), torch.searchsorted(text, true_text, right=True)
+        )
+        row, column = row[match], order[index]
+        other = column != columns[row]
         if not bool(absent.any()) and not bool(other.any()):
             return None
         skipped = absent.repeat(len(images), 1)
@@ -142,12 +144,12 @@ class Batches:
         return skipped
 
 
-def _members(start: torch.Tensor, stop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All whole numbers of some ranges: the range of each, and the number."""
+def _expand_ranges(start: torch.Tensor, stop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All whole numbers from each start to before its stop: the index of the range, and the number."""
     length = stop - start
-    which = torch.repeat_interleave(length)
-    return which, torch.arange(len(which)) + (start - length.cumsum(0) + length)[which]
+    ranges = torch.repeat_interleave(length)
+    return ranges, torch.arange(len(ranges)) + (start - length.cumsum(0) + length)[ranges]
 
 
-def _mixed(seed: int, epoch: int) -> int:
+def _mix_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""`labclip.fit`: from embeddings to an alignment, with what it gains and what it costs."""
+"""`labclip.fit`: fits an alignment on embeddings, and measures its gains and costs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
-from labclip.training.objective import Objective, Ranks, Weights, name_of
-from labclip.training.recipes import Settings, for_data, settings_of
-from labclip.training.result import FitResult, advice, measured, verdict
+from labclip.training.objective import Objective, Ranks, Weights, objective_name
+from labclip.training.recipes import Settings, complete_settings, settings_of
+from labclip.training.result import FitResult, advice, compare, verdict
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import SHARE, Split, split
-from labclip.training.trainer import State, calibrated, train
+from labclip.training.splits import HELD_OUT, Split, split
+from labclip.training.trainer import State, calibrate, train
 
-_SCALED_ON = 20_000  # captions, more or less
+_SCALE_SAMPLE = 20_000  # captions, approximately
 
 
 def fit(
@@ -42,45 +42,46 @@ def fit(
 ) -> FitResult:  # fmt: skip
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
-    Embeddings may be of any scale; they are read as unit-length float32, memory-mapped arrays a batch at a time. Under
-    `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
+    Embeddings can have any scale; they are read as unit-length float32. Memory-mapped arrays are read a batch at a
+    time. Under `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
 
     Args:
-        features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
-            `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
-            from its like as well as a caption. Parts and keywords (`Features.kind`) are fitted together with captions.
-        validation: Held-out features or their folder, of other images than the fit's and of captions that are none of
-            its negatives (parts and keywords may be: a short text is true of many images); or rows of `features`, from
-            `labclip.training.split_combinations`. By default a seeded tenth of the images.
-        retain: Features of other domains or their folders by name, whose retrieval must not suffer.
-        keep: Fraction of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by
-            the held-out estimate. A lower value allows stronger binding.
+        features: Embeddings of images, captions and negatives: the result of `labclip.embed`, the path of its folder,
+            or `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images`, the fit also learns
+            to prefer the right image for a text. Parts and keywords (`Features.kind`) are fitted with the captions.
+        validation: Held-out features, or the path of their folder. Their images must not be in the fit, and their
+            captions must not be its negatives; parts and keywords may be, as a short text is true of many images. Or
+            rows of `features`, from `labclip.training.split_combinations`. By default a seeded tenth of the images.
+        retain: Features of other domains, or the paths of their folders, by name. Retrieval on these is kept.
+        keep: Fraction of the base's R@1 to keep on the held-out captions and on every set of `retain`, as estimated on
+            these. A lower value allows stronger binding.
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
-        epochs: Passes over the captions. This and the following: the recipe's own where None.
+        epochs: Passes over the captions. For this and the next settings, None is the recipe's value.
         batch_size: Captions per step, over all ranks.
         learning_rate: Adam's learning rate.
-        negative_weight: Weight of a hard negative; a caption of another image counts 1. This and the next two, if
-            given, are used in all fits that are tried.
+        negative_weight: Weight of a hard negative; a caption of another image has weight 1. If given, this weight and
+            the next two are used in all candidate fits.
         distill: Weight of distillation from the base: the KL divergence from its softmax over images and captions.
         identity_penalty: Weight of ||A - I||_F^2 in the loss.
         hard_negatives: Negatives per caption and step.
         rank: Rank of A - I.
         logit_scale: Factor of the cosines in the loss. With many captions a higher one improves binding of unseen
-            combinations. "sigmoid" learns it if none is given.
-        objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
-            `labclip.training.Objective`; by default as the base was trained, softmax where unknown.
-        seed: Seed of split, order, negatives and initial factors.
+            combinations. If None, "sigmoid" learns it.
+        objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function with the signature of
+            `labclip.training.Objective`. By default the objective of the base's training, or softmax if it is unknown.
+        seed: Seed of the split, the order, the choice of negatives and the initial factors.
         device: "cpu", "cuda", "mps"; by default the CPU.
-        checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
+        checkpoint: A folder. If a fit is killed, the same call continues it from there and gives the same matrix.
         progress: Whether to show a bar on stderr.
 
     Returns:
         The fitted alignment with its report.
 
     Raises:
-        ValueError: If the embeddings are unusable, of different models, or lack what the recipe needs; if `validation`
-            leaks; if a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
+        ValueError: If embeddings are not finite, come from different models, or lack the negatives that the recipe
+            needs; if `validation` leaks; if a setting is out of range; if the checkpoint belongs to another fit; or if
+            the fit diverges.
 
     Example:
         >>> import torch, labclip
@@ -102,125 +103,127 @@ def fit(
         raise ValueError(f"keep is {keep!r}. Pass a fraction of 1, for example 0.99.")
     if not isinstance(retain, Mapping | None):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
-    features = _opened("features", features)
+    features = _open_features("features", features)
     if validation is not None and not isinstance(validation, Split):
-        validation = _opened("validation", validation, features)
-    others = {name: _opened(f"retain[{name!r}]", given, features) for name, given in (retain or {}).items()}
+        validation = _open_features("validation", validation, features)
+    retained = {name: _open_features(f"retain[{name!r}]", source, features) for name, source in (retain or {}).items()}
     check_device(device)
-    seed, ranks, where = checked_integer("seed", seed), Ranks.here(), torch.device(device or "cpu")
-    loss = _objective(objective, features.base, ranks)
-    if loss == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
+    seed, ranks, device = checked_integer("seed", seed), Ranks.here(), torch.device(device or "cpu")
+    loss = _choose_objective(objective, features.base, ranks)
+    if loss == "sigmoid" and logit_scale is None:  # the recipe's scale is for the softmax; SigLIP learns scale and bias
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
-    _check(data, settings, recipe)
-    data, held, leaked = split(data, validation, 0.0 if settings.published else SHARE, seed)
-    settings = for_data(settings, dim=data.images.dim, captions=len(data.captions))
-    batches = Batches(data, settings, seed, ranks, where)
-    sets = {} if held is None else {"validation": gallery(held, seed=seed)}
-    for name, other in others.items():
-        sets[f"retain {name}"] = gallery(read_data(other, f"retain[{name!r}]"), seed=seed)
-    identity = ""
+    _check_negatives(data, settings, recipe)
+    data, held_out, leaked = split(data, validation, 0.0 if settings.published else HELD_OUT, seed)
+    settings = complete_settings(settings, dim=data.images.dim, captions=len(data.captions))
+    batches = Batches(data, settings, seed, ranks, device)
+    sets = {} if held_out is None else {"validation": gallery(held_out, seed=seed)}
+    for name, domain in retained.items():
+        sets[f"retain {name}"] = gallery(read_data(domain, f"retain[{name!r}]"), seed=seed)
+    fingerprint = ""
     if checkpoint is not None or ranks.count > 1:
-        identity = _identity(batches, [*sets.values()], name_of(loss))
-        if not ranks.agree(int(identity[:15], 16), where):
-            raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
-    _hold_on(data, where)
-    fits = []
+        fingerprint = _hash_inputs(batches, [*sets.values()], objective_name(loss))
+        if not ranks.agree(int(fingerprint[:15], 16), device):
+            raise ValueError("The ranks have different data or settings. Pass the same to all of them.")
+    _move_to_gpu(data, device)
+    candidates = []
     steps = len(settings.candidates) * settings.epochs * batches.steps
-    with tqdm(total=steps, unit="batch", desc="fit", disable=not progress or ranks.own > 0) as bar:
+    with tqdm(total=steps, unit="batch", desc="fit", disable=not progress or ranks.index > 0) as bar:
         for number, weights in enumerate(settings.candidates, 1):
             folder = None if checkpoint is None else Path(checkpoint, f"candidate-{number}")
-            state = train(batches, loss, weights, fingerprint=identity, checkpoint=folder, bar=bar)
+            state = train(batches, loss, weights, fingerprint=fingerprint, checkpoint=folder, bar=bar)
             matrix = state.matrix.cpu()
             if not settings.published:
-                some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
-                matrix = unit_scale(matrix, data.texts.take(some).cpu())
-            fits.append(_Fitted(matrix, state, weights, frontier(sets, matrix) if sets else []))
-    held_out = "nothing"
-    if held is not None:
-        held_out = f"{held.words}, {f'{leaked:,}' if leaked else 'none'} of them negatives of the fit"
-    record = {"recipe": recipe, "objective": name_of(loss), "seed": seed, "keep": keep, "held_out": held_out}
-    return _result(fits, batches, sets, features, record, leaked)
+                sample = data.captions[:: max(1, len(data.captions) // _SCALE_SAMPLE)]
+                matrix = unit_scale(matrix, data.texts.take(sample).cpu())
+            candidates.append(_Candidate(matrix, state, weights, frontier(sets, matrix) if sets else []))
+    record = {"recipe": recipe, "objective": objective_name(loss), "seed": seed, "keep": keep, "held_out": "nothing"}
+    if held_out is not None:
+        record["held_out"] = f"{held_out.words}, {f'{leaked:,}' if leaked else 'none'} of them negatives of the fit"
+    return _make_result(candidates, batches, sets, features, record, leaked)
 
 
-class _Fitted(NamedTuple):
+class _Candidate(NamedTuple):
     matrix: torch.Tensor
     state: State
     weights: Weights
     points: list[Point]
 
 
-def _opened(name: str, given: Features | str | Path, own: Features | None = None) -> Features:
-    """Features, or those of a folder; of another model than `own` they are an error."""
-    features = Features.load(given) if isinstance(given, str | Path) else given
+def _open_features(name: str, source: Features | str | Path, reference: Features | None = None) -> Features:
+    """Features, loaded if `source` is a folder. They must come from the model of the `reference`, if there is one."""
+    features = Features.load(source) if isinstance(source, str | Path) else source
     if not isinstance(features, Features):
         raise ValueError(
-            f"{name} is a {type(features).__name__}. Pass labclip.Features: of a folder labclip.Features.load(FOLDER), "
-            f"of arrays labclip.Features.from_arrays(images=..., texts=..., negatives=...)."
+            f"{name} is a {type(features).__name__}. Pass labclip.Features: for a folder "
+            f"labclip.Features.load(FOLDER), for arrays "
+            f"labclip.Features.from_arrays(images=..., texts=..., negatives=...)."
         )
-    if own is not None and (differs := features.origin.differs(own.origin)):
+    if reference is not None and (difference := features.origin.differs(reference.origin)):
         raise ValueError(
-            f"{name} was embedded by {features.origin}, but features by {own.origin}: {differs}. Embed both with one "
-            f"model."
+            f"{name} was embedded by {features.origin}, but features by {reference.origin}: {difference}. Embed both "
+            f"with one model."
         )
     return features
 
 
 def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """The matrix times the number that makes unit-length `texts` [n, dim] unit-length on average after it.
+    """Scale a matrix so that aligned unit-length `texts` [n, dim] have a mean length of 1.
 
-    A cosine does not see the scale of a matrix, but a blend with the identity does: unscaled, a free fit is hundreds of
-    times the identity, and strength 0.05 is most of the way.
+    Cosines do not depend on the scale of a matrix, but a blend with the identity does. A free fit may be hundreds of
+    times the identity; unscaled, a strength of 0.05 would already have most of its effect.
     """
     return matrix / (texts @ matrix.T).norm(dim=-1).mean()
 
 
-def _result(
-    fits: Sequence[_Fitted], batches: Batches, sets: Mapping[str, Data], features: Features, record: dict[str, Any],
-    leaked: int,
+def _make_result(
+    candidates: Sequence[_Candidate], batches: Batches, sets: Mapping[str, Data], features: Features,
+    record: dict[str, Any], leaked: int,
 ) -> FitResult:  # fmt: skip
-    """The candidate and the strength that the held-out `sets` select, with its record and advice."""
-    data, settings, own = batches.data, batches.settings, sets.get("validation")
-    fitted, strength, few = fits[0], 1.0, {}
+    """Select the candidate and the strength on the held-out `sets`, and add its record and advice."""
+    data, settings, held_out = batches.data, batches.settings, sets.get("validation")
+    selected, strength, small_sets = candidates[0], 1.0, {}
     if sets and not settings.published:
-        best = select([point for candidate in fits for point in candidate.points], record["keep"])
-        fitted = next(candidate for candidate in fits if any(point is best for point in candidate.points))
+        best = select([point for candidate in candidates for point in candidate.points], record["keep"])
+        selected = next(candidate for candidate in candidates if any(point is best for point in candidate.points))
         strength = best.strength
-        few = {name: count for name, held in sets.items() if (count := len(held.images_used)) < ENOUGH}
+        n_images = {name: len(part.images_used) for name, part in sets.items()}
+        small_sets = {name: count for name, count in n_images.items() if count < ENOUGH}
     metadata: dict[str, Any] = {
         **record,
         "settings": asdict(settings),
-        "loss_weights": asdict(fitted.weights),
+        "loss_weights": asdict(selected.weights),
         "data": f"{data.words}, {data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
-    results = measured(fitted.points, strength)
+    results = compare(selected.points, strength)
     if results:
         metadata["results"] = results
-    if own and len(own.images_used) > 1:
-        metadata["cosines"] = pair_cosines(own, fitted.matrix, strength)
-    change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
-    sentences, worthwhile = advice(results, strength, change, few, leaked)
+    if held_out and len(held_out.images_used) > 1:
+        metadata["cosines"] = pair_cosines(held_out, selected.matrix, strength)
+    change = Change.of(held_out, selected.matrix, strength) if held_out and held_out.n_with_negative else None
+    sentences, worthwhile = advice(results, strength, change, small_sets, leaked)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
-    # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
-    # its own: the base keeps its temperature.
+    # The base keeps its temperature with SigLIP, whose temperature needs a bias that an alignment lacks, and with a
+    # user's objective, whose temperature may mean something else.
     log_scale = None
     if record["objective"] == "softmax":
-        learned = fitted.state.parameters["log_scale"].item()
-        log_scale = learned if settings.logit_scale is None else calibrated(batches, fitted.matrix)
+        learned = selected.state.parameters["log_scale"].item()
+        log_scale = learned if settings.logit_scale is None else calibrate(batches, selected.matrix)
         log_scale = log_scale if log_scale <= MAX_LOGIT_SCALE else None
     alignment = Alignment(
-        fitted.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
+        selected.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
         fingerprint=features.fingerprint,
     )  # fmt: skip
     return FitResult(
-        alignment, fitted.state.history, fitted.points, sentences, worthwhile, change,
+        alignment, selected.state.history, selected.points, sentences, worthwhile, change,
         weights_sha256=features.origin.weights_sha256 or "", date=date.today().isoformat(),
     )  # fmt: skip
 
 
-def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> str | Objective:
+def _choose_objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> str | Objective:
+    """The objective to fit with: by default that of the base's training, softmax if it is unknown."""
     if objective is None:
         import open_clip
 
@@ -228,32 +231,32 @@ def _objective(objective: str | Objective | None, base: Base | None, ranks: Rank
         return "sigmoid" if "init_logit_bias" in config else "softmax"
     if callable(objective) and ranks.count > 1:
         raise ValueError(
-            f"objective is a function, which sees the logits of one process, and {ranks.count} fit together. Run it in "
-            f"one process, or pass 'softmax' or 'sigmoid'."
+            f"objective is a function, which sees the logits of one process only, but {ranks.count} processes fit "
+            f"together. Use one process, or pass 'softmax' or 'sigmoid'."
         )
     if not callable(objective) and objective not in ("softmax", "sigmoid"):
         raise ValueError(
             f"objective is {objective!r}. Pass 'softmax' for CLIP, 'sigmoid' for SigLIP, or a function of logits and "
-            f"columns, as labclip.training.Objective says."
+            f"columns, as labclip.training.Objective describes."
         )
     return objective
 
 
-def _check(data: Data, settings: Settings, recipe: str) -> None:
+def _check_negatives(data: Data, settings: Settings, recipe: str) -> None:
     if settings.hard_negatives and not bool(data.has_negative.any()):
         raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives, and no caption has a negative that differs from it. Make "
+            f"Recipe {recipe!r} learns from hard negatives, but no caption has a negative that differs from it. Make "
             f'some with labclip.negatives and embed them, or pass recipe="paper-sb".'
         )
     if settings.hard_negatives > data.k:
         raise ValueError(
-            f"hard_negatives is {settings.hard_negatives}, but a caption has {data.k} of them at most. Pass no more "
-            f"than that, or make more of them with labclip.negatives(k={settings.hard_negatives})."
+            f"hard_negatives is {settings.hard_negatives}, but captions have at most {data.k}. Pass {data.k} or less, "
+            f"or make more, for example with labclip.negatives.shuffle(captions, k={settings.hard_negatives})."
         )
 
 
-def _hold_on(data: Data, device: torch.device) -> None:
-    """Keep everything on a GPU where it takes at most half of the memory that is free."""
+def _move_to_gpu(data: Data, device: torch.device) -> None:
+    """Copy all embeddings to a GPU if they take at most half of its free memory."""
     if device.type != "cuda":
         return
     size = 4 * data.images.dim * (len(data.images) + len(data.texts))
@@ -262,12 +265,12 @@ def _hold_on(data: Data, device: torch.device) -> None:
         data.texts.move(device)
 
 
-def _identity(batches: Batches, sets: Sequence[Data], objective: str) -> str:
-    """What a checkpoint belongs to: the settings, and every number of the data."""
+def _hash_inputs(batches: Batches, sets: Sequence[Data], objective: str) -> str:
+    """A hash of the settings and of all data, by which a checkpoint is recognised."""
     settings = [asdict(batches.settings), objective, batches.seed, len(sets)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for data in (batches.data, *sets):
         digest.update(data.images.digest() + data.texts.digest())
-        for part in (data.image_index, data.captions, data.has_negative, data.has_negative_image, data.kind):
-            digest.update(part.numpy().tobytes())
+        for array in (data.image_index, data.captions, data.has_negative, data.has_negative_image, data.kind):
+            digest.update(array.numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The trade between binding and retrieval over strength, and the strength that is selected on it."""
+"""The trade-off between binding and retrieval by strength, and the selection of a strength."""
 
 from __future__ import annotations
 
@@ -16,54 +16,55 @@ from labclip.training.rows import Data
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
-"""Images of a retrieval gallery at most, with at most twice as many captions."""
+"""Maximum number of images in a retrieval gallery. It has at most twice as many captions."""
 KEEP = 0.99
-"""Of the base's R@1 that has to be kept, by default: less than 1%, no ordinary validation set can tell from nothing."""
+"""Fraction of the base's R@1 to keep by default. No ordinary validation set can measure a loss of less than 1%."""
 CLOSE = 0.015
-"""Fraction of the gain in binding that is not worth a greater divergence."""
-_CHANGED = 0.17, 3.0
-"""Divergence that costs nothing measurable, and how much more for each unit of R@1 given up: docs/recipe.md says where
-this line is from."""
+"""Fraction of the gain in binding that is given up for a smaller divergence."""
+_DIVERGENCE_LIMIT = 0.17, 3.0
+"""Divergence without a measurable cost, and the increase of this limit per unit of R@1 given up. docs/recipe.md
+describes how they were measured."""
 ENOUGH = 200
-"""Images from which on the strength selected loses, on average, no more than `keep` allows: benchmarks/allowance.py."""
-_DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
+"""With as many images or more, the average loss of the selected strength is what `keep` allows or less:
+benchmarks/allowance.py."""
+_DIVERGENCE_IMAGES = 200  # images per gallery in which the divergence is measured, because it grows with their number
 
 
 def gallery(data: Data, *, seed: int = 0) -> Data:
-    """Some images of a side, drawn at random, with all their texts: up to `GALLERY`, and twice as many captions."""
+    """A random sample of up to `GALLERY` images of a side, with all their texts, and at most twice as many captions."""
     index = data.image_index[data.only(Kind.CAPTION).captions]
-    images, captions_each = torch.unique(index, return_counts=True)
+    images, counts = torch.unique(index, return_counts=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
-    kept = images[order[: max(2, min(fit, GALLERY))]]
-    return replace(data, captions=data.captions[torch.isin(data.image_index[data.captions], kept)])
+    n_within = int((counts[order].cumsum(0) <= 2 * GALLERY).sum())
+    sample = images[order[: max(2, min(n_within, GALLERY))]]
+    return replace(data, captions=data.captions[torch.isin(data.image_index[data.captions], sample)])
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength does on held-out data; fractions of 1, a tie is wrong in all of them.
+    """Gains and costs of one strength on held-out data. Accuracies are fractions of 1; a tie is wrong in all of them.
 
     Attributes:
-        strength: 0 is the base.
+        strength: The strength; 0 is the base.
         distance: Distance of the blend from the identity, ||strength (A - I)||_F.
         binding: Fraction of pairs of caption and negative whose caption has the higher cosine; None without negatives.
-        recalls: By set, "validation" or "retain NAME": the fraction of captions whose image has the highest cosine,
-            and the fraction of images for which one of their captions has (R@1 text to image, image to text).
-        blind: The same with the mean of the held-out images in place of every image: what text alone tells.
-        grounded: The fraction of pairs whose image prefers the caption by more than that mean does.
-        smoothed_binding: Kernel-smoothed `grounded`, a normal kernel of Silverman's width on each margin: raw accuracy
-            jumps from caption to caption and saturates at 1. The mean over captions and parts where both have
-            negatives, and over `whole_truth`, where it is known.
-        lost: Fraction of the base's R@1 that is lost on each set, and its standard error over images: of both
-            directions together, kernel-smoothed. Below 0 is gained.
+        recalls: For each set, "validation" or "retain NAME": R@1 text to image, the fraction of captions whose image
+            has the highest cosine, and R@1 image to text, the fraction of images that one of their captions is nearest.
+        blind: Binding with the mean of the held-out images in place of each image. It shows what text alone decides.
+        grounded: Fraction of pairs whose image prefers the caption by more than the mean image does.
+        smoothed_binding: `grounded`, kernel-smoothed by a normal kernel of Silverman's width on each margin, because
+            the raw accuracy moves in steps and saturates at 1. It is the mean over captions and parts, if both have
+            negatives, and `whole_truth` (smoothed), if it is known.
+        lost: For each set, the fraction of the base's R@1 that is lost, kernel-smoothed, both directions together; and
+            its standard error over images. It is negative if R@1 rises.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
             in galleries of 200 images. It predicts what retrieval loses on other data.
-        parts: Fractions of parts that are preferred, blind and grounded, as above; None without parts.
-        keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without them. An
-            image that has the same ones too counts as wrong.
-        whole_truth: Of the pairs of a caption and a part of one image the fraction whose caption has the higher cosine
-            with that image: it says more, and all of it is true. None without parts.
+        parts: Binding of parts: plain, blind and grounded. None without parts.
+        keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without keywords.
+            Another image with the same keywords counts as wrong.
+        whole_truth: Fraction of pairs of a caption and a part of one image whose caption has the higher cosine with
+            that image. The caption should win, because it says more and all of it is true. None without parts.
     """
 
     strength: float
@@ -81,166 +82,179 @@ class Point:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Binding, blind and grounded, of captions, or of parts where no caption has a negative; else empty."""
+        """Binding, blind and grounded: of captions, or of parts if no caption has a negative. Empty without both."""
         if self.binding is None:
             return self.parts or ()
         return self.binding, self.blind or 0.0, self.grounded or 0.0
 
     @property
     def most_lost(self) -> tuple[float, float]:
-        """`lost` on the set where it is greatest, and its standard error; both are 0 where there is no set."""
+        """The largest `lost` of all sets, with its standard error; 0 and 0 without sets."""
         return max(self.lost.values(), default=(0.0, 0.0))
 
 
 def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
     """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
-    galleries = {name: _Gallery(held.only(Kind.CAPTION), matrix) for name, held in sets.items()}
-    own = sets.get("validation")
-    captions, parts, keywords = (own and own.only(kind) for kind in Kind)
-    tags = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
-    margins = [margins_at(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
-    whole = _whole_margins_at(captions, parts, matrix) if captions and parts and margins[1] else None
+    galleries = {name: _Gallery(data.only(Kind.CAPTION), matrix) for name, data in sets.items()}
+    held_out = sets.get("validation")
+    captions, parts, keywords = (held_out and held_out.only(kind) for kind in Kind)
+    keyword_gallery = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
+    caption_margins, part_margins = (
+        margins_at(side, matrix) if side and side.n_with_negative else None for side in (captions, parts)
+    )
+    whole_margins = _whole_margins_at(captions, parts, matrix) if captions and parts and part_margins else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        measured = {name: gallery.measured(strength) for name, gallery in galleries.items()}
-        binding, of_parts = (None if at is None else _shares(at(strength)) for at in margins)
-        smoothed = [shares[3] for shares in (binding, of_parts) if shares]
-        whole_margins = whole(strength) if whole else None
-        if whole_margins is not None:
-            smoothed.append(float(_smoothed(whole_margins).mean()))
-        share, blind, grounded, _ = binding or (None,) * 4
+        measures = {name: gallery.measure(strength) for name, gallery in galleries.items()}
+        of_captions, of_parts = (at and _measure_binding(at(strength)) for at in (caption_margins, part_margins))
+        smoothed = [binding[3] for binding in (of_captions, of_parts) if binding]
+        whole_truth = None
+        if whole_margins:
+            margins = whole_margins(strength)
+            whole_truth = _fraction_positive(margins)
+            smoothed.append(float(_smooth(margins).mean()))
+        binding, blind, grounded, _ = of_captions or (None,) * 4
         points.append(
             Point(
                 strength=strength,
                 distance=strength * distance,
-                binding=share,
+                binding=binding,
                 blind=blind,
                 grounded=grounded,
                 smoothed_binding=sum(smoothed) / len(smoothed) if smoothed else None,
-                recalls={name: recalls for name, (recalls, _, _) in measured.items()},
-                lost={name: lost for name, (_, lost, _) in measured.items()},
-                divergence=measured["validation"][2] if own else None,
+                recalls={name: recalls for name, (recalls, _, _) in measures.items()},
+                lost={name: lost for name, (_, lost, _) in measures.items()},
+                divergence=measures["validation"][2] if held_out else None,
                 parts=of_parts and of_parts[:3],
-                keywords=tags.measured(strength)[0] if tags else None,
-                whole_truth=None if whole_margins is None else _positive(whole_margins),
+                keywords=keyword_gallery.measure(strength)[0] if keyword_gallery else None,
+                whole_truth=whole_truth,
             )
         )
     return points
 
 
-def most_divergence(keep: float) -> float:
-    """Up to which divergence this fraction of the base's R@1 is kept on data that nobody measured, in nats."""
-    return _CHANGED[0] + _CHANGED[1] * (1 - keep)
+def divergence_limit(keep: float) -> float:
+    """The largest divergence, in nats, at which this fraction of the base's R@1 is expected to be kept on any data."""
+    return _DIVERGENCE_LIMIT[0] + _DIVERGENCE_LIMIT[1] * (1 - keep)
 
 
 def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
-    """The points that keep this fraction of the base's R@1, by the held-out estimate; the base itself always is one.
+    """The points that keep this fraction of the base's R@1, as estimated on held-out data. The base is always kept.
 
-    On every set no more than that is lost, and the divergence is within what keeps as much on data that nobody
-    measured. Where R@1 rises by more than its standard error, the base's softmax is no measure of what is to be kept,
-    and the divergence is free.
+    No set may lose more, and the divergence must be within its limit, which stands for data that were not measured. If
+    R@1 rises by more than its standard error, the divergence has no limit, because the base's softmax is then no longer
+    a measure of what should be kept.
     """
 
-    def near(point: Point) -> bool:
+    def is_close(point: Point) -> bool:
         lost, error = point.lost.get("validation", (0.0, 0.0))
-        return (point.divergence or 0.0) <= most_divergence(keep) or lost + error < 0
+        return (point.divergence or 0.0) <= divergence_limit(keep) or lost + error < 0
 
-    return [point for point in points if point.strength == 0 or (near(point) and point.most_lost[0] <= 1 - keep)]
+    return [point for point in points if point.strength == 0 or (is_close(point) and point.most_lost[0] <= 1 - keep)]
 
 
 def select(points: Sequence[Point], keep: float = KEEP) -> Point:
-    """Of the kept points that bind nearly as well as the best of them, the one that diverges least from the base.
+    """Of the kept points whose binding is nearly the best, the one with the smallest divergence from the base.
 
-    Binding is grounded here; the points are of several matrices with one base. One is left out where another kept one
-    is better in binding, grounded or not, in some R@1 or in divergence, and worse in none of them. Where binding was
-    not measured, it is the strongest kept point up to strength 1.
+    The points are of one matrix, or of several with the same base. Binding is smoothed and grounded. A point is left
+    out if another kept point is better in binding (grounded or not), in an R@1 or in divergence, and in none of them
+    worse. If binding was not measured, the strongest kept point up to strength 1 is selected.
     """
-    within, base = kept(points, keep), at_strength(points, 0).smoothed_binding
+    points, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
-        weak = [point for point in within if point.strength <= 1]
+        weak = [point for point in points if point.strength <= 1]
         return max(weak, key=lambda point: (point.strength, -(point.divergence or 0)))
-    within = [point for point in within if not any(_is_better(other, point) for other in within)]
-    best = max(point.smoothed_binding or 0.0 for point in within)
-    near = [point for point in within if (point.smoothed_binding or 0.0) >= best - CLOSE * max(best - base, 0)]
-    return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
+    points = [point for point in points if not any(_is_better(other, point) for other in points)]
+    best = max(point.smoothed_binding or 0.0 for point in points)
+    close = [point for point in points if (point.smoothed_binding or 0.0) >= best - CLOSE * max(best - base, 0)]
+    return min(close, key=lambda point: (point.divergence or 0.0, point.distance))
 
 
-def _is_better(one: Point, other: Point) -> bool:
-    """Whether one point is as good as another in all that is shown, and better in something."""
+def _is_better(point: Point, other: Point) -> bool:
+    """Whether a point is better than another in one of the reported figures, and worse in none."""
 
-    def shown(point: Point) -> tuple[float, ...]:
-        figures = *point.shares[::2], *(point.parts or ())[::2], point.whole_truth or 0.0
-        return (-(point.divergence or 0.0), *figures, *itertools.chain(*point.recalls.values()))
+    def figures(point: Point) -> tuple[float, ...]:
+        bound = *point.shares[::2], *(point.parts or ())[::2], point.whole_truth or 0.0
+        return (-(point.divergence or 0.0), *bound, *itertools.chain(*point.recalls.values()))
 
-    first, second = shown(one), shown(other)
+    first, second = figures(point), figures(other)
     return first != second and all(a >= b for a, b in zip(first, second, strict=True))
 
 
 def at_strength(points: Sequence[Point], strength: float) -> Point:
-    """The point of a strength, which must be among them."""
+    """The point with a strength, which must exist."""
     return next(point for point in points if point.strength == strength)
 
 
-def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str, Any]:
+def pair_cosines(held_out: Data, matrix: torch.Tensor, strength: float) -> dict[str, Any]:
     """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all other images.
 
-    `held` has two images or more, as `gallery` draws it. {"strength": strength, "base": {"matched": [...], "unmatched":
-    [...]}, "labclip": {...}}, rounded to four digits.
+    Args:
+        held_out: Held-out data with at least two images, as `gallery` draws it.
+        matrix: The matrix, [dim, dim].
+        strength: Its strength.
+
+    Returns:
+        {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, rounded to 4 decimals.
     """
-    pairs = _Gallery(held.only(Kind.CAPTION), matrix)
+    pairs = _Gallery(held_out.only(Kind.CAPTION), matrix)
     record: dict[str, Any] = {"strength": strength}
     for side, at in (("base", 0.0), ("labclip", strength)):
         cosines = pairs.cosines(at)
-        kinds = {"matched": cosines[pairs.own], "unmatched": cosines[~pairs.own]}
+        kinds = {"matched": cosines[pairs.matched], "unmatched": cosines[~pairs.matched]}
         quantiles = {kind: np.quantile(values.numpy(), (0.05, 0.5, 0.95)) for kind, values in kinds.items()}
-        record[side] = {kind: [round(float(value), 4) + 0.0 for value in three] for kind, three in quantiles.items()}
+        record[side] = {kind: [round(float(value), 4) + 0.0 for value in row] for kind, row in quantiles.items()}
     return record
 
 
-def _blended(
+def _blend_cosines(
     texts: torch.Tensor, matrix: torch.Tensor, products: Callable[[torch.Tensor], torch.Tensor]
 ) -> Callable[[float], torch.Tensor]:
-    """A function of the strength: images' cosines with `texts` blended at it, from `products` that are made once."""
+    """A function that gives, for a strength, the cosines of images with `texts` blended at that strength.
+
+    `products` gives the dot products of the images with texts. It is called only twice, for any number of strengths.
+    """
     aligned = texts @ matrix.T
-    plain, full = products(texts), products(aligned)
-    own, across, far = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
+    base_products, aligned_products = products(texts), products(aligned)
+    base_square, cross, aligned_square = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
 
     def cosines(strength: float) -> torch.Tensor:
         rest = 1 - strength
-        square = rest**2 * own + 2 * rest * strength * across + strength**2 * far
-        return torch.lerp(plain, full, strength) / square.clamp_min(1e-24).sqrt()
+        square = rest**2 * base_square + 2 * rest * strength * cross + strength**2 * aligned_square
+        return torch.lerp(base_products, aligned_products, strength) / square.clamp_min(1e-24).sqrt()
 
     return cosines
 
 
 def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
-    """A function of the strength: by how much cosines prefer each caption to its negatives, [2, m, k].
+    """A function that gives, for a strength, the margins in cosine of each caption over its negatives, [2, m, k].
 
-    The first is with the caption's image, the second with the mean of all; infinite where there is no negative.
+    The first are those of the caption's image, the second those of the mean image. They are infinite for absent
+    negatives.
     """
-    there = data.has_negative[data.captions]
+    present = data.has_negative[data.captions]
     rows = torch.cat([data.captions[:, None], data.negative_rows[data.captions]], dim=1)
     texts = data.texts.take(rows.flatten()).cpu().view(*rows.shape, -1)
     images = data.images.take(data.image_index[data.captions]).cpu()
     mean = data.images.take(data.images_used).cpu().mean(dim=0)
-    shown = torch.stack([images, mean.expand_as(images)])[:, :, None]
-    cosines_at = _blended(texts, matrix, lambda texts: (shown * texts).sum(dim=-1))
+    both = torch.stack([images, mean.expand_as(images)])[:, :, None]
+    cosines_at = _blend_cosines(texts, matrix, lambda texts: (both * texts).sum(dim=-1))
 
     def margins(strength: float) -> torch.Tensor:
         cosines = cosines_at(strength)
-        return (cosines[..., :1] - cosines[..., 1:]).masked_fill(~there, torch.inf)
+        return (cosines[..., :1] - cosines[..., 1:]).masked_fill(~present, torch.inf)
 
     return margins
 
 
 def _whole_margins_at(captions: Data, parts: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
-    """A function of the strength: by how much an image prefers its captions to its parts, a number for each pair."""
+    """A function that gives, for a strength, the margin of each caption over each part of its image, [pairs]."""
     n, rows = len(captions.captions), torch.cat([captions.captions, parts.captions])
-    of = captions.image_index[rows]
-    texts, images = captions.texts.take(rows).cpu(), captions.images.take(of).cpu()
-    cosines_at = _blended(texts, matrix, lambda texts: (images * texts).sum(dim=-1))
-    caption, part = (of[:n, None] == of[n:]).nonzero(as_tuple=True)
+    index = captions.image_index[rows]
+    texts, images = captions.texts.take(rows).cpu(), captions.images.take(index).cpu()
+    cosines_at = _blend_cosines(texts, matrix, lambda texts: (images * texts).sum(dim=-1))
+    caption, part = (index[:n, None] == index[n:]).nonzero(as_tuple=True)
 
     def margins(strength: float) -> torch.Tensor:
         cosines = cosines_at(strength)
@@ -249,62 +263,67 @@ def _whole_margins_at(captions: Data, parts: Data, matrix: torch.Tensor) -> Call
     return margins
 
 
-def _shares(margins: torch.Tensor) -> tuple[float, float, float, float]:
-    """Of margins [2, m, k] the shares that are preferred, blind and grounded, and the last of them smoothed."""
+def _measure_binding(margins: torch.Tensor) -> tuple[float, float, float, float]:
+    """Binding, blind, grounded, and smoothed grounded, from margins [2, m, k] of `margins_at`."""
     margin, blind = margins[:, torch.isfinite(margins[0])]
     grounded = margin - blind
-    return _positive(margin), _positive(blind), _positive(grounded), float(_smoothed(grounded).mean())
+    smoothed = float(_smooth(grounded).mean())
+    return _fraction_positive(margin), _fraction_positive(blind), _fraction_positive(grounded), smoothed
 
 
-def _positive(margin: torch.Tensor) -> float:
+def _fraction_positive(margin: torch.Tensor) -> float:
     return float((margin > 0).double().mean())
 
 
-def _smoothed(margin: torch.Tensor) -> torch.Tensor:
-    """How sure it is that each margin is positive, under a normal kernel of Silverman's width: float64, 0 to 1."""
+def _smooth(margin: torch.Tensor) -> torch.Tensor:
+    """The mass above 0 of a normal kernel of Silverman's width around each margin, float64: a smoothed 0 or 1."""
     margin = margin.double()
     width = 0.9 * margin.std(correction=0) * len(margin) ** -0.2
     return torch.special.ndtr(margin / width.clamp_min(1e-12))
 
 
 class _Gallery:
-    """Images and texts, what retrieval finds among them at a strength, and how far the softmax moves."""
+    """Images and texts on which retrieval and divergence are measured.
+
+    `cosines` gives those of all images and texts at a strength, [n, m]; `matched` says which of them belong together.
+    """
 
     def __init__(self, data: Data, matrix: torch.Tensor) -> None:
         images, texts, self._index = data.tensors()
         self._columns = torch.arange(len(texts))
-        self.cosines = _blended(texts, matrix, lambda texts: images @ texts.T)  # [n, m]
-        self.own = self._index == torch.arange(len(images))[:, None]
+        self.cosines = _blend_cosines(texts, matrix, lambda texts: images @ texts.T)
+        self.matched = self._index == torch.arange(len(images))[:, None]
         self._base = self.cosines(0.0)
-        self._base_recall = self._by_image(*self._margins(self._base))
+        self._base_recall = self._recall_by_image(*self._margins(self._base))
 
-    def measured(self, strength: float) -> tuple[tuple[float, float], tuple[float, float], float]:
-        """R@1 of text to image and of image to text; `Point.lost`; `Point.divergence`."""
+    def measure(self, strength: float) -> tuple[tuple[float, float], tuple[float, float], float]:
+        """R@1 text to image and image to text; `Point.lost`; `Point.divergence`."""
         cosines = self.cosines(strength)
         t2i, i2t = self._margins(cosines)
-        change = self._base_recall - self._by_image(t2i, i2t)
-        whole, error = self._base_recall.sum(), len(change) ** 0.5 * change.std(correction=0)
-        lost = float(change.sum() / whole), float(error / whole)
-        return (_positive(t2i), _positive(i2t)), lost, self._divergence(cosines)
+        change = self._base_recall - self._recall_by_image(t2i, i2t)
+        base, error = self._base_recall.sum(), len(change) ** 0.5 * change.std(correction=0)
+        lost = float(change.sum() / base), float(error / base)
+        return (_fraction_positive(t2i), _fraction_positive(i2t)), lost, self._divergence(cosines)
 
     def _margins(self, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """By how much the right one is nearer than the nearest wrong one: for each text, for each image."""
-        own, others = cosines[self._index, self._columns], cosines.masked_fill(self.own, -2.0)
-        best_own = cosines.masked_fill(~self.own, -2.0).amax(dim=1)
-        return own - others.amax(dim=0), best_own - others.amax(dim=1)
+        """The margin of the right image over the nearest wrong one for each text, and the reverse for each image."""
+        wrong = cosines.masked_fill(self.matched, -2.0)
+        best_right = cosines.masked_fill(~self.matched, -2.0).amax(dim=1)
+        return cosines[self._index, self._columns] - wrong.amax(dim=0), best_right - wrong.amax(dim=1)
 
-    def _by_image(self, t2i: torch.Tensor, i2t: torch.Tensor) -> torch.Tensor:
-        """What each image with its captions adds to the sum of both smoothed recalls."""
-        images = _smoothed(i2t) / len(i2t)
-        return images.index_add(0, self._index, _smoothed(t2i) / len(t2i))
+    def _recall_by_image(self, t2i: torch.Tensor, i2t: torch.Tensor) -> torch.Tensor:
+        """The contribution of each image and its captions to the sum of both smoothed recalls."""
+        images = _smooth(i2t) / len(i2t)
+        return images.index_add(0, self._index, _smooth(t2i) / len(t2i))
 
     def _divergence(self, cosines: torch.Tensor) -> float:
-        divergences, whole = [], max(len(cosines) // _DISTRACTORS, 1)
-        for images in torch.arange(len(cosines))[: whole * _DISTRACTORS].chunk(whole):
-            part = images[:, None], torch.isin(self._index, images).nonzero().flatten()
-            own, before, after = self.own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
-            for right, old, new in ((own.T, before.T, after.T), (own, before, after)):
+        divergences, count = [], max(len(cosines) // _DIVERGENCE_IMAGES, 1)
+        for images in torch.arange(len(cosines))[: count * _DIVERGENCE_IMAGES].chunk(count):
+            block = images[:, None], torch.isin(self._index, images).nonzero().flatten()
+            matched = self.matched[block]
+            base, aligned = DISTILLED_SCALE * self._base[block], DISTILLED_SCALE * cosines[block]
+            for right, old, new in ((matched.T, base.T, aligned.T), (matched, base, aligned)):
                 weight = old.softmax(dim=1).masked_fill(right, 0.0)
-                wrong_old, wrong_new = (side.masked_fill(right, -1e9).log_softmax(dim=1) for side in (old, new))
-                divergences.append((weight * (wrong_old - wrong_new)).sum(dim=1).mean())
+                old_logs, new_logs = (logits.masked_fill(right, -1e9).log_softmax(dim=1) for logits in (old, new))
+                divergences.append((weight * (old_logs - new_logs)).sum(dim=1).mean())
         return float(torch.stack(divergences).mean())

@@ -1,4 +1,4 @@
-"""How a matrix is fitted: the settings and the named recipes; docs/recipe.md has what each was compared with."""
+"""The settings of a fit and the named recipes. docs/recipe.md compares each choice with its alternatives."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from labclip.checks import checked_integer, checked_number, suggestion
 from labclip.training.objective import Weights
 
-_LIMITS = {
+_RANGES = {
     "learning_rate": (1e-12, 1e3),
     "logit_scale": (1e-3, 1e4),
     "negative_weight": (1e-6, 1e6),
     "distill": (0, 1e6),
     "identity_penalty": (0, 1e6),
 }
-_LEAST = {"epochs": 1, "batch_size": 2, "hard_negatives": 0, "rank": 1}
+_MINIMA = {"epochs": 1, "batch_size": 2, "hard_negatives": 0, "rank": 1}
 _WEIGHTS = {"negative_weight": "negatives", "distill": "distill", "identity_penalty": "identity"}
-_STEPS = 1000
+_STEPS = 1000  # of a fit whose `epochs` is 0
 
-CHANGES = (*_LIMITS, *_LEAST)
-"""What may be changed of a recipe's settings."""
+CHANGES = (*_RANGES, *_MINIMA)
+"""Settings of a recipe that the user can change."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,21 @@ class Settings:
     """How a matrix is fitted.
 
     Attributes:
-        epochs: Passes over the captions; 0 is as many as make some 1,000 steps, from 5 to 200.
-        batch_size: Captions a step, over all ranks; 0 is a power of two near a sixteenth of the captions, from 64 to
-            256. A last, smaller batch of an epoch is left out, as every epoch draws another order.
-        learning_rate: Of Adam, at the start.
-        logit_scale: Times the cosines in the loss; None learns it, from 1. Held high, only captions that are nearly
-            mistaken pull at the matrix, so the change stays small.
-        hard_negatives: Negatives a caption a step, drawn again each epoch among those it has; 0 is a standard batch.
-        candidates: Weights of the parts of the loss. Of several, each is fitted, and validation selects one.
-        rank: Rank of A - I; None is a quarter of the dim, as low rank costs other domains less.
-        published: Whether it is the published procedure to the letter. Then the step is constant, the matrix of full
-            rank, and its strength 1; an absent negative stands as the caption itself, every text of another row counts
-            as wrong; nothing is held out. Else the step falls along a cosine to a hundredth; a text counts only where
-            it is there and not true of the image; the strength is selected on a tenth of the images; and the matrix is
-            scaled so that unit-length text keeps unit length on average, as strength and ||A - I|| see the scale.
+        epochs: Passes over the captions; 0 chooses as many as give about 1,000 steps, from 5 to 200.
+        batch_size: Captions per step, over all ranks; 0 chooses a power of two near a sixteenth of the captions, from
+            64 to 256. The smaller batch at the end of an epoch is dropped; each epoch has another order.
+        learning_rate: Adam's learning rate at the first step.
+        logit_scale: Factor of the cosines in the loss; None learns it, starting from 1. At a high fixed scale only
+            captions with a small margin have a gradient, so the matrix changes little.
+        hard_negatives: Negatives per caption and step, drawn again in each epoch; 0 gives a standard batch.
+        candidates: Weights of the terms of the loss. Each candidate is fitted, and validation selects one.
+        rank: Rank of A - I; None chooses a quarter of the dim. A low rank costs other domains less.
+        published: Whether to follow the published procedure to the letter. If so, the learning rate is constant, the
+            matrix has full rank and strength 1, an absent negative is replaced by the caption itself, all texts of
+            other rows count as wrong, and nothing is held out. If not, the learning rate falls along a cosine to a
+            hundredth, absent negatives and texts that are true of the image are masked, and the strength is selected
+            on a tenth of the images. The matrix is then scaled so that unit-length text keeps unit length on average,
+            because strength and ||A - I|| depend on the scale.
     """
 
     epochs: int = 0
@@ -51,9 +52,10 @@ class Settings:
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
-        # Binds most where the base's softmax is right but for binding.
+        # The first binds best where the base's softmax is wrong about binding only. The second is for bases whose
+        # softmax is wrong about more, where distillation would preserve the errors.
         Weights(negatives=12.0, distill=1.0, grounded=True, mean_image=0.2),
-        Weights(identity=3e-4, grounded=True, mean_image=0.2),  # where it is wrong, and distillation hinders
+        Weights(identity=3e-4, grounded=True, mean_image=0.2),
     )
     rank: int | None = None
     published: bool = False
@@ -74,33 +76,33 @@ RECIPES = {
     "paper-pug": _PUG,
     "paper-pug-sb": replace(_PUG, hard_negatives=0),
 }
-"""Settings by name. `paper` is the published procedure on COCO, with its hard-negative batches (HNB); `-clevr` and
-`-pug` are its synthetic settings, `-sb` its standard batches without negatives. Source: arXiv:2502.03566."""
+"""Settings by name. `paper` is the published procedure on COCO with hard-negative batches (HNB). `-clevr` and `-pug`
+are its settings for synthetic data, `-sb` its standard batches without negatives. Source: arXiv:2502.03566."""
 
 
 def settings_of(recipe: str, **changes: Any) -> Settings:
-    """The settings of a recipe with some of them changed, a weight in all candidates; None changes nothing."""
+    """The settings of a recipe, with `changes` applied. A changed weight applies to all candidates; None is ignored."""
     if recipe not in RECIPES:
         raise ValueError(
-            f"There is no recipe {recipe!r}.{suggestion(str(recipe), RECIPES)} The recipes: {', '.join(RECIPES)}."
+            f"There is no recipe {recipe!r}.{suggestion(str(recipe), RECIPES)} The recipes are {', '.join(RECIPES)}."
         )
-    given = {name: value for name, value in changes.items() if value is not None}
-    for name, value in given.items():
-        if name in _LEAST:
-            given[name] = checked_integer(name, value, least=_LEAST[name])
+    values = {name: value for name, value in changes.items() if value is not None}
+    for name, value in values.items():
+        if name in _MINIMA:
+            values[name] = checked_integer(name, value, least=_MINIMA[name])
         else:
-            lowest, highest = _LIMITS[name]
-            given[name] = checked_number(name, value)
-            if not lowest <= given[name] <= highest:
+            lowest, highest = _RANGES[name]
+            values[name] = checked_number(name, value)
+            if not lowest <= values[name] <= highest:
                 raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
-    weights = {field: given.pop(name) for name, field in _WEIGHTS.items() if name in given}
-    settings = replace(RECIPES[recipe], **given)
-    candidates = dict.fromkeys(replace(candidate, **weights) for candidate in settings.candidates)  # each once
+    weights = {field: values.pop(name) for name, field in _WEIGHTS.items() if name in values}
+    settings = replace(RECIPES[recipe], **values)
+    candidates = dict.fromkeys(replace(candidate, **weights) for candidate in settings.candidates)  # no duplicates
     return replace(settings, candidates=tuple(candidates))
 
 
-def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
-    """The settings with what depends on the data filled in."""
+def complete_settings(settings: Settings, *, dim: int, captions: int) -> Settings:
+    """Fill in the settings that depend on the data: the rank, the batch size and the number of epochs."""
     rank = settings.rank
     if rank is None and not settings.published:
         rank = max(1, round(dim / 4))

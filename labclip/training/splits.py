@@ -1,7 +1,7 @@
-"""What a fit is measured on: held-out data of other images, none of whose captions is a negative of the fit.
+"""Splits that do not leak: held-out data has other images than the fit, and no caption that is a negative of the fit.
 
-All texts of an image are on one side. Parts and keywords do not count as captions here: a short text is true of many
-images, so it recurs on both sides, as a negative too.
+All texts of an image are on one side. Parts and keywords may be on both sides, also as negatives: a short text is true
+of many images.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from labclip.features.features import Features
 from labclip.negatives.swapping import phrase_pattern
 from labclip.training.rows import Data, Rows, read_data
 
-SHARE = 0.1
-"""Of the images, held out where no validation is given."""
-_GROUP = 0.1  # of what is held out, the most that images with captions in common may be
+HELD_OUT = 0.1
+"""Fraction of the images that is held out if no validation is given."""
+_LARGEST_GROUP = 0.1  # largest group of images that is held out together, as a fraction of the held-out images
 
 
 class Split(NamedTuple):
-    """Rows to fit on and rows held out; other rows are not used, since they would leak.
+    """Rows to fit on and rows held out. Rows in neither list are not used, because they would leak.
 
     Attributes:
-        fit: Rows to fit on: none of their combinations is held out.
-        heldout: Rows held out: their caption has a held-out combination.
+        fit: Rows to fit on. No combination of their captions or negatives is held out.
+        heldout: Rows held out. Their captions have a held-out combination.
         combinations: The held-out combinations.
     """
 
@@ -46,15 +46,15 @@ def split_combinations(
     share: float = 0.15,
     seed: int = 0,
 ) -> Split:
-    """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
+    """Hold out some combinations, for example of colour and shape, to measure whether binding generalises to them.
 
-    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
-    on only if neither its caption nor its negatives name a combination that is held out.
+    If a held-out combination is in a negative of the fit, the fit learns that it is always wrong. So rows are fitted on
+    only if neither their captions nor their negatives name a held-out combination.
 
     Args:
-        captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
+        captions: The combinations that each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
             `find_combinations` finds them.
-        negatives: The combinations that all its negatives name, together.
+        negatives: For each caption, the combinations that its negatives name.
         share: Fraction of the combinations to hold out, drawn at random.
         seed: Seed of the draw.
 
@@ -62,7 +62,7 @@ def split_combinations(
         The rows of the two sides, which `labclip.fit(features, validation=...)` takes.
 
     Raises:
-        ValueError: If lengths differ, or nothing is left on one side.
+        ValueError: If the lengths differ, or one side is empty.
 
     Example:
         >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
@@ -71,181 +71,190 @@ def split_combinations(
         Split(fit=[2], heldout=[0], combinations=frozenset({'red cube'}))
     """
     if len(captions) != len(negatives):
-        raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
-    known = sorted({combination for row in (*captions, *negatives) for combination in row}, key=repr)
+        raise ValueError(
+            f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set per caption."
+        )
+    combinations = sorted({combination for row in (*captions, *negatives) for combination in row}, key=repr)
     if not 0 < share < 1:
         raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
-    out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
-    heldout = [row for row, named in enumerate(captions) if not out.isdisjoint(named)]
-    fit = [row for row, named in enumerate(captions) if out.isdisjoint(named) and out.isdisjoint(negatives[row])]
+    count = min(len(combinations), max(1, round(share * len(combinations))))
+    sample = frozenset(random.Random(seed).sample(combinations, count))
+    heldout = [row for row, caption in enumerate(captions) if not sample.isdisjoint(caption)]
+    fit = [row for row, caption in enumerate(captions) if sample.isdisjoint({*caption, *negatives[row]})]
     if not fit or not heldout:
         raise ValueError(
-            f"Holding out {len(out)} of {len(known)} combinations leaves {len(fit)} captions to fit on and "
+            f"Holding out {len(sample)} of {len(combinations)} combinations leaves {len(fit)} captions to fit on and "
             f"{len(heldout)} held out. Pass another share, or more captions."
         )
-    return Split(fit, heldout, out)
+    return Split(fit, heldout, sample)
 
 
 def find_combinations(
     captions: Iterable[str], attributes: Iterable[str], objects: Iterable[str]
 ) -> list[set[tuple[str, str]]]:
-    """The combinations of attribute and object in each caption, for `split_combinations`.
+    """Find the combinations of attribute and object in each caption, for `split_combinations`.
 
-    Every attribute counts with every object of its caption, whichever it belongs to: a caption and the same with
-    attributes swapped have the same ones, and no grammar is guessed. Words are found whole, in any case.
+    Each attribute of a caption is combined with each of its objects, whether it belongs to it or not. So a caption and
+    its swapped version have the same combinations, and no grammar is needed. Only whole words are found; case is
+    ignored.
 
     Args:
         captions: Captions of any form.
-        attributes: Words or phrases; of "light blue" and "blue" the longer is found.
-        objects: Likewise, each form that occurs: "cube" is not found in "cubes".
+        attributes: Words or phrases. Where "light blue" and "blue" both match, the longer is found.
+        objects: Words or phrases, in every form that occurs: "cube" is not found in "cubes".
 
     Returns:
-        A set for each caption, of (attribute, object).
+        For each caption, a set of (attribute, object).
 
     Raises:
         ValueError: If there are no attributes or no objects.
 
     Example:
-        >>> found = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
-        >>> sorted(found[0])
+        >>> combinations = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
+        >>> sorted(combinations[0])
         [('blue', 'ball'), ('blue', 'cube'), ('red', 'ball'), ('red', 'cube')]
     """
 
-    def words(name: str, given: Iterable[str]) -> re.Pattern[str]:
-        if not (phrases := {phrase for text in given if (phrase := " ".join(text.lower().split()))}):
+    def normalize(text: str) -> str:
+        return " ".join(text.lower().split())
+
+    def compile_phrases(name: str, texts: Iterable[str]) -> re.Pattern[str]:
+        if not (phrases := {phrase for text in texts if (phrase := normalize(text))}):
             raise ValueError(f"There are no {name}. Pass a list of words.")
         return phrase_pattern(phrases)
 
-    def found(pattern: re.Pattern[str], caption: str) -> set[str]:
-        return {" ".join(phrase.lower().split()) for phrase in pattern.findall(caption)}
+    def find(pattern: re.Pattern[str], caption: str) -> set[str]:
+        return {normalize(phrase) for phrase in pattern.findall(caption)}
 
-    first, second = words("attributes", attributes), words("objects", objects)
-    return [set(itertools.product(found(first, caption), found(second, caption))) for caption in captions]
+    attribute_pattern, object_pattern = compile_phrases("attributes", attributes), compile_phrases("objects", objects)
+    return [
+        set(itertools.product(find(attribute_pattern, caption), find(object_pattern, caption))) for caption in captions
+    ]
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
-    """What to fit on, and what to hold out: `validation`, or a seeded part of the images; no image is on both sides.
+    """The data to fit on, and the held-out data: `validation`, or a seeded sample of the images. They share no image.
 
-    The third value counts held-out captions that are negatives of the fit: 0 but where no draw could keep them apart.
+    The third value is the number of held-out captions that are negatives of the fit: 0 unless no sample avoids them.
     """
     if validation is None:
-        return _drawn(data, share, seed) if share else (data, None, 0)
+        return _draw_split(data, share, seed) if share else (data, None, 0)
     if isinstance(validation, Split):
-        fit, held = _by_rows(data, validation)
+        fit, held_out = _split_rows(data, validation)
     else:
-        fit, held = data, read_data(validation, "validation")
-        ours, theirs = _same(fit.images, held.images)
-        twice = held.images_used[torch.isin(theirs[held.images_used], ours[fit.images_used])].tolist()
-        if twice:
-            image, other = twice[0], int(fit.images_used[ours[fit.images_used] == theirs[twice[0]]][0])
+        fit, held_out = data, read_data(validation, "validation")
+        fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
+        shared = held_out.images_used[torch.isin(held_ids[held_out.images_used], fit_ids[fit.images_used])].tolist()
+        if shared:
+            image, other = shared[0], int(fit.images_used[fit_ids[fit.images_used] == held_ids[shared[0]]][0])
             raise ValueError(
                 f"validation has images of the fit: its image {image} is image {other} of the fit. Pass `validation` "
                 f"of other images, or leave `validation` out to hold some of the fit's images out."
             )
-    if leaked := _leaked(fit, held):
-        caption, other = leaked[0]
+    if leaks := _find_leaks(fit, held_out):
+        caption, other = leaks[0]
         raise ValueError(
             f"Held-out captions are among the negatives of the fit, which learns that they are wrong: caption "
             f"{caption} is a negative of caption {other}. Leave them out; or leave `validation` out, to hold out some "
             f"of the fit's images that share no caption with the rest; or split by combination: "
             f"labclip.training.split_combinations."
         )
-    return _without_images(fit, held), held, 0
+    return _drop_held_images(fit, held_out), held_out, 0
 
 
-def _same(fit: Rows, held: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """`Rows.same` of both sides, counted together."""
-    if fit is held:
-        return fit.same, held.same
-    ours, theirs = (fit + held).same.tensor_split([len(fit)])
-    return ours, theirs
+def _joint_ids(fit: Rows, held_out: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Rows.ids` of both sides, so that a row of one side has the id of an equal row of the other."""
+    if fit is held_out:
+        return fit.ids, held_out.ids
+    fit_ids, held_ids = (fit + held_out).ids.tensor_split([len(fit)])
+    return fit_ids, held_ids
 
 
-def _leaked(fit: Data, held: Data) -> list[tuple[int, int]]:
-    """The held-out captions that are negatives of captions of the fit, each with one whose negative it is."""
-    ours, theirs = _same(fit.texts, held.texts)
-    captions, negatives = _negatives(fit.only(Kind.CAPTION))
-    of_text = dict(zip(ours[negatives].tolist(), captions.tolist(), strict=True))
-    held = held.only(Kind.CAPTION)
-    texts = zip(held.captions.tolist(), theirs[held.captions].tolist(), strict=True)
-    return [(caption, of_text[text]) for caption, text in texts if text in of_text]
+def _find_leaks(fit: Data, held_out: Data) -> list[tuple[int, int]]:
+    """The held-out captions that are negatives of the fit, each with one caption of the fit that has it as negative."""
+    fit_ids, held_ids = _joint_ids(fit.texts, held_out.texts)
+    captions, negatives = _list_negatives(fit.only(Kind.CAPTION))
+    caption_of = dict(zip(fit_ids[negatives].tolist(), captions.tolist(), strict=True))
+    held_out = held_out.only(Kind.CAPTION)
+    texts = zip(held_out.captions.tolist(), held_ids[held_out.captions].tolist(), strict=True)
+    return [(caption, caption_of[text]) for caption, text in texts if text in caption_of]
 
 
-def _negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """The negatives there are of a side's captions: the caption of each, and its row in `texts`, int64 [n] each."""
-    row, which = data.has_negative[data.captions].nonzero(as_tuple=True)
-    return data.captions[row], data.negative_rows[data.captions[row], which]
+def _list_negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """All present negatives of a side's captions: the caption of each, and its row in `texts`, both int64 [n]."""
+    row, column = data.has_negative[data.captions].nonzero(as_tuple=True)
+    return data.captions[row], data.negative_rows[data.captions[row], column]
 
 
-def _without_images(fit: Data, held: Data) -> Data:
-    """The fit without images of negatives that are held-out images: such a negative counts as one without an image."""
+def _drop_held_images(fit: Data, held_out: Data) -> Data:
+    """The fit without those images of negatives that are held out; these negatives then have no image."""
     if not bool(fit.has_negative_image.any()):
         return fit
-    ours, theirs = _same(fit.images, held.images)
-    shown = torch.isin(ours[fit.negative_image_rows], theirs[held.images_used])
-    return replace(fit, has_negative_image=fit.has_negative_image & ~shown)
+    fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
+    is_held = torch.isin(fit_ids[fit.negative_image_rows], held_ids[held_out.images_used])
+    return replace(fit, has_negative_image=fit.has_negative_image & ~is_held)
 
 
-def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
-    """The sides of a split by rows; captions of images that are held out are not fitted on."""
+def _split_rows(data: Data, rows: Split) -> tuple[Data, Data]:
+    """The two sides of a split by rows. Captions to fit on are dropped if their image is held out."""
     last = max(*rows.fit, *rows.heldout)
     if last >= len(data.captions):
         raise ValueError(
             f"validation is a split with row {last}, but there are {len(data.captions)} captions. Pass the split of "
             f"these captions."
         )
-    same = data.images.same[data.image_index]
+    image_ids = data.images.ids[data.image_index]
     fit, heldout = torch.tensor(rows.fit), torch.tensor(rows.heldout)
-    fit = fit[~torch.isin(same[fit], same[heldout])]
+    fit = fit[~torch.isin(image_ids[fit], image_ids[heldout])]
     if not len(fit):
         raise ValueError("Every image has a held-out caption, so nothing is left to fit on. Pass more images.")
     if not bool((data.kind[heldout] == Kind.CAPTION).any()):
         raise ValueError(
             "validation is a split that holds out parts or keywords alone, and R@1 is measured on captions. Hold out "
-            "captions, all texts of their images with them."
+            "captions, with all texts of their images."
         )
     return replace(data, captions=fit), replace(data, captions=heldout)
 
 
-def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
-    """A seeded part of the images, with all images that have a caption of theirs among their negatives.
+def _draw_split(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
+    """Hold out a seeded sample of the images, such that no held-out caption is a negative of the fit.
 
-    Images are held out by groups that share captions, as long as those are small. Where they are not, as where a few
-    captions repeat again and again, images are drawn one by one, and captions leak.
+    Images whose captions are negatives of each other form a group and are held out together. If too few groups are
+    small, as when a few captions repeat often, single images are drawn instead, and captions leak.
     """
     images = data.images_used
     order = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
-    most = max(1, round(len(images) * share))
-    group = _groups(data)
+    quota = max(1, round(len(images) * share))
+    group = _group_images(data)
     sizes = torch.bincount(group[images], minlength=len(group))
-    small = order[sizes[group[order]] <= max(1, round(_GROUP * most))]
+    small = order[sizes[group[order]] <= max(1, round(_LARGEST_GROUP * quota))]
     first_of = torch.full_like(group, len(small)).scatter_reduce(0, group[small], torch.arange(len(small)), "amin")
-    firsts = small[first_of[group[small]] == torch.arange(len(small))]  # an image of each group, in the order drawn
-    taken = firsts[sizes[group[firsts]].cumsum(0) <= most]
-    if 2 * int(sizes[group[taken]].sum()) < most:
-        taken, group = order[:most], data.images.same
-    inside = torch.isin(group[data.image_index], group[taken])
-    fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
+    firsts = small[first_of[group[small]] == torch.arange(len(small))]  # the first image of each group, in random order
+    drawn = firsts[sizes[group[firsts]].cumsum(0) <= quota]
+    if 2 * int(sizes[group[drawn]].sum()) < quota:
+        drawn, group = order[:quota], data.images.ids
+    is_held = torch.isin(group[data.image_index], group[drawn])
+    fit, held_out = (replace(data, captions=mask.nonzero().flatten()) for mask in (~is_held, is_held))
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
-    return _without_images(fit, held), held, len(_leaked(fit, held))
+    return _drop_held_images(fit, held_out), held_out, len(_find_leaks(fit, held_out))
 
 
-def _groups(data: Data) -> torch.Tensor:
-    """A number for each image, the same for copies, and where a caption of one is a negative of the other."""
+def _group_images(data: Data) -> torch.Tensor:
+    """A group number for each image, int64. Copies, and images whose captions are negatives of each other, share it."""
     data = data.only(Kind.CAPTION)
-    captions, negatives = _negatives(data)
-    text = data.texts.same[torch.cat([data.captions, negatives])]
-    same = data.images.same
-    image = same[data.image_index[torch.cat([data.captions, captions])]]
-    own, wrong = text.tensor_split([len(data.captions)])
-    both = torch.isin(text, own) & torch.isin(text, wrong)
-    text, image = torch.unique(text[both], return_inverse=True)[1], image[both]
-    group, lowest = same, torch.empty(int(text.max()) + 1 if len(text) else 0, dtype=torch.int64)
-    while True:
+    captions, negatives = _list_negatives(data)
+    text = data.texts.ids[torch.cat([data.captions, negatives])]
+    image_ids = data.images.ids
+    image = image_ids[data.image_index[torch.cat([data.captions, captions])]]
+    caption_ids, negative_ids = text.tensor_split([len(data.captions)])
+    linking = torch.isin(text, caption_ids) & torch.isin(text, negative_ids)
+    text, image = torch.unique(text[linking], return_inverse=True)[1], image[linking]
+    group, lowest = image_ids, torch.empty(int(text.max()) + 1 if len(text) else 0, dtype=torch.int64)
+    while True:  # each image takes the lowest group number of its texts, until nothing changes
         lowest = lowest.scatter_reduce(0, text, group[image], "amin", include_self=False)
         lower = group.scatter_reduce(0, image, lowest[text], "amin")
-        lower = lower[lower][same]
+        lower = lower[lower][image_ids]
         if torch.equal(lower, group):
             return group
         group = lower

@@ -1,4 +1,4 @@
-"""The loop: one matrix and its temperature, fitted on frozen embeddings, in a state that a killed fit goes on from."""
+"""The training loop: a matrix and its temperature, fitted on frozen embeddings. A killed fit can be resumed."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from labclip.training.recipes import Settings
 
 CHECKPOINT = "fit.safetensors"
 _CHECKPOINT_SECONDS = 30.0
-_ABSURD = 20.0  # a log-temperature that no data asks for
-_MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
-_MAX_SIGMOID_LOG_SCALE = math.log(118.0)  # SigLIP's own end at 112 (So400m) to 117.3 (B/16)
-_CALIBRATED_ON = 8  # batches
-_SMALL = 2**24  # batch times dim times dim, up to which a second thread gains less than it risks
-_SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
+_DIVERGED_LOG_SCALE = 20.0  # no data needs a log-temperature as large as this
+_MAX_LOG_SCALE = math.log(100.0)  # OpenCLIP's limit
+_MAX_SIGMOID_LOG_SCALE = math.log(118.0)  # SigLIP's models were trained to 112 (So400m) to 117.3 (B/16)
+_CALIBRATION_BATCHES = 8
+_SMALL = 2**24  # batch size * dim * dim; for smaller products a second thread gains less than it risks
+_INITIAL_STD = 0.05  # standard deviation of the right factor of a low rank at the start
 
 
 @contextmanager
-def one_thread(wanted: bool = True) -> Iterator[None]:
-    """One thread for torch, where that is wanted.
+def one_thread(enabled: bool = True) -> Iterator[None]:
+    """Limit torch to one thread, unless `enabled` is False.
 
-    Threads wait for each other after every product. Where another process has their processor, that wait is a hundred
-    times as long as a small product takes.
+    Threads wait for each other after every product. If another process runs on their processor, the wait takes a
+    hundred times as long as a small product.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else threads)
+    torch.set_num_threads(1 if enabled else threads)
     try:
         yield
     finally:
@@ -53,11 +53,11 @@ class State:
 
     Attributes:
         parameters: `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
-        optimizer: Adam over them.
-        epoch: The epoch under way.
-        step: Steps of it that are done.
-        loss: Sum over those steps.
-        history: A record of each epoch that is done.
+        optimizer: Adam on the parameters, without a fixed `log_scale`.
+        epoch: The current epoch, from 0.
+        step: Finished steps of the current epoch.
+        loss: Sum of the losses of these steps.
+        history: A record of each finished epoch.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -69,22 +69,22 @@ class State:
 
     @classmethod
     def new(cls, dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
-        """The identity, and the temperature that is held or learned; with a bias for the sigmoid objective."""
+        """Start from the identity and the temperature of the settings; the sigmoid objective also has a bias."""
         if settings.rank is None:
             parameters = {"matrix": torch.eye(dim)}
         else:
             generator = torch.Generator().manual_seed(seed)
             parameters = {
-                "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
-                "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
+                "left": torch.zeros(dim, settings.rank),  # so that A starts as the identity
+                "right": _INITIAL_STD * torch.randn(settings.rank, dim, generator=generator),
             }
-        held = settings.logit_scale
-        parameters["log_scale"] = torch.tensor(math.log(held or (10.0 if sigmoid else 1.0)))
+        scale = settings.logit_scale
+        parameters["log_scale"] = torch.tensor(math.log(scale or (10.0 if sigmoid else 1.0)))
         if sigmoid:
             parameters["bias"] = torch.tensor(-10.0)
         parameters = {name: value.to(device) for name, value in parameters.items()}
-        free = [value for name, value in parameters.items() if held is None or name != "log_scale"]
-        return cls(parameters, torch.optim.Adam([value.requires_grad_() for value in free], lr=settings.learning_rate))
+        learned = [value.requires_grad_() for name, value in parameters.items() if scale is None or name != "log_scale"]
+        return cls(parameters, torch.optim.Adam(learned, lr=settings.learning_rate))
 
     @property
     def matrix(self) -> torch.Tensor:
@@ -95,7 +95,7 @@ class State:
         return torch.addmm(torch.eye(len(left), device=left.device), left, right)
 
     def align(self, texts: torch.Tensor) -> torch.Tensor:
-        """Texts A^T; of low rank by its factors, which is half the work."""
+        """Texts times A^T, [n, dim]. With a low rank the factors are used, which takes half the time."""
         if "matrix" in self.parameters:
             return texts @ self.parameters["matrix"].T
         return torch.addmm(texts, texts @ self.parameters["right"].T, self.parameters["left"].T)
@@ -109,17 +109,17 @@ class State:
         return ((left.T @ left) * (right @ right.T)).sum()
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
+        """Replace the folder's checkpoint in one step, so that a kill leaves the old or the new one, never a part."""
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
         record = {name: getattr(self, name) for name in ("epoch", "step", "loss", "history")}
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with atomic_file(folder / CHECKPOINT) as part:
-            save_file(plain, part, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with atomic_file(folder / CHECKPOINT) as path:
+            save_file(tensors, path, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
 
     def resume(self, folder: Path, fingerprint: str) -> None:
-        """Go to where the folder's checkpoint is, if there is one; one of another fit or a damaged one is an error."""
+        """Load the folder's checkpoint if it has one. A damaged one, or that of another fit, is an error."""
         make_folder(folder)
         path = folder / CHECKPOINT
         if not path.exists():
@@ -129,7 +129,7 @@ class State:
             with safe_open(path, framework="pt") as file, torch.no_grad():
                 record = json.loads(file.metadata()["state"])
                 if record.pop("fingerprint") != fingerprint:
-                    raise ValueError("it is of other data or settings")
+                    raise ValueError("it was written with other data or settings")
                 for name, value in self.parameters.items():
                     value.copy_(file.get_tensor(f"parameter.{name}"))
                 for key in (key for key in file.keys() if key.startswith("adam.")):  # noqa: SIM118
@@ -149,7 +149,7 @@ def train(
     batches: Batches, objective: str | Objective, weights: Weights, *, checkpoint: Path | None, fingerprint: str,
     bar: tqdm[Any],
 ) -> State:  # fmt: skip
-    """Fit a matrix; `fingerprint` is of data and settings: a checkpoint of others is refused."""
+    """Fit a matrix. A checkpoint with another `fingerprint`, which is that of data and settings, is refused."""
     settings, ranks, dim, device = batches.settings, batches.ranks, batches.data.images.dim, batches.device
     state = State.new(dim, settings, sigmoid=objective == "sigmoid", seed=batches.seed, device=device)
     if checkpoint is not None:
@@ -158,7 +158,7 @@ def train(
             raise ValueError(
                 f"The ranks find different checkpoints in {checkpoint}. Pass a folder that all of them share."
             )
-    folder = checkpoint if ranks.own == 0 else None
+    folder = checkpoint if ranks.index == 0 else None
     saved = time.monotonic()
     bar.update(state.epoch * batches.steps + state.step)
     while state.epoch < settings.epochs:
@@ -186,15 +186,15 @@ def train(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
-    """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
+def calibrate(batches: Batches, matrix: torch.Tensor) -> float:
+    """The log-temperature with the lowest loss of a matrix, by bisection on a few batches of the fit."""
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
     with one_thread(_is_small(batches)):
-        some = [(batch, batch.texts @ matrix.T) for batch in itertools.islice(batches.epoch(0), _CALIBRATED_ON)]
+        sample = [(batch, batch.texts @ matrix.T) for batch in itertools.islice(batches.epoch(0), _CALIBRATION_BATCHES)]
         for _ in range(16):
             middle = (low + high) / 2
             log_scale = torch.tensor(middle, device=batches.device, requires_grad=True)
-            losses = [loss_of("softmax", batch, aligned, log_scale, ranks=batches.ranks) for batch, aligned in some]
+            losses = [loss_of("softmax", batch, aligned, log_scale, ranks=batches.ranks) for batch, aligned in sample]
             (slope,) = torch.autograd.grad(torch.stack(losses).sum(), log_scale)
             low, high = (low, middle) if float(batches.ranks.total(slope)) > 0 else (middle, high)
     return (low + high) / 2
@@ -205,7 +205,7 @@ def _is_small(batches: Batches) -> bool:
 
 
 def _update(state: State, loss: torch.Tensor, settings: Settings, ranks: Ranks, progress: float) -> None:
-    """One step of Adam; `progress` is the fraction of the fit that is done."""
+    """One step of Adam; `progress` is the finished fraction of the fit, from which the learning rate follows."""
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     for parameter in state.optimizer.param_groups[0]["params"]:
@@ -215,16 +215,16 @@ def _update(state: State, loss: torch.Tensor, settings: Settings, ranks: Ranks, 
         state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.step()
     if settings.logit_scale is None and not settings.published:
-        most = _MAX_SIGMOID_LOG_SCALE if "bias" in state.parameters else _MAX_LOG_SCALE
-        state.parameters["log_scale"].data.clamp_(max=most)
+        limit = _MAX_SIGMOID_LOG_SCALE if "bias" in state.parameters else _MAX_LOG_SCALE
+        state.parameters["log_scale"].data.clamp_(max=limit)
 
 
 def _finish_epoch(state: State, batches: Batches) -> None:
-    """Record the epoch, unless it diverged."""
+    """Record the epoch and start the next. A fit that diverged is an error."""
     matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
     log_scale = state.parameters["log_scale"].item()
-    if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
+    if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _DIVERGED_LOG_SCALE:
         raise ValueError(
             f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss:g}, its log-temperature {log_scale:g}. "
             f"Lower `learning_rate`, now {batches.settings.learning_rate:g}."
