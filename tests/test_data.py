@@ -18,8 +18,7 @@ def read(path, **columns):
     for item in read_items(path, clean=False, **columns):
         if item.problem:
             bad.append((item.location.removeprefix(f"{path.name} "), item.name, item.problem))
-        pairs = zip(item.captions, item.negatives, strict=True)
-        good += [(item.name, caption, list(texts)) for caption, texts in pairs]
+        good += [(item.name, caption, list(item.negatives[row])) for row, caption in enumerate(item.captions)]
     return good, bad
 
 

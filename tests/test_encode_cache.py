@@ -131,14 +131,14 @@ def test_a_cache_that_cannot_be_used_says_what_to_do(model, tmp_path):
     with Cache(tmp_path, model) as cache:
         pass
     cache.path.write_bytes(b"no database at all, but long enough to be taken for one" * 40)
-    with pytest.raises(ValueError, match=r"can't be used .*delete that file if it is damaged"):
+    with pytest.raises(ValueError, match=r"can't be used .*If the file is damaged, delete it"):
         Cache(tmp_path, model)
 
 
 def test_a_full_disk_stops_no_run(model, tmp_path):
     with Cache(tmp_path, model) as cache:
         cache._file.execute("PRAGMA query_only = 1")
-        with pytest.warns(UserWarning, match=r"can't be used .*What follows is not kept"):
+        with pytest.warns(UserWarning, match=r"can't be used .*Later embeddings are not cached"):
             images, _ = encode(model, images_of(scenes.sample(2)), ["a red cube"], cache=cache, progress=False)
         assert cache._file.execute("SELECT COUNT(*) FROM rows").fetchone() == (0,)
     assert images.shape == (2, 256)

@@ -367,7 +367,7 @@ def test_features_of_another_base_are_refused(data):
         (Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM), "is ViT-B-16 .openai.: another base"),
         (other, r"with weights \w{12}\.\.\., but the model is ViT-B-32.*: other weights"),
         (half, "other weights: the fingerprints have cosine"),
-        ("ViT-B-32", r"base is a str\. Pass a model or a Base"),
+        ("ViT-B-32", r"base is a str\. Pass a model, or a Base"),
     ):
         with pytest.raises(ValueError, match=message):
             Features.load(folder, base=wrong)
@@ -379,7 +379,7 @@ def test_wrong_arguments_say_what_is_right(model, data):
         ({"on_error": "ignore"}, 'on_error is \'ignore\'. Pass "raise" or "skip"'),
         ({"engine": "dask"}, "engine is 'dask'. Pass 'local' or 'ray'"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"workers": 0}, "workers 0"),
+        ({"workers": 0}, "workers is 0"),
         ({"model": models.make("clip")}, "model is a CLIP"),
         ({"model": bare}, "The model has no preprocess"),
         ({"images": data / "nowhere"}, "no folder of images"),

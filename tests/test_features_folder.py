@@ -111,7 +111,7 @@ def test_arrays_are_saved_and_loaded(tmp_path):
     assert loaded.fingerprint.tolist() == [1, 0, 0, 0]
     assert repr(loaded) == "Features(3 images, 5 texts, 2 negatives each, dim=4, base='ViT-B-32 (openai)')"
     assert len(loaded) == 5
-    with pytest.raises(ValueError, match=r"holds features already, manifest\.json\. Pass another folder"):
+    with pytest.raises(ValueError, match=r"already holds features: manifest\.json\. Pass another folder"):
         features.save(tmp_path / "features")
 
 
@@ -159,8 +159,8 @@ def test_rows_without_a_direction_are_not_saved_but_absent_negatives_may_have_no
         ({"image_index": [0.0] * 5}, r"image_index is float64 \[5\]\. Pass 5 whole numbers"),
         ({"has_negative": [1] * 5}, r"has_negative is int64 \[5, 1\], not bool \[5, 2\]"),
         ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\], not \[5, 2, 4\]"),
-        ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. Pass for each text 0 \(a caption\)"),
-        ({"base": "ViT-B-32"}, "The embeddings have dim 4, but base is 'ViT-B-32'. Pass the labclip.Base they are of"),
+        ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. For each text pass 0 \(a caption\)"),
+        ({"base": "ViT-B-32"}, "have dim 4, but base is 'ViT-B-32'. Pass the labclip.Base that made them"),
         ({"kind": [0, 1]}, r"kind is int64 \[2\]\. Pass 5 whole numbers"),
     ],
 )

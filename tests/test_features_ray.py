@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
     run(model, data, "local")
     workers, killed = [], []
 
-    def started(self, function=over_ray.RayEncoder._workers):
+    def started(self, function=over_ray.RayEncoder._start_workers):
         workers[:] = function(self)
         return workers
 
@@ -84,7 +84,7 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
             os.kill(killed[0], signal.SIGKILL)
         function(self)
 
-    monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
+    monkeypatch.setattr(over_ray.RayEncoder, "_start_workers", started)
     monkeypatch.setattr(folder.Writer, "_keep", keep)
     run(model, data, "ray", engine="ray")
     assert killed

@@ -1,6 +1,6 @@
-"""Images and captions through a base: encoded, cached, and as `Features` in memory or in a folder.
+"""Encode images and captions with a base, cache the embeddings, and hold them as `Features` in memory or a folder.
 
-Where they come from is in `labclip.data`; what is done with embeddings (fitting, evaluation) comes after.
+`labclip.data` reads the images and captions. Fitting and evaluation use the embeddings.
 """
 
 from labclip.features.embedding import embed

@@ -1,4 +1,4 @@
-"""Images and captions through a base into a feature folder."""
+"""`embed`: encode images and captions with a base into a feature folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
 from labclip.features.folder import FIELDS, Writer, counts_of, read_manifest
-from labclip.features.origin import identity_of
+from labclip.features.origin import identity_of, tokenizer_and_preprocess
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embed_target, check_folder, make_folder, path_of, sha256_of
 from labclip.model import LABCLIP
@@ -30,16 +30,16 @@ from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount
 
 ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
-"""Who encodes, by name; the first is the default."""
+"""The encoders by name; the first is the default."""
 
 BLOCK = 1024
-"""Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
+"""Number of texts that are encoded together with their negatives. Those with a common prefix share the work."""
 
 ENOUGH_CAPTIONS, ENOUGH_IMAGES = 1_000, 500
-"""Captions with a negative, and images, below which a fit can hardly be judged."""
+"""With fewer captions with a negative, or fewer images, a fit can hardly be judged."""
 
-_OTHER = "Pass another folder, or force=True to start from scratch."
-_OF_MODEL = "preprocess", "precision", "dim", "base", "weights_sha256"
+_REMEDY = "Pass another folder, or force=True to start from scratch."
+_MODEL_KEYS = "preprocess", "precision", "dim", "base", "weights_sha256"
 _logger = logging.getLogger(__name__)
 
 
@@ -65,47 +65,50 @@ def embed(
 ) -> Features:
     r"""Embed images and their captions into a folder that `labclip.fit` reads.
 
-    Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
-    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. The
-    table is held in memory, about 1 kB for an image with a caption; images are not. A negative that says what a caption
-    of its image says (but for case, punctuation and "a" or "an") counts as missing. Parts and keywords that come with
-    the captions, as `labclip.negatives.add_parts` writes them, are texts of the image too: `Features.kind` tells them
-    from captions. The keywords of a row are one text.
+    Each image is encoded once, however many captions it has. Text features are the base's own, without any alignment.
+    If the run is killed, run it again: it continues, and the folder gets the same bytes as from an uninterrupted run.
+    The table is held in memory, about 1 kB for an image with a caption; the images are not.
+
+    A negative that equals a caption of its image, except for case, punctuation, and "a" or "an", counts as missing.
+    Parts and keywords from the file (`labclip.negatives.add_parts` writes them) are encoded as further texts of the
+    image; the keywords of a row are one text. `Features.kind` marks each text as caption, part or keywords.
 
     Args:
-        model: The base, wrapped; its device and precision are used.
+        model: The wrapped base. Its device and precision are used.
         captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a WebDataset
             tar, a pattern such as `shards/*.tar`, a folder of tars or of Parquet files, or several of these.
         out: The feature folder; made if it does not exist.
-        images: The folder or URL (`s3://bucket/photos`) that paths of images are relative to; by default the folder of
+        images: The folder or URL (`s3://bucket/photos`) that image paths are relative to; by default the folder of
             the file of captions.
-        column: The captions' column; by default the first of the usual names that is there.
-        image_column: The images' column; by default likewise.
-        negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
+        column: The column of captions; by default the first that exists of `caption`, `title`, `captions`,
+            `sentences`, `text`.
+        image_column: The column of images; by default the first that exists of `image`, `filename`, `filepath`,
+            `image_path`, `file_name`.
+        negative_columns: The columns of hard negatives; by default all that exist of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
-        negative_images: The column of images that the negatives describe, a path each or none; of several, the first is
-            for the first column of negatives, and so on.
-        split: Take only the rows whose column `split` has this value, or one of these.
-        clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
-            are. None does too, but refuses a raw caption with a shuffled negative, which is cleaned: a fit would tell
+        negative_images: The columns of images that the negatives describe, in the order of the columns of negatives.
+            Each cell is a path, or empty.
+        split: Read only the rows whose column `split` has this value, or one of these.
+        clean: True cleans captions and negatives (`labclip.negatives.clean`, 40 words), False leaves them as they are.
+            None leaves them too, but refuses a raw caption with a shuffled negative, which is cleaned: a fit would tell
             the two apart by the full stop.
-        parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them).
+        parts: Whether to make parts and keywords, with HanTa, for captions of rows that have none.
         batch_size: Images in one pass of the model.
-        workers: Threads that read and decode images; by default one a processor, at most 16.
-        on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what is
-            done, "skip" leaves it out, an image with its captions, and lists it in the manifest.
-        engine: "local", or "ray" to share the work out over the Ray cluster of RAY_ADDRESS, or this machine's cores.
-        force: Whether to start from scratch where the folder has other or unfinished features, and to write beside
-            files of another kind.
+        workers: Threads that read and decode images; by default one per processor, at most 16.
+        on_error: What to do about a missing or broken image or an empty caption. "raise" stops with its name and keeps
+            what is encoded. "skip" leaves it out, an image with all its captions, and lists it in the manifest.
+        engine: "local", or "ray" to share the work over the Ray cluster of RAY_ADDRESS, or this machine's cores.
+        force: Whether to start from scratch in a folder with other or unfinished features, and to write next to other
+            files.
         progress: Whether to show progress bars on stderr.
 
     Returns:
-        The features, memory-mapped: unit-length float32 rows. A warning says where they are too few to judge a fit by.
+        The features, memory-mapped, with unit-length float32 rows. A warning says if they are too few to judge a fit.
 
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
-        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if `clean` has to be said, if the
-            folder has features of something else, or other files, or if another process is writing there.
+        ValueError: If an image or caption can't be used and `on_error` is "raise", if none can be used, if `clean` must
+            be given, if the folder has other features or other files, or if another process is writing to it.
         MissingPackageError: If Parquet, Ray or parts need a package that is not installed.
 
     Example:
@@ -125,77 +128,78 @@ def embed(
     if not isinstance(model, LABCLIP):
         raise ValueError(
             f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
-            f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
+            f"LABCLIP(clip, Alignment.identity(dim)) for a base without a matrix."
         )
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
+    tokenizer_and_preprocess(model)  # refuses a model without them before the folder is touched
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
-    negatives, shown, splits = _listed(negative_columns), _listed(negative_images) or [], _listed(split)
+    negatives, negative_images, splits = map(_as_list, (negative_columns, negative_images, split))
     columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
-    columns |= {"negative_images": shown} if shown else {}
+    columns |= {"negative_images": negative_images} if negative_images else {}
     columns |= {"parts": True} if parts else {}
-    names = [path.name if path.is_absolute() else path.as_posix() for path in inputs]  # and never where it lay
-    described = [
+    names = [path.name if path.is_absolute() else path.as_posix() for path in inputs]  # no folders of this machine
+    input_records = [
         {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for name, path in zip(names, inputs, strict=True)
     ]
-    made_from = {**identity_of(model), "inputs": described, "columns": columns, "clean": clean}
+    record = {**identity_of(model), "inputs": input_records, "columns": columns, "clean": clean}
     if not force:
         check_embed_target(folder)
     make_folder(folder)
-    with Writer(folder, force=force) as state:
-        finished = not force and (folder / MANIFEST).exists()
-        if old := read_manifest(folder) if finished else state.values:
-            _check_same(folder, old, made_from, skip=skip)
-        if finished:
+    with Writer(folder, force=force) as writer:
+        is_finished = not force and (folder / MANIFEST).exists()
+        if old_record := read_manifest(folder) if is_finished else writer.values:
+            _check_same(folder, old_record, record, skip=skip)
+        if is_finished:
             return Features.load(folder)
         encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
-            negative_images=shown, split=splits, clean=clean,
+            negative_images=negative_images or (), split=splits, clean=clean,
         )  # fmt: skip
         items = with_parts(items) if parts else items
         corpus = Corpus(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
-        state.values = state.values or {
-            **made_from, "corpus": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
+        writer.values = writer.values or {
+            **record, "corpus": corpus.sha256, "images": 0, "digest": "", "left_out": [], "skipped": corpus.skipped,
             "texts": 0, "cut": {}, "sizes": {},
         }  # fmt: skip
-        if state.values.get("corpus") != corpus.sha256:
+        if writer.values.get("corpus") != corpus.sha256:
             raise ValueError(
-                f"{folder} has an unfinished run, but the rows of {captions} are read differently now. {_OTHER}"
+                f"{folder} has an unfinished run, but the rows of {captions} are read differently now. {_REMEDY}"
             )
-        _write(corpus, state, folder, encoder, record=made_from, skip=skip, progress=progress)
+        _write(corpus, writer, folder, encoder, record=record, skip=skip, progress=progress)
     features = Features.load(folder)
     counts = features.manifest["counts"]
-    texts = counts["captions_with_negative"] + counts.get("parts", 0)
-    if texts < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
+    n_texts = counts["captions_with_negative"] + counts.get("parts", 0)
+    if n_texts < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
         warnings.warn(
-            f"{folder} has {texts:,} captions{' and parts' if counts.get('parts') else ''} with a negative and "
-            f"{counts['images']:,} images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, what a fit gains "
-            f"can hardly be told from chance. Embed more images, and make negatives with labclip.negatives.",
+            f"{folder} has {n_texts:,} captions{' and parts' if counts.get('parts') else ''} with a negative and "
+            f"{counts['images']:,} images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, the gain of a "
+            f"fit can hardly be told from chance. Embed more images, and make negatives with labclip.negatives.",
             stacklevel=2,
         )
     return features
 
 
-def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+def _as_list(names: str | Sequence[str] | None) -> list[str] | None:
     return None if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
-    """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
-    there, ours = ({**made, **made["columns"]} for made in (old, new))
-    if [file["sha256"] for file in there["inputs"]] != [file["sha256"] for file in ours["inputs"]]:
-        names = ", ".join(file["name"] for file in ours["inputs"])
-        raise ValueError(f"{folder} has features of other captions: the content of {names} differs. {_OTHER}")
-    for key in (*there["columns"], *ours["columns"], "clean", *_OF_MODEL):
-        if there.get(key) != ours.get(key):
-            what = f"their {key} is {there.get(key)!r}, not {ours.get(key)!r}"
-            raise ValueError(f"{folder} has other features: {what}. {_OTHER}")
+    """Refuse to continue a folder whose record differs. File names and the fingerprint's last digits do not matter."""
+    old_values, new_values = ({**record, **record["columns"]} for record in (old, new))
+    if [file["sha256"] for file in old["inputs"]] != [file["sha256"] for file in new["inputs"]]:
+        names = ", ".join(file["name"] for file in new["inputs"])
+        raise ValueError(f"{folder} has features of other captions: the content of {names} differs. {_REMEDY}")
+    for key in (*old["columns"], *new["columns"], "clean", *_MODEL_KEYS):
+        if old_values.get(key) != new_values.get(key):
+            difference = f"their {key} is {old_values.get(key)!r}, not {new_values.get(key)!r}"
+            raise ValueError(f"{folder} has other features: {difference}. {_REMEDY}")
     if old["skipped"] and not skip:
         first = old["skipped"][0]
         raise ValueError(
@@ -204,115 +208,117 @@ def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *,
 
 
 def _write(
-    corpus: Corpus, state: Writer, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool,
+    corpus: Corpus, writer: Writer, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool,
     progress: bool,
 ) -> None:  # fmt: skip
-    """Encode what is left, and write the manifest."""
-    values = state.values
+    """Encode the rest of the corpus and write the manifest."""
+    values = writer.values
     needs = 4 * record["dim"] * (len(corpus.images) + len(corpus.texts) + corpus.has_negative.size)
     check_folder(folder, needs=needs - sum(values["sizes"].values()))
     _logger.info("%s: %d images and %d texts to embed", folder, len(corpus.images), len(corpus.texts))
-    state.begin()
-    write_images(corpus, state, encoder, skip=skip, progress=progress)
-    if corpus.captioned == sum(number < corpus.captioned for number in values["left_out"]):
+    writer.begin()
+    write_images(corpus, writer, encoder, skip=skip, progress=progress)
+    if corpus.n_captioned == sum(image < corpus.n_captioned for image in values["left_out"]):
         names = ", ".join(file["name"] for file in record["inputs"])
-        why = "".join(f"; {row['where']}: {row['image'] or 'it'} {row['reason']}" for row in values["skipped"][:1])
-        raise ValueError(f"{names} has no caption with an image that can be used{why}.")
-    write_texts(corpus, state, encoder, progress=progress)
+        example = "".join(f"; {row['where']}: {row['image'] or 'it'} {row['reason']}" for row in values["skipped"][:1])
+        raise ValueError(f"{names} has no caption with an image that can be used{example}.")
+    write_texts(corpus, writer, encoder, progress=progress)
     if "counts" not in values:
-        state.note(counts=write_rest(corpus, state, dim=record["dim"], texts_cut=encoder.cut.count))
-    made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
+        writer.note(counts=write_rest(corpus, writer, dim=record["dim"], texts_cut=encoder.cut.count))
+    outcome = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
     versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
-    state.finish({**record, **made}, versions)
+    writer.finish({**record, **outcome}, versions)
 
 
-def write_images(corpus: Corpus, state: Writer, encoder: Encoder, *, skip: bool, progress: bool) -> None:
-    """Encode what is left of the images; one that can't be used is left out where `skip` says so, else an error."""
-    done, total, values = state.values["images"], len(corpus.images), state.values
+def write_images(corpus: Corpus, writer: Writer, encoder: Encoder, *, skip: bool, progress: bool) -> None:
+    """Encode the remaining images. One that can't be used is left out if `skip`, else it raises ValueError."""
+    done, total, values = writer.values["images"], len(corpus.images), writer.values
     digest, left_out, skipped = values["digest"], [*values["left_out"]], [*values["skipped"]]
     with closing(encoder.images(corpus.images[done:])) as stream:
         bar = tqdm(stream, "images", total, unit=" images", initial=done, disable=not progress or done == total)
         for batch in batched(bar, encoder.batch_size):
-            for number, image in enumerate(batch, start=done):
+            for index, image in enumerate(batch, start=done):
                 if image.row is not None:
-                    state.append(FIELDS["images"], image.row)
+                    writer.append(FIELDS["images"], image.row)
                     digest = hashlib.sha256(digest.encode() + image.digest).hexdigest()
                 elif skip:
-                    left_out.append(number)
-                    skipped.append(corpus.skip(number, image.problem))
+                    left_out.append(index)
+                    skipped.append(corpus.skipped_image(index, image.problem))
                 else:
                     raise ValueError(f"{image.source} {image.problem}. {REPAIR}")
-            done += len(batch)  # a run that goes on begins with a whole batch: another one would round otherwise
-            state.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
+            done += len(batch)  # whole batches only: a resumed run with other batches would round differently
+            writer.note(images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
 
 
-def write_texts(corpus: Corpus, state: Writer, encoder: Encoder, *, progress: bool) -> None:
-    """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
-    left_out, done, k = {*state.values["left_out"]}, state.values["texts"], corpus.has_negative.shape[1]
-    kept = [row for row, text in enumerate(corpus.texts) if text.image not in left_out]
-    encoder.cut = TruncationCount(**state.values["cut"])
-    starts = range(done, len(kept), BLOCK)
+def write_texts(corpus: Corpus, writer: Writer, encoder: Encoder, *, progress: bool) -> None:
+    """Encode the remaining texts of the kept images, and their negatives. A block encodes each distinct text once."""
+    left_out, done, k = {*writer.values["left_out"]}, writer.values["texts"], corpus.has_negative.shape[1]
+    kept_rows = [row for row, text in enumerate(corpus.texts) if text.image not in left_out]
+    encoder.cut = TruncationCount(**writer.values["cut"])
+    starts = range(done, len(kept_rows), BLOCK)
 
-    def distinct(start: int) -> list[str]:
-        rows = ((corpus.texts[row], corpus.has_negative[row]) for row in kept[start : start + BLOCK])
+    def distinct_texts(start: int) -> list[str]:
+        rows = ((corpus.texts[row], corpus.has_negative[row]) for row in kept_rows[start : start + BLOCK])
         return list(dict.fromkeys(text for row, has in rows for text in (row.text, *compress(row.negatives, has))))
 
     bar = tqdm(
-        zip(starts, encoder.texts(map(distinct, starts)), strict=True), "captions", -(-len(kept) // BLOCK),
+        zip(starts, encoder.texts(map(distinct_texts, starts)), strict=True), "captions", -(-len(kept_rows) // BLOCK),
         unit=" captions", initial=done // BLOCK, unit_scale=BLOCK, disable=not progress or not starts,
     )  # fmt: skip
-    for start, (captions, features) in bar:
-        row_of = {caption: row for row, caption in enumerate(captions)}
-        block = kept[start : start + BLOCK]
-        own = np.array([row_of[corpus.texts[row].text] for row in block])
-        negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
+    for start, (encoded_texts, features) in bar:
+        feature_row = {text: row for row, text in enumerate(encoded_texts)}
+        block = kept_rows[start : start + BLOCK]
+        text_rows = np.array([feature_row[corpus.texts[row].text] for row in block])
+        negative_rows = np.repeat(text_rows[:, None], k, axis=1)  # a missing negative is the text itself
         for row, column in np.argwhere(corpus.has_negative[block]):
-            negatives[row, column] = row_of[corpus.texts[block[row]].negatives[column]]
-        state.append(FIELDS["texts"], features[own])
+            negative_rows[row, column] = feature_row[corpus.texts[block[row]].negatives[column]]
+        writer.append(FIELDS["texts"], features[text_rows])
         if k:
-            state.append(FIELDS["negatives"], features[negatives])
-        state.note(texts=start + len(block), cut={**vars(encoder.cut)})
+            writer.append(FIELDS["negatives"], features[negative_rows])
+        writer.note(texts=start + len(block), cut={**vars(encoder.cut)})
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-def write_rest(corpus: Corpus, state: Writer, *, dim: int, texts_cut: int) -> dict[str, int]:
-    """What the corpus says of the rows: all files but those of embedded images and texts; the manifest's counts."""
+def write_rest(corpus: Corpus, writer: Writer, *, dim: int, texts_cut: int) -> dict[str, int]:
+    """Write every file that needs no encoding: indices, flags, names. Returns the manifest's counts."""
     kept = np.ones(len(corpus.images), dtype=np.bool_)
-    kept[state.values["left_out"]] = False
-    used = kept[[text.image for text in corpus.texts]]
-    texts, has_negative = [*compress(corpus.texts, used)], corpus.has_negative[used]
+    kept[writer.values["left_out"]] = False
+    is_kept_text = kept[[text.image for text in corpus.texts]]
+    texts, has_negative = [*compress(corpus.texts, is_kept_text)], corpus.has_negative[is_kept_text]
     kinds = np.array([text.kind for text in texts], dtype="|i1")
-    row_of = kept.cumsum() - 1
-    index = row_of[[text.image for text in texts]]
-    shown = np.repeat(index[:, None], has_negative.shape[1], axis=1)  # where there is none, the caption's own
-    shows = any(any(text.shown) for text in corpus.texts)
+    image_row = kept.cumsum() - 1  # row of each kept image in the file of image features
+    image_index = image_row[[text.image for text in texts]]
+    # A negative without an image has the image of its caption.
+    negative_image_rows = np.repeat(image_index[:, None], has_negative.shape[1], axis=1)
+    has_images = any(any(text.negative_images) for text in corpus.texts)
     for row, text in enumerate(texts):
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
-        if shows:
+        if has_images:
             line["negative_images"] = [None] * len(text.negatives)
-            for column, key in enumerate(text.shown):
-                if key and kept[number := corpus.number[key]]:
-                    line["negative_images"][column] = corpus.images[number].name
+            for column, key in enumerate(text.negative_images):
+                if key and kept[image := corpus.index[key]]:
+                    line["negative_images"][column] = corpus.images[image].name
                     if has_negative[row, column]:
-                        shown[row, column] = row_of[number]
+                        negative_image_rows[row, column] = image_row[image]
         if text.kind:
             line["kind"] = text.kind.name.lower()
-        state.append("captions.jsonl", _line(line))
-    for source in compress(corpus.images[: corpus.captioned], kept):
-        state.append("images.jsonl", _line({"image": source.name}))
-    state.append(FIELDS["image_index"], index.astype("<i8"))
+        writer.append("captions.jsonl", _json_line(line))
+    for source in compress(corpus.images[: corpus.n_captioned], kept):
+        writer.append("images.jsonl", _json_line({"image": source.name}))
+    writer.append(FIELDS["image_index"], image_index.astype("<i8"))
     if kinds.any():
-        state.append(FIELDS["kind"], kinds)
+        writer.append(FIELDS["kind"], kinds)
     if has_negative.size:
-        state.append(FIELDS["has_negative"], has_negative)
-    if has_negative.size and shows:
-        encoded = state.embeddings(FIELDS["images"], dim)
+        writer.append(FIELDS["has_negative"], has_negative)
+    if has_negative.size and has_images:
+        image_features = writer.embeddings(FIELDS["images"], dim)
         for start in range(0, len(texts), BLOCK):
-            state.append(FIELDS["negative_images"], encoded[shown[start : start + BLOCK]])
-        state.append(FIELDS["has_negative_image"], shown != index[:, None])
-    true = sum(len(text.negatives) for text in texts) - int(has_negative.sum())
-    return counts_of(int(kept[: corpus.captioned].sum()), kinds, has_negative, true_negatives=true, texts_cut=texts_cut)
+            writer.append(FIELDS["negative_images"], image_features[negative_image_rows[start : start + BLOCK]])
+        writer.append(FIELDS["has_negative_image"], negative_image_rows != image_index[:, None])
+    n_true = sum(len(text.negatives) for text in texts) - int(has_negative.sum())
+    n_images = int(kept[: corpus.n_captioned].sum())
+    return counts_of(n_images, kinds, has_negative, true_negatives=n_true, texts_cut=texts_cut)
 
 
-def _line(values: Mapping[str, Any]) -> bytes:
+def _json_line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()

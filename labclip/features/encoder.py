@@ -1,4 +1,4 @@
-"""`Encoder`: images and captions through a base to unit-length rows."""
+"""`Encoder` embeds images and captions with a base, as unit-length rows."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ Embeddings = NDArray[np.float32]
 Captions = Sequence[str]
 T = TypeVar("T")
 
-# What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
-# and must not leave out image after image.
-_UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINVAL}
+# Errors of one file, which skips one image. Any other failure (too many open files, a file server that is down)
+# concerns the machine: skipping would lose image after image.
+_FILE_ERRORS = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINVAL}
 
 
 @dataclass(slots=True)
 class Encoded:
-    """One image's embedding, or what is wrong with the image."""
+    """The embedding of one image, or its problem."""
 
     source: ImageSource
-    row: Embeddings | None = None  # unit-length float32 [dim], little-endian; None where the image can't be used
-    digest: bytes = b""  # SHA-256 of the image's bytes; empty where they could not be read
-    problem: str = ""  # it follows the image's name in a sentence; empty where nothing is wrong
-    pixels: torch.Tensor | None = None  # what the model is given, until it has been
+    row: Embeddings | None = None  # unit-length float32 [dim], little-endian; None if the image can't be used
+    digest: bytes = b""  # SHA-256 of the image's bytes; empty if they could not be read
+    problem: str = ""  # to be appended to the image's name: "is not a whole image"; empty if there is none
+    pixels: torch.Tensor | None = None  # the model's input; None once it has been encoded
 
 
 class Encoder:
-    """Encodes with a base; its device and precision are used, its matrix is not.
+    """Encodes images and captions with the base of a model, on its device and in its precision, without its matrix.
 
     Args:
-        model: The base, wrapped. It is put into evaluation mode while it works.
+        model: The wrapped base. It is in evaluation mode while it encodes.
         batch_size: Images in one pass of the model.
-        workers: Threads that read and decode images; by default one a processor, at most 16.
+        workers: Threads that read and decode images; by default one per processor, at most 16.
 
     Attributes:
-        cut: Counts captions cut at the context length; `cut.warn()` says so. Nothing else does.
+        cut: Counts the captions that are cut at the context length. Only `cut.warn()` warns of them.
 
     Example:
         >>> import labclip
@@ -67,7 +67,7 @@ class Encoder:
 
     def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:
         if batch_size < 1 or (workers is not None and workers < 1):
-            raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
+            raise ValueError(f"batch_size is {batch_size} and workers is {workers}. Pass at least 1 for each.")
         self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
@@ -76,28 +76,28 @@ class Encoder:
         self.cut = TruncationCount()
 
     def images(self, sources: Iterable[ImageSource]) -> Generator[Encoded, None, None]:
-        """Embed images in their order, decoded in threads a bounded number ahead of the model.
+        """Embed images in order. Threads decode a bounded number of images ahead of the model.
 
-        Those in one Parquet file should come in the order of its rows. Close the iterator where it is left early: until
+        Images of one Parquet file should come in the order of its rows. Close the iterator if you leave it early: until
         then the model stays in evaluation mode.
 
         Raises:
-            OSError: If reading fails for a reason that is not the image's, as with too many open files.
-            ValueError: If an embedding is not finite; the image is named.
+            OSError: If reading fails for a reason other than the image, for example too many open files.
+            ValueError: If an embedding is not finite. The message names the image.
         """
-        before: tuple[list[Encoded], torch.Tensor | None] = [], None
-        with evaluating(self.model), _decoding(self.workers) as pool:
-            # The features of a batch are copied while an accelerator works on the next one; an empty one is the last.
+        previous: tuple[list[Encoded], torch.Tensor | None] = [], None
+        with evaluating(self.model), _decoding_pool(self.workers) as pool:
+            # A batch is copied from the accelerator while it runs the next one. The empty batch flushes the last.
             for batch in chain(batched(self._decoded(sources, pool), self.batch_size), [[]]):
                 features = self._run(batch)
-                yield from _filled(*before)
-                before = batch, features
+                yield from _with_rows(*previous)
+                previous = batch, features
 
     def texts(self, blocks: Iterable[Captions]) -> Iterator[tuple[Captions, Embeddings]]:
-        """The base's own embeddings of blocks of captions in turn, each beside its captions.
+        """Embed blocks of captions in order. Captions of a block that share a prefix share its work.
 
-        A block's are unit-length float32 [len(block), dim], little-endian; captions with a common prefix share work.
-        ValueError names a caption whose embedding is not finite.
+        Yields each block with its unit-length embeddings, float32 [len(block), dim], little-endian. If one is not
+        finite, ValueError names its caption.
         """
         for captions in blocks:
             with torch.no_grad(), evaluating(self.model), counting_truncation(self.cut):
@@ -105,36 +105,37 @@ class Encoder:
             yield captions, _checked(F.normalize(features.float(), dim=-1), captions)
 
     def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[Encoded]:
-        waiting: deque[Future[Encoded]] = deque()
+        """The images in order, with their pixels or problems."""
+        pending: deque[Future[Encoded]] = deque()
         with ParquetImages() as tables:
             for source in sources:
-                # A Parquet file is read in order, so here and not by whichever thread comes first.
+                # A Parquet file is read in row order, so by this thread and not by the pool.
                 data = tables.read(source) if source.column is not None and source.data is None else None
-                waiting.append(pool.submit(self._decode, source, data))
-                if len(waiting) >= 2 * self.batch_size + self.workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(self._decode, source, data))
+                if len(pending) >= 2 * self.batch_size + self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _decode(self, source: ImageSource, data: bytes | None) -> Encoded:
-        image, doing = Encoded(source), "read"
+        image, step = Encoded(source), "read"
         try:
             data = source.read() if data is None else data
             image.digest = hashlib.sha256(data).digest()
-            doing = "decoded"
+            step = "decoded"
             decoded = source.decode(data)
-            doing = "preprocessed"
+            step = "preprocessed"
             image.pixels = self._preprocess(decoded)
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it, among others
-            missing = isinstance(error, FileNotFoundError)  # which has no number where it is of a bucket
-            if doing == "read" and isinstance(error, OSError) and not missing and error.errno not in _UNREADABLE:
+        except (OSError, ValueError) as error:  # ValueError: for example a file name with a NUL character
+            is_missing = isinstance(error, FileNotFoundError)  # from a bucket it has no errno
+            if step == "read" and isinstance(error, OSError) and not is_missing and error.errno not in _FILE_ERRORS:
                 raise
-            image.problem = str(error) if doing == "decoded" else reason(f"can't be {doing}", error)
+            image.problem = str(error) if step == "decoded" else reason(f"can't be {step}", error)
         return image
 
     @torch.no_grad()
     def _run(self, batch: Sequence[Encoded]) -> torch.Tensor | None:
-        """Unit-length embeddings of what has pixels, float32 [n, dim] on the model's device; None of no images."""
+        """Unit-length embeddings of the images with pixels, float32 [n, dim] on its device; None without any."""
         pixels = [image.pixels for image in batch if image.pixels is not None]
         if not pixels:
             return None
@@ -143,46 +144,46 @@ class Encoder:
             image.pixels = None
         if device.type == "cuda":
             stacked = stacked.pin_memory()
-        given = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
-        return F.normalize(self.model.encode_image(given, normalize=False).float(), dim=-1)
+        pixels_on_device = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
+        return F.normalize(self.model.encode_image(pixels_on_device, normalize=False).float(), dim=-1)
 
 
-def _filled(batch: Sequence[Encoded], features: torch.Tensor | None) -> Sequence[Encoded]:
-    """What was decoded, with the features of what can be used."""
+def _with_rows(batch: Sequence[Encoded], features: torch.Tensor | None) -> Sequence[Encoded]:
+    """The batch, with features filled in for the images without a problem."""
     if features is not None:
-        good = [image for image in batch if not image.problem]
-        for image, row in zip(good, _checked(features, [image.source for image in good]), strict=True):
+        images = [image for image in batch if not image.problem]
+        for image, row in zip(images, _checked(features, [image.source for image in images]), strict=True):
             image.row = row
     return batch
 
 
 def _checked(features: torch.Tensor, items: Sequence[Any]) -> Embeddings:
-    """Unit-length features as rows for a file; one that is not finite or all zeros is an error that names its item."""
+    """Unit-length features as little-endian rows. ValueError names the item whose row is all zeros or not finite."""
     rows: Embeddings = features.cpu().numpy().astype("<f4", copy=False)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    if len(wrong := np.flatnonzero(~(np.abs(lengths - 1) < 0.01))):
+    if len(bad_rows := np.flatnonzero(~(np.abs(lengths - 1) < 0.01))):
         raise ValueError(
-            f"The embedding of '{items[wrong[0]]}' is all zeros or not finite. The model's weights are damaged, or its "
-            f'precision too low: try precision="fp32".'
+            f"The embedding of '{items[bad_rows[0]]}' is all zeros or not finite. The model's weights are damaged, or "
+            f'its precision is too low: try precision="fp32".'
         )
     return rows
 
 
 def batched(stream: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` in order; the last may be shorter."""
-    rest = iter(stream)
-    while batch := list(islice(rest, size)):
+    """Lists of `size` items in order; the last may be shorter."""
+    iterator = iter(stream)
+    while batch := list(islice(iterator, size)):
         yield batch
 
 
 @contextmanager
-def _decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that read and decode; what is not begun when they are left is not done."""
+def _decoding_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of decoding threads. On leaving, tasks that have not started are cancelled."""
     threads = torch.get_num_threads()
-    # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.
+    # One torch thread per worker, as in DataLoader: otherwise each worker starts one thread per processor.
     pool = ThreadPoolExecutor(workers, "labclip-decode", torch.set_num_threads, (1,))
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # what the workers set would be the default of threads started later
+        torch.set_num_threads(threads)  # later threads would start with the workers' setting

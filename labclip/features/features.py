@@ -1,4 +1,4 @@
-"""`Features`: unit-length or raw embeddings of images, captions and their negatives, with whose caption each is."""
+"""`Features`: embeddings of images, captions and negatives, with the image of each caption."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from labclip.model import LABCLIP
 from labclip.packages import versions_of
 
 _BLOCK = 4096  # rows in memory at once
-_SAME = 1e-5  # unit-length rows nearer than this in every number are one row
-_UNKNOWN: dict[str, Any] = {
+_SAME = 1e-5  # two unit-length rows count as equal if no number differs by more
+_UNKNOWN_RECORD: dict[str, Any] = {
     "weights_sha256": None, "precision": None, "preprocess": None, "inputs": [], "columns": None, "clean": None,
     "images_sha256": None, "skipped": [],
 }  # fmt: skip
@@ -38,20 +38,22 @@ class Features:
 
     Attributes:
         images: The base's image embeddings, [n_images, dim], any scale; from a folder unit-length float32.
-        texts: The base's own text embeddings of the captions (no alignment applied), [n_texts, dim].
-        image_index: The row of each caption's image, int64 [n_texts].
-        negatives: Text embeddings of each caption's hard negatives, [n_texts, k, dim], or None. Where `has_negative` is
-            False the row counts for nothing.
-        has_negative: Which negatives there are, bool [n_texts, k]; None if `negatives` is.
-        negative_images: Image embeddings of what the negatives describe, [n_texts, k, dim], or None.
-        has_negative_image: Which of them there are, bool [n_texts, k]; None if `negative_images` is.
-        kind: What each text is, int8 [n_texts]: 0 a caption, 1 a part of one ("a red shirt"), 2 keywords; None where
+        texts: The base's own text embeddings, without any alignment, [n_texts, dim]: of captions, and maybe of their
+            parts and keywords.
+        image_index: The row in `images` that each text describes, int64 [n_texts].
+        negatives: Text embeddings of each text's hard negatives, [n_texts, k, dim], or None. Rows where `has_negative`
+            is False are ignored.
+        has_negative: Which negatives exist, bool [n_texts, k]; None if `negatives` is None.
+        negative_images: Embeddings of the images that the negatives describe, [n_texts, k, dim], or None.
+        has_negative_image: Which of these exist, bool [n_texts, k]; None if `negative_images` is None.
+        kind: The kind of each text, int8 [n_texts]: 0 caption, 1 part of a caption ("a red shirt"), 2 keywords. None if
             all are captions.
-        base: The OpenCLIP model they are of, or None where its name is not known.
-        fingerprint: The base's own unit-length text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], which
-            tells bases of one name apart; or None.
-        folder: Where they lie, or None; `images.jsonl` and `captions.jsonl` there say what each row is.
-        manifest: What they were made from and what was left out, plain JSON values; empty for arrays.
+        base: The OpenCLIP model that made the embeddings, or None if its name is not known.
+        fingerprint: The base's own unit-length text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], or
+            None. It distinguishes bases with the same name.
+        folder: The feature folder, or None. `images.jsonl` and `captions.jsonl` in it name the image and text of each
+            row.
+        manifest: What the embeddings were made from and what was left out, as JSON values; empty for arrays.
     """
 
     images: Any
@@ -68,53 +70,57 @@ class Features:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the parts belong together, and fill in the index and flags that are None."""
-        count, dim = _shape("images", self.images, 2)
-        texts, _ = _shape("texts", self.texts, 2, dim=dim)
+        """Check shapes and dtypes, and fill in an index and flags that are None."""
+        n_images, dim = _shape("images", self.images, 2)
+        n_texts, _ = _shape("texts", self.texts, 2, dim=dim)
         if self.base is not None and getattr(self.base, "embed_dim", None) != dim:
             raise ValueError(
-                f"The embeddings have dim {dim}, but base is {self.base!r}. Pass the labclip.Base they are of."
+                f"The embeddings have dim {dim}, but base is {self.base!r}. Pass the labclip.Base that made them."
             )
-        if self.image_index is None and count != texts:
-            raise ValueError(f"There are {count} images and {texts} texts. Pass image_index, whose caption each is.")
-        index = np.arange(texts) if self.image_index is None else _whole("image_index", self.image_index, texts)
-        if len(outside := np.flatnonzero((index < 0) | (index >= count))):
+        if self.image_index is None and n_images != n_texts:
+            raise ValueError(
+                f"There are {n_images} images and {n_texts} texts. Pass image_index, the row of each text's image."
+            )
+        given = self.image_index
+        index = np.arange(n_texts) if given is None else _whole_numbers("image_index", given, n_texts)
+        if len(outside := np.flatnonzero((index < 0) | (index >= n_images))):
             first = int(outside[0])
-            raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {count - 1}.")
+            raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {n_images - 1}.")
         object.__setattr__(self, "image_index", index)
-        for name, own, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
+        for name, positives, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
             values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
             if values is None:
                 if flags is not None:
-                    raise ValueError(f"has_{name} is there, but no {name}s. Pass {name}s=, or leave it out.")
+                    raise ValueError(f"has_{name} is given without {name}s. Pass {name}s= too, or neither.")
                 continue
-            if (shape := _shape(f"{name}s", values, 3, dim=dim)) != (texts, self.k, dim):
+            if (shape := _shape(f"{name}s", values, 3, dim=dim)) != (n_texts, self.k, dim):
                 raise ValueError(
-                    f"{name}s has shape {list(shape)}, not {[texts, self.k, dim]}. Pass as many for each text, "
-                    f"and an image for each negative; where there is none, the text's own row or image."
+                    f"{name}s has shape {list(shape)}, not {[n_texts, self.k, dim]}. Pass the same number for each "
+                    f"text, and an image for each negative. For a missing one, pass the text's own row or image."
                 )
-            there = _differs(own, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
-            if there.dtype != np.bool_ or there.shape != shape[:2]:
-                raise ValueError(f"has_{name} is {there.dtype} {list(there.shape)}, not bool {list(shape[:2])}.")
-            object.__setattr__(self, f"has_{name}", there)
+            exists = _differs(positives, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
+            if exists.dtype != np.bool_ or exists.shape != shape[:2]:
+                raise ValueError(f"has_{name} is {exists.dtype} {list(exists.shape)}, not bool {list(shape[:2])}.")
+            object.__setattr__(self, f"has_{name}", exists)
         if self.kind is not None:
-            kinds = _whole("kind", self.kind, texts)
+            kinds = _whole_numbers("kind", self.kind, n_texts)
             if not set(np.unique(kinds)) <= {*Kind} or kinds.all():
                 raise ValueError(
-                    f"kind holds {np.unique(kinds).tolist()}. Pass for each text 0 (a caption), 1 (a part) or 2 "
-                    f"(keywords), and 0 for one at least."
+                    f"kind holds {np.unique(kinds).tolist()}. For each text pass 0 (a caption), 1 (a part) or 2 "
+                    f"(keywords); at least one must be 0."
                 )
             object.__setattr__(self, "kind", kinds.astype(np.int8, copy=False) if kinds.any() else None)
 
     @classmethod
     def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
-        r"""Open a feature folder; embeddings are read when they are used.
+        r"""Open a feature folder. Embeddings are read when they are used.
 
         The size of each file and some rows of each array are always checked.
 
         Args:
-            folder: What `embed` or `save` made.
-            base: The model the features must be of, or its record. A model is compared by the hash of its weights.
+            folder: A folder written by `embed` or `save`.
+            base: The model that must have made the features, or its record. A model is compared by the hash of its
+                weights.
             verify: Whether to check every byte against the manifest, about a second per GB.
 
         Returns:
@@ -122,7 +128,7 @@ class Features:
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it is unfinished, damaged, changed, of a later format, or of another base.
+            ValueError: If it is unfinished, damaged, changed, in another format version, or from another base.
 
         Example:
             >>> import labclip
@@ -150,18 +156,19 @@ class Features:
             images: [n_images, dim].
             texts: [n_texts, dim].
             negatives: [n_texts, dim] or [n_texts, k, dim], or None.
-            image_index: The row of each caption's image, whole numbers [n_texts]; None where text i describes image i.
-            has_negative: Which negatives there are, bool [n_texts] or [n_texts, k]; None takes a row equal to its
-                caption's own as absent, which reads all of them once.
-            negative_images: An image of each negative, the shape of `negatives`; one equal to the caption's own image
-                is absent.
-            kind: What each text is, whole numbers [n_texts]: 0 a caption, 1 a part, 2 keywords.
-            base: The model they are of.
-            fingerprint: The base's text embedding that tells bases apart, [dim].
+            image_index: The row in `images` that each text describes, whole numbers [n_texts]. None if text i describes
+                image i.
+            has_negative: Which negatives exist, bool [n_texts] or [n_texts, k]. With None, a negative equal to its own
+                text is missing; to find these, all rows are read once.
+            negative_images: The image of each negative, in the shape of `negatives`. One equal to the text's own image
+                is missing.
+            kind: The kind of each text, whole numbers [n_texts]: 0 caption, 1 part, 2 keywords.
+            base: The model that made the embeddings.
+            fingerprint: The base's own text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim].
 
         Raises:
-            ValueError: If shapes do not belong together, or an index is no row. What is not finite is refused where
-                all rows are read: by `fit`, `evaluate` and `save`.
+            ValueError: If shapes do not match, or `image_index` has a value that is not a row of `images`. Values that
+                are not finite raise it later, when `fit`, `evaluate` or `save` reads all rows.
         """
         negatives, negative_images = (
             rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
@@ -172,47 +179,49 @@ class Features:
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> Features:
-        """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
+        """Write a feature folder, with rows of unit length in float32.
 
         Args:
-            folder: Made if it does not exist; it must hold no features yet.
+            folder: Made if it does not exist. It must not hold features yet.
 
         Returns:
-            The features, memory-mapped from there.
+            The features, memory-mapped from the folder.
 
         Raises:
             ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
         """
         folder = Path(folder)
-        if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
-            raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
+        for name in (MANIFEST, UNFINISHED, *CONTENT):
+            if (folder / name).exists():
+                raise ValueError(f"{folder} already holds features: {name}. Pass another folder.")
         make_folder(folder)
-        known = self.manifest.get("counts", {})
-        more = {name: known.get(name, 0) for name in ("true_negatives", "texts_cut")}
-        has = np.zeros((len(self), 0), dtype=bool) if self.has_negative is None else self.has_negative
-        counts = counts_of(len(self.images), self.kinds, has, **more)
+        old_counts = self.manifest.get("counts", {})
+        kept_counts = {name: old_counts.get(name, 0) for name in ("true_negatives", "texts_cut")}
+        has_negative = np.zeros((len(self), 0), dtype=bool) if self.has_negative is None else self.has_negative
+        counts = counts_of(len(self.images), self.kinds, has_negative, **kept_counts)
         fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),
             "dim": self.dim,
             "fingerprint": fingerprint,
-            **{key: self.manifest.get(key, value) for key, value in _UNKNOWN.items()},
+            **{key: self.manifest.get(key, value) for key, value in _UNKNOWN_RECORD.items()},
             "counts": counts,
         }
-        with Writer(folder) as files:
+        with Writer(folder) as writer:
             for name, file in FIELDS.items():
                 for block in self._blocks(name):
-                    files.append(file, block)
-            if self.folder is not None and all(counts.get(key) == known.get(key) for key in ("images", *COUNTED)):
+                    writer.append(file, block)
+            same_rows = all(counts.get(key) == old_counts.get(key) for key in ("images", *COUNTED))
+            if self.folder is not None and same_rows:
                 for path in filter(Path.is_file, (self.folder / name for name in LINES)):
                     with path.open("rb") as lines:
                         for line in lines:
-                            files.append(path.name, line)
-            files.finish(record, versions_of("torch", "numpy"))
+                            writer.append(path.name, line)
+            writer.finish(record, versions_of("torch", "numpy"))
         return self.load(folder)
 
     def _blocks(self, name: str) -> Iterator[NDArray[Any]]:
-        """An array as it is to be written: rows of unit length, the caption's own where there is none."""
+        """The blocks of an array for its file: unit-length rows. A missing negative becomes its text or image."""
         values = getattr(self, name)
         for start in range(0, 0 if values is None else len(values), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -221,41 +230,45 @@ class Features:
                 continue
             rows = block_of(values, part).cpu().numpy()
             if name in ("negatives", "negative_images"):
-                own = self.texts if name == "negatives" else self.images
-                mine = block_of(own, part if name == "negatives" else self.image_index[part]).cpu().numpy()
-                rows = np.where(getattr(self, f"has_{name[:-1]}")[part][..., None], rows, mine[:, None])
+                if name == "negatives":
+                    positives = block_of(self.texts, part)
+                else:
+                    positives = block_of(self.images, self.image_index[part])
+                exists = getattr(self, f"has_{name[:-1]}")[part]
+                rows = np.where(exists[..., None], rows, positives.cpu().numpy()[:, None])
             lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-            if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
-                what = "all zeros" if lengths[tuple(bad[0])] == 0 else "not finite"
-                raise ValueError(f"{name}: row {start + int(bad[0][0])} is {what}. Embed it again, or leave it out.")
+            if len(bad_rows := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
+                problem = "all zeros" if lengths[tuple(bad_rows[0])] == 0 else "not finite"
+                row = start + int(bad_rows[0][0])
+                raise ValueError(f"{name}: row {row} is {problem}. Embed it again, or leave it out.")
             yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows).astype("<f4", copy=False)
 
     @property
     def origin(self) -> Origin:
-        """The model that the features are of, as far as it is known."""
+        """The model that made the features, as far as it is known."""
         weights, precision = self.manifest.get("weights_sha256"), self.manifest.get("precision")
         return Origin(self.base, self.dim, weights, precision, self.fingerprint)
 
     def check_model(self, model: LABCLIP | Base) -> None:
-        """Raise ValueError if the features are not of this model, as far as that is known."""
+        """Raise ValueError if another model made the features, as far as that is known."""
         if not isinstance(model, LABCLIP | Base):
-            raise ValueError(f"base is a {type(model).__name__}. Pass a model or a Base, as model.alignment.base is.")
-        hashed = self.origin.weights_sha256 is not None
-        given = Origin(model, model.embed_dim) if isinstance(model, Base) else Origin.of(model, weights=hashed)
-        if differs := self.origin.differs(given):
-            where = "" if self.folder is None else f" of {self.folder}"
+            raise ValueError(f"base is a {type(model).__name__}. Pass a model, or a Base such as model.alignment.base.")
+        has_hash = self.origin.weights_sha256 is not None
+        origin = Origin(model, model.embed_dim) if isinstance(model, Base) else Origin.of(model, weights=has_hash)
+        if difference := self.origin.differs(origin):
+            location = "" if self.folder is None else f" of {self.folder}"
             raise ValueError(
-                f"The features{where} were embedded by {self.origin}, but the model is {given}: {differs}. Embed again "
-                f"with that model, or pass the one that they are of."
+                f"The features{location} were embedded by {self.origin}, but the model is {origin}: {difference}. "
+                f"Embed again with that model, or pass the model that made the features."
             )
 
     def __len__(self) -> int:
-        """Texts: captions, and their parts and keywords where there are some."""
+        """Number of texts: captions, parts and keywords."""
         return len(self.texts)
 
     @property
     def kinds(self) -> NDArray[np.int8]:
-        """`kind`, filled in where all are captions."""
+        """`kind`, or zeros if it is None."""
         return np.zeros(len(self), dtype=np.int8) if self.kind is None else self.kind
 
     @property
@@ -269,14 +282,14 @@ class Features:
         return 0 if self.negatives is None else int(self.negatives.shape[1])
 
     def __repr__(self) -> str:
-        of = f", base={str(self.base)!r}" if self.base is not None else ""
+        base = f", base={str(self.base)!r}" if self.base is not None else ""
         return (
-            f"Features({len(self.images):,} images, {len(self):,} texts, {self.k} negatives each, dim={self.dim}{of})"
+            f"Features({len(self.images):,} images, {len(self):,} texts, {self.k} negatives each, dim={self.dim}{base})"
         )
 
 
 def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
-    """The shape of embeddings, checked."""
+    """The shape of embeddings; ValueError if their dtype, number of axes or `dim` is wrong, or an axis is empty."""
     if not isinstance(values, torch.Tensor | np.ndarray) or not is_floating(values):
         raise ValueError(f"{name} is {describe(values)}. Pass embeddings, a floating-point array or tensor.")
     shape = tuple(int(size) for size in values.shape)
@@ -291,33 +304,36 @@ def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _whole(name: str, values: Any, count: int) -> NDArray[np.int64]:
-    """Whole numbers, one for each text, checked."""
+def _whole_numbers(name: str, values: Any, count: int) -> NDArray[np.int64]:
+    """One whole number per text, as int64 [count]; ValueError if they are none."""
     array = _array(values)
     if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}. Pass {count} whole numbers, one for each text.")
     return array.astype(np.int64, copy=False)
 
 
-def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[np.bool_]:
-    """Which of [n, k, dim] others differ from their own row of [n, dim], or of its row `index`: bool [n, k]."""
-    differing = []
-    for start in range(0, len(others), _BLOCK):
+def _differs(positives: Any, index: NDArray[np.int64] | None, negatives: Any) -> NDArray[np.bool_]:
+    """Whether each of the negatives, [n, k, dim], differs in direction from the positive of its row: bool [n, k].
+
+    The positives are [n, dim], or with an `index` [n] the rows that it selects.
+    """
+    differs = []
+    for start in range(0, len(negatives), _BLOCK):
         part = slice(start, start + _BLOCK)
-        theirs = F.normalize(block_of(others, part), dim=-1)
-        mine = F.normalize(block_of(own, part if index is None else index[part]), dim=-1)[:, None]
-        # What is not finite is no absent negative: it is refused where it is used.
-        differing.append(~((mine.to(theirs.device) - theirs).abs().amax(dim=-1) <= _SAME).cpu())
-    return torch.cat(differing).numpy()
+        negative = F.normalize(block_of(negatives, part), dim=-1)
+        positive = F.normalize(block_of(positives, part if index is None else index[part]), dim=-1)[:, None]
+        # A row that is not finite counts as different: it raises an error when it is used.
+        differs.append(~((positive.to(negative.device) - negative).abs().amax(dim=-1) <= _SAME).cpu())
+    return torch.cat(differs).numpy()
 
 
 def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
-    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are released again."""
+    """Some rows of an array, tensor or memory map, as float32 on its device. The pages of a map are released again."""
     if isinstance(values, torch.Tensor):
-        taken = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
-        return taken.detach().float()
+        block = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
+        return block.detach().float()
     block = torch.from_numpy(values[rows].astype(np.float32, copy=isinstance(rows, slice), subok=False))
-    mapped = getattr(values, "_mmap", None)
-    if mapped is not None and values.mode != "c" and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)  # else what was read counts as the process's memory
+    memory_map = getattr(values, "_mmap", None)
+    if memory_map is not None and values.mode != "c" and hasattr(memory_map, "madvise"):
+        memory_map.madvise(mmap.MADV_DONTNEED)  # otherwise the pages count as the process's memory
     return block

@@ -1,4 +1,4 @@
-"""What tells a base apart from others: its name, the hash of its weights, the fingerprint of its text tower."""
+"""Which base embeddings come from: its name, the hash of its weights, and the fingerprint of its text tower."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from labclip.towers.text import Tokenizer
 
 
 def weights_sha256(clip: nn.Module) -> str:
-    """SHA-256 of a model's floating-point weights: name, dtype, shape, bytes of each, in the order of names."""
+    """SHA-256 of a model's floating-point weights, in the order of names: name, dtype, shape and bytes of each."""
     digest = hashlib.sha256()
     for name, weight in sorted(clip.state_dict().items()):
         if isinstance(weight, torch.Tensor) and weight.is_floating_point():
@@ -30,16 +30,16 @@ def weights_sha256(clip: nn.Module) -> str:
 
 
 def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
-    """What a model needs to encode captions and images; ValueError if it has none."""
+    """The model's tokenizer and image preprocessing; ValueError if one is missing."""
     if model.tokenizer is None or model.preprocess is None:
-        lacks = "tokenizer" if model.tokenizer is None else "preprocess"
-        raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+        missing_name = "tokenizer" if model.tokenizer is None else "preprocess"
+        raise ValueError(f"The model has no {missing_name}. Pass LABCLIP(clip, alignment, {missing_name}=...).")
     return model.tokenizer, model.preprocess
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing."""
+    """The model that made some embeddings. A value of None is unknown and differs from nothing."""
 
     base: Base | None
     dim: int
@@ -49,17 +49,17 @@ class Origin:
 
     @classmethod
     def of(cls, model: LABCLIP, *, weights: bool = True) -> Origin:
-        """What is known of a model; `weights` is whether to hash them, a second per GB."""
+        """The origin of embeddings made by `model`. `weights=False` skips their hash, which takes a second per GB."""
         fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
         sha256 = weights_sha256(model.clip) if weights else None
         precision = str(image_dtype(model.clip.visual)).removeprefix("torch.")
         return cls(model.alignment.base, embed_dim(model.clip), sha256, precision, fingerprint)
 
     def differs(self, other: Origin) -> str | None:
-        """Why this and another are not one model, or None.
+        """Why the two are not the same model, as the end of a message; None if they can be.
 
-        The hash of the weights decides, between names that agree. In another precision a model has another hash: then
-        the fingerprint of the text tower does.
+        If the names agree, the hash of the weights decides. A model in another precision has another hash; then the
+        fingerprint of the text tower decides.
         """
         if self.dim != other.dim:
             return f"dim {self.dim} is not {other.dim}"
@@ -70,8 +70,8 @@ class Origin:
             return None if len(hashes) == 1 else "other weights"
         if self.fingerprint is None or other.fingerprint is None:
             return None if None in hashes else "other weights"
-        ours, theirs = (torch.as_tensor(origin.fingerprint, dtype=torch.float32).cpu() for origin in (self, other))
-        cosine = float(nn.functional.cosine_similarity(ours, theirs, dim=0))
+        first, second = (torch.as_tensor(origin.fingerprint, dtype=torch.float32).cpu() for origin in (self, other))
+        cosine = float(nn.functional.cosine_similarity(first, second, dim=0))
         if cosine >= FINGERPRINT_COSINE:
             return None
         return f"other weights: the fingerprints have cosine {cosine:.4f}, below {FINGERPRINT_COSINE}"
@@ -82,17 +82,16 @@ class Origin:
 
 
 def identity_of(model: LABCLIP) -> dict[str, Any]:
-    """What tells a base and its preprocessing apart from others, as plain JSON values."""
-    _, preprocess = tokenizer_and_preprocess(model)
+    """The origin of a model's embeddings and its image preprocessing, as JSON values."""
     origin = Origin.of(model)
     config = getattr(model.clip.visual, "preprocess_cfg", None)
     return {
         **vars(origin),
         "base": None if origin.base is None else vars(origin.base),
-        "fingerprint": origin.fingerprint.tolist(),
+        "fingerprint": None if origin.fingerprint is None else origin.fingerprint.tolist(),
         "preprocess": {
             "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
-            # A function's address differs from run to run.
-            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(preprocess)),
+            # The memory address of a function differs from run to run.
+            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model.preprocess)),
         },
     }

@@ -1,4 +1,4 @@
-"""`RayEncoder`: an `Encoder` whose work is done on a Ray cluster, in the batches and the order of the local one."""
+"""`RayEncoder`: an `Encoder` that works on a Ray cluster, in the same batches and order as the local one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from labclip.model import LABCLIP
 from labclip.packages import connected_ray
 from labclip.towers.text import TruncationCount
 
-_BATCHES = 8  # of images in one task: within it a worker decodes ahead of the model
-_AHEAD = 2  # tasks that a worker has: it need not wait for the next one
+_BATCHES = 8  # image batches per task; within a task, a worker decodes ahead of the model
+_AHEAD = 2  # tasks queued per worker, so that it need not wait for the next one
 
 
 class RayEncoder(Encoder):
-    """Encodes with workers that hold the model, one a GPU where the model is on one, else one for torch's threads here.
+    """Encodes with Ray workers that each hold the model.
 
-    `workers` are the decoding threads of each, by default one a processor of its machine, at most 16.
+    If the model is on a GPU, there is one worker per GPU. Otherwise each worker takes as many CPUs as torch has threads
+    in this process. `workers` is the number of decoding threads of each: by default one per processor of its machine,
+    at most 16.
     """
 
     def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:
@@ -31,7 +33,7 @@ class RayEncoder(Encoder):
         self._shared: Any = None
 
     def images(self, sources: Iterable[ImageSource]) -> Generator[Encoded, None, None]:
-        """See `Encoder.images`; all machines must see the files under these paths."""
+        """See `Encoder.images`. All machines must find the files under the same paths."""
         for task, outcomes in self._in_order("images", batched(sources, _BATCHES * self.batch_size)):
             yield from (Encoded(source, *outcome) for source, outcome in zip(task, outcomes, strict=True))
 
@@ -44,43 +46,43 @@ class RayEncoder(Encoder):
             yield captions, features
 
     def _in_order(self, method: str, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Tasks with a worker's results in their order, a bounded number of which are under way."""
+        """Each task with a worker's result, in order. A bounded number of tasks run at a time."""
         from ray.util import ActorPool
 
-        rest = iter(tasks)
-        if not (first := list(islice(rest, 1))):
-            return  # workers start for work only
-        workers, waiting = self._workers(), list[Any]()
+        iterator = iter(tasks)
+        if not (first := list(islice(iterator, 1))):
+            return  # start no workers without a task
+        workers, pending = self._start_workers(), list[Any]()
         pool = ActorPool(workers * _AHEAD)
         try:
-            for task in chain(first, rest):
+            for task in chain(first, iterator):
                 if not pool.has_free():
-                    yield waiting.pop(0), pool.get_next()
+                    yield pending.pop(0), pool.get_next()
                 pool.submit(lambda worker, task: getattr(worker, method).remote(task), task)
-                waiting.append(task)
-            while waiting:
-                yield waiting.pop(0), pool.get_next()
+                pending.append(task)
+            while pending:
+                yield pending.pop(0), pool.get_next()
         except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # as it would be raised here
+            raise error.cause from None  # the error that local encoding would raise
         finally:
-            for worker in workers:  # an error that somebody keeps would keep them, and what they hold
+            for worker in workers:  # a kept traceback would keep the workers and their memory alive
                 self._ray.kill(worker)
 
-    def _workers(self) -> list[Any]:
-        """Workers, as many as the cluster has room for."""
+    def _start_workers(self) -> list[Any]:
+        """As many workers as the cluster has room for."""
         device, threads = self.model.matrix.device, torch.get_num_threads()
         on_gpu = device.type == "cuda"
-        each, what = (1, "GPU") if on_gpu else (threads, "CPU")
-        sizes = [int(node["Resources"].get(what, 0)) for node in self._ray.nodes() if node["Alive"]]
-        count = sum(size // each for size in sizes)
+        needed, resource = (1, "GPU") if on_gpu else (threads, "CPU")
+        sizes = [int(node["Resources"].get(resource, 0)) for node in self._ray.nodes() if node["Alive"]]
+        count = sum(size // needed for size in sizes)
         if not count:
             remedy = 'device="cpu"' if on_gpu else f"OMP_NUM_THREADS={max(sizes)}"
             raise ValueError(
-                f"A worker needs {each} {what} as this process has, but no machine of the Ray cluster has more than "
-                f"{max(sizes)}. Set {remedy}."
+                f"A worker needs {needed} {resource} like this process, but no machine of the Ray cluster has more "
+                f"than {max(sizes)}. Set {remedy}."
             )
         try:
-            self._shared = self._ray.put(self.model.cpu())  # its GPU may have another number there
+            self._shared = self._ray.put(self.model.cpu())  # on the worker, the GPU may have another number
         finally:
             self.model.to(device)
         needs = {"num_cpus": 1 if on_gpu else threads, "num_gpus": int(on_gpu)}
@@ -89,10 +91,10 @@ class RayEncoder(Encoder):
 
 
 class _Worker:
-    """What a process of the cluster does."""
+    """The encoder in a process of the cluster."""
 
     def __init__(self, shared: Sequence[Any], device: str, threads: int, options: Mapping[str, Any]) -> None:
-        torch.set_num_threads(threads)  # a sum that is split otherwise rounds otherwise
+        torch.set_num_threads(threads)  # another number of threads would round sums differently
         self._encoder = Encoder(connected_ray().get(shared[0]).to(device), **options)
 
     def images(self, sources: Sequence[ImageSource]) -> list[tuple[Embeddings | None, bytes, str]]:
