@@ -201,7 +201,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
 def test_no_file_is_overwritten_unless_asked(ten, tmp_path, flag):
     asked = ("csv", "--model", "scenes", "--data", ten / "own.csv", flag)
     (kept := tmp_path / "kept.html").write_text("mine")
-    assert "kept.html exists already. Pass --force" in evaluate(*asked, kept, code=2).stderr
+    assert "kept.html already exists. Pass --force" in evaluate(*asked, kept, code=2).stderr
     assert kept.read_text() == "mine"
     evaluate(*asked, kept, "--force")
     assert kept.read_text() != "mine"

@@ -114,7 +114,7 @@ def test_no_file_is_too_odd(here, hub, name):
 
 
 INPUTS = {
-    "negatives plain.csv link.csv --method swap --attributes red,blue": "exists already",
+    "negatives plain.csv link.csv --method swap --attributes red,blue": "already exists",
     "transform texts.npy ./texts.npy --alignment al --force": "is the input itself",
     "transform texts.npy stored --alignment al": "does not end in .npy",
     "fit feat ok/../feat --force": "is an input",

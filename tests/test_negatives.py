@@ -195,7 +195,7 @@ def test_cleaning_is_as_aro_describes_and_stable(caption):
         (lambda: swap(["a"], ["red", " Red "]), r"needs two different attributes or a pair of opposites.*\['red'\]"),
         (lambda: swap(["a"], [("left", "right"), ("left", "up")]), "'left' has the opposites 'right' and 'up'"),
         (lambda: shuffle("a dog", tagger=tag), r"captions is one string, 'a dog'. Pass a list"),
-        (lambda: shuffle(["a dog"], image_index=[1, 2], tagger=tag), "image_index names 2 images for 1 captions"),
+        (lambda: shuffle(["a dog"], image_index=[1, 2], tagger=tag), "image_index has 2 values for 1 captions"),
         (lambda: shuffle(["a dog"], tagger=lambda words: ["NN"]), "shorter"),
         (lambda: shuffle(["a dog"], tagger="nltk"), "There is no tagger 'nltk'. Pass 'hanta', 'spacy', or a function"),
     ],

@@ -100,10 +100,10 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path):
     path, out = rows.write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
     out.write_text("precious")
     arguments = ("--method", "swap", "--attributes", "red,blue")
-    assert "exists already. Name another file, or pass --force" in fails(path, out, *arguments)
+    assert "already exists. Pass another file, or --force" in fails(path, out, *arguments)
     assert out.read_text() == "precious"
     (tmp_path / "link.csv").symlink_to(path)
-    assert "exists already" in fails(path, tmp_path / "link.csv", *arguments)
+    assert "already exists" in fails(path, tmp_path / "link.csv", *arguments)
     assert rows.read(path) == ROWS
     for target in (out, tmp_path / "link.csv"):
         run(path, target, *arguments, "--force")
@@ -129,9 +129,9 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", b"caption\n", "in.csv holds no captions."),
-        ("in.json", b'{"one": {"caption": ["x", "y"]}}', "in.json item one has 2 captions. Write a row for each."),
-        ("in.csv", b"caption,negative\nx,y\n", "in.csv has a column 'negative' already."),
+        ("in.csv", b"caption\n", "in.csv has no captions."),
+        ("in.json", b'{"one": {"caption": ["x", "y"]}}', "in.json item one has 2 captions. Write one caption per row."),
+        ("in.csv", b"caption,negative\nx,y\n", "in.csv already has a column 'negative'."),
         ("in.tar", b"x", "in.tar is not a table"),
     ],
 )

@@ -51,7 +51,7 @@ def check_outputs(*paths: Path | None, force: bool = True, inputs: Iterable[str 
         taken.append(path)
         check_file(path)
         if path.is_file() and not force:
-            raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
+            raise ValueError(f"{path} already exists. Pass --force to overwrite it, or another path.")
 
 
 def write(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
-"""Hard negative captions: two attributes swapped, nouns and adjectives shuffled, one's own method, or from a file.
+"""Hard negative captions: made by swaps, by shuffles, or by your own method, or read from a file.
 
-Needs no torch. What a fit does with them lives in `labclip.training`.
+Needs no torch. `labclip.training` uses the negatives in a fit.
 """
 
 from labclip.data.cleaning import clean

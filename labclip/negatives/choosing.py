@@ -1,10 +1,10 @@
-"""Choosing a caption's negatives among the candidates: seeded by the caption alone, never a true caption."""
+"""Choose a caption's negatives among candidates: never a true caption, and seeded by the caption alone."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -13,30 +13,30 @@ from labclip.checks import checked_integer
 from labclip.data.cleaning import clean, comparable, comparable_forms, digest, meaning, true_captions
 
 Method = Callable[[str, random.Random], Iterable[str]]
-"""A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
+"""A function that takes a caption and a `random.Random`, and returns candidates (best as a generator) or one text.
 
-Candidates that are empty, repeat, mean the same as the caption, or are true of its image, are skipped. A method that
-cuts captions has an attribute `max_words`: the words that its candidates keep.
+Candidates that are empty, repeat, mean the same as the caption, or are true of its image are skipped. A method that
+cuts captions has an attribute `max_words`, the number of words that its candidates keep.
 """
 
 _logger = logging.getLogger(__name__)
 
 ImageIndex = Sequence[Hashable] | None
 
-# Candidates in a row that may all be refused before a caption is given up: it would take a text made to be so.
+# A caption is given up after this many refused candidates in a row. Only a contrived text reaches it.
 _PATIENCE = 10_000
 
 LONGEST = 4_000
-"""Characters of a caption of which negatives are made: far beyond what a CLIP reads, and quickly tagged."""
+"""Longer captions, in characters, get no negatives. A CLIP reads far less, and tagging stays fast."""
 
 MOST = 1_000
-"""Negatives a caption; each is a column."""
+"""The largest number of negatives per caption. Each is a column of a file."""
 
 
 def generate(
     captions: Iterable[str], method: Method, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[Any]:
-    """Make hard negatives of captions by a method of your own.
+    """Make hard negatives of captions with your own method.
 
     >>> def mirror(caption, rng):
     ...     yield caption.replace("left", "right")
@@ -45,15 +45,15 @@ def generate(
 
     Args:
         captions: Captions.
-        method: From a caption and a `random.Random` to candidates, each a text.
+        method: Takes a caption and a `random.Random`, and yields candidates, each a text.
         k: Number of distinct negatives per caption.
-        seed: With the caption itself decides its negatives, whatever stands before or after it.
-        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
-            of the same image is not made.
+        seed: Seed of the random choices. Seed and caption alone decide the negatives; other captions do not matter.
+        image_index: The image that each caption describes, one value per caption. A caption of the same image is never
+            a negative.
 
     Returns:
-        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
-        as many as exist.
+        One negative per caption; None if there is no different one. For `k` above 1, a list of up to `k` negatives per
+        caption.
 
     Raises:
         ValueError: If captions are not strings, `k` is not 1 to 1,000, or `image_index` has another length.
@@ -63,7 +63,7 @@ def generate(
     negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
     if same_meaning:
         _logger.info("left out %d negatives that mean the same as their caption", same_meaning)
-    return [several[0] if several else None for several in negatives] if k == 1 else negatives
+    return [texts[0] if texts else None for texts in negatives] if k == 1 else negatives
 
 
 def negatives_of(
@@ -75,21 +75,22 @@ def negatives_of(
     seed: int,
     progress: bool = False,
 ) -> tuple[list[list[str]], int]:
-    """Up to `k` negatives of each caption, and how many candidates were left out as they mean the same."""
-    words, negatives, same_meaning = getattr(method, "max_words", None), [], 0
-    known = true_captions(images, captions, words)
+    """Up to `k` negatives for each caption, and the number of candidates refused because they mean the same."""
+    max_words, negatives, same_meaning = getattr(method, "max_words", None), [], 0
+    true_of_images = true_captions(images, captions, max_words)
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
         chosen, refused = list[str](), 0
-        seen, own = comparable_forms(caption, words), meaning(clean(caption, words))
-        for candidate in _candidates(method, caption, seed):
-            key = comparable(candidate)
-            if not key or key in seen or (image, key) in known:
+        forms, caption_meaning = comparable_forms(caption, max_words), meaning(clean(caption, max_words))
+        candidates = method(caption, random.Random(digest(f"{seed}\0{caption}")))
+        for candidate in [candidates] if isinstance(candidates, str) else candidates:
+            form = comparable(candidate)
+            if not form or form in forms or (image, form) in true_of_images:
                 refused += 1
-            elif meaning(candidate) == own:
+            elif meaning(candidate) == caption_meaning:
                 refused += 1
                 same_meaning += 1
             else:
-                seen.add(key)
+                forms.add(form)
                 chosen.append(candidate)
                 refused = 0
             if len(chosen) == k or refused == _PATIENCE:
@@ -98,13 +99,8 @@ def negatives_of(
     return negatives, same_meaning
 
 
-def _candidates(method: Method, caption: str, seed: int) -> Iterator[str]:
-    made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
-    yield from [made] if isinstance(made, str) else made
-
-
 def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable | None]]:
-    """Captions as a list, and the image of each, None where that is not known; ValueError if they do not fit."""
+    """The captions as a list, and the image of each or None; ValueError if they are not strings or lengths differ."""
     if isinstance(captions, str):
         raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
     captions = list(captions)
@@ -113,5 +109,5 @@ def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tupl
             raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
     images: list[Hashable | None] = [None] * len(captions) if image_index is None else list(image_index)
     if len(images) != len(captions):
-        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
+        raise ValueError(f"image_index has {len(images)} values for {len(captions)} captions. Pass one per caption.")
     return captions, images

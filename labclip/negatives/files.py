@@ -1,4 +1,4 @@
-"""Captions with their negatives from and to files."""
+"""Read and write files of captions with their negatives."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of `add`: rows, rows with a negative, negatives, and those left out because they mean the same."""
+    """What `add` wrote."""
 
-    captions: int
-    with_negative: int
+    captions: int  # rows of the file
+    with_negative: int  # rows with at least one negative
     negatives: int
-    same_meaning: int = 0
+    same_meaning: int = 0  # candidates left out because they mean the same as their caption
 
 
 def read(
@@ -41,50 +41,50 @@ def read(
     image_column: str | None = None,
     clean: bool = False,
 ) -> list[Item]:
-    r"""Read captions with their negatives, from any file of captions.
+    r"""Read captions with their negatives from any file of captions.
 
-    A negative equal to its caption, or to another true caption of the same image, is left out, and so is one that
-    repeats. Equal is what differs only in case, punctuation or "a" and "an". All rows are held in memory.
+    A negative is left out if it repeats, or equals its caption or another caption of the same image. Texts that differ
+    only in case, punctuation, or "a" and "an" are equal. All rows are held in memory.
 
     >>> _ = Path("mine.csv").write_text("image,caption,negative\n1.jpg,a dog on a bed,a bed on a dog\n")
     >>> [(item.image.name, item.captions, item.negatives) for item in read("mine.csv")]
     [('1.jpg', ('a dog on a bed',), (('a bed on a dog',),))]
 
     Args:
-        path: A file of captions, as `labclip.embed` takes it.
-        column: The captions' column. [default: caption, title, captions, sentences or text]
-        negative_column: The negatives' column, one text a cell or a list of them. [default: all of negative,
-            negative_2 ..., negatives, neg_caption, negative_caption that there are]
-        image_column: The column that says which image is described. [default: as in `labclip.embed`]
-        clean: Whether to clean captions and negatives alike as ARO does, to 40 words. Shuffled negatives are cleaned;
-            beside an uncleaned caption, a fit can learn to tell the two by their full stop.
+        path: A file of captions in any format that `labclip.embed` reads.
+        column: The column of captions. [default: caption, title, captions, sentences or text]
+        negative_column: The column of negatives, each cell a text or a list of texts. [default: all that exist of
+            negative, negative_2 ..., negatives, neg_caption, negative_caption]
+        image_column: The column that identifies the image. [default: as in `labclip.embed`]
+        clean: Whether to clean captions and negatives as ARO does, to 40 words. Shuffled negatives are cleaned: next to
+            an uncleaned caption, a fit can learn to tell the two by the full stop.
 
     Returns:
-        An item a row, in the file's order; rows without a caption are left out.
+        One item per row, in the file's order, without the rows that have no caption.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is malformed or has no such column.
+        ValueError: If it is malformed or lacks a column.
     """
     rows = read_items(
         path, column=column, image_column=image_column, require_image=False, clean=clean,
         negative_columns=[negative_column] if negative_column else None,
     )  # fmt: skip
-    items, dropped = [item.checked() for item in rows if not item.empty], 0
-    known = true_captions(*_texts(items))
+    items, n_dropped = [item.checked() for item in rows if not item.empty], 0
+    true_of_images = true_captions(*_images_and_captions(items))
     for index, item in enumerate(items):
-        kept, own = [], set(map(comparable, item.captions))
+        kept, caption_forms = [], set(map(comparable, item.captions))
         for negatives in item.negatives:
-            wrong: dict[str, str] = {}
+            by_form: dict[str, str] = {}
             for text in negatives:
-                key = comparable(text)
-                if key not in own and (item.image and item.image.key, key) not in known:
-                    wrong.setdefault(key, text)
-            kept.append(tuple(wrong.values()))
-            dropped += len(negatives) - len(wrong)
+                form = comparable(text)
+                if form not in caption_forms and (item.image and item.image.key, form) not in true_of_images:
+                    by_form.setdefault(form, text)
+            kept.append(tuple(by_form.values()))
+            n_dropped += len(negatives) - len(by_form)
         items[index] = replace(item, negatives=tuple(kept))
-    if dropped:
-        _logger.info("%s: left out %d negatives that repeat or are true of their image", path, dropped)
+    if n_dropped:
+        _logger.info("%s: left out %d negatives that repeat or are true of their image", path, n_dropped)
     return items
 
 
@@ -101,36 +101,40 @@ def add(
     force: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """Write a file's rows and columns with its captions' negatives added: `negative`, `negative_2` and so on.
+    """Copy a file of captions and add columns of negatives: `negative`, `negative_2` and so on.
 
-    Captions and negatives are held in memory; all columns are where another file becomes Parquet. `out` appears whole
-    or not at all.
+    Captions and negatives are held in memory; if another format becomes Parquet, all columns are. `out` is written
+    completely or not at all.
 
     Args:
-        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
+        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption per row.
         out: A .tsv, .csv, .jsonl or .parquet file.
-        method: A `Shuffler`, a `Swapper`, or one's own, as `generate` takes it.
-        k: Number of distinct negatives per caption; where fewer exist, cells stay empty.
-        seed: Seed of the choice.
-        column: The captions' column, as `read` finds it.
-        image_column: The images' column, as `read` finds it. A true caption of the same image is no negative.
-        clean: Whether to write the captions cleaned as ARO does, to as many words as negatives keep.
+        method: A `Shuffler`, a `Swapper`, or your own function, as in `generate`.
+        k: Number of distinct negatives per caption. If fewer exist, cells stay empty.
+        seed: Seed of the random choices.
+        column: The column of captions; by default as in `read`.
+        image_column: The column that identifies the image; by default as in `read`. A caption of the same image is
+            never a negative.
+        clean: Whether to clean the captions too as ARO does, to the number of words that negatives keep.
         force: Whether to overwrite `out`, which may be `path` itself.
-        progress: Whether to show a bar on stderr.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The numbers of captions and negatives.
 
     Raises:
         FileNotFoundError: If there is no such file, or no folder to write to.
-        ValueError: If the input is malformed, lacks the column, or has one that is added; if `out` exists.
+        ValueError: If the input is malformed, lacks a column, or already has one of the added columns; if `out` exists.
     """
     path, out = Path(path), Path(out)
     checked_integer("k", k, least=1, most=MOST)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
-    caption, captions, images = _captions(path, out, names, column, image_column, force=force)
+    caption_column, captions, images = _read_captions(path, out, names, column, image_column, force=force)
     negatives, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
-    new = {name: [several[n] if n < len(several) else None for several in negatives] for n, name in enumerate(names)}
+    new = {name: [texts[n] if n < len(texts) else None for texts in negatives] for n, name in enumerate(names)}
     if clean:
-        words = getattr(method, "max_words", None)
-        new |= {caption: [clean_caption(text, words) if text else None for text in captions]}
+        max_words = getattr(method, "max_words", None)
+        new |= {caption_column: [clean_caption(text, max_words) if text else None for text in captions]}
     with atomic_file(out) as part:
         write_with_columns(path, part, new)
     return Counts(len(captions), sum(map(bool, negatives)), sum(map(len, negatives)), same_meaning)
@@ -147,84 +151,87 @@ def add_parts(
     force: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """Write a file's rows and columns with the parts and keywords of its captions added.
+    """Copy a file of captions and add columns with their parts and keywords.
 
-    The columns are `parts`, `part_negatives` and `part_kinds`, in each row lists of one length, and `keywords`. Lists
-    are JSON arrays in csv and tsv files. `out` appears whole or not at all.
+    The columns are `parts`, `part_negatives` and `part_kinds`, whose lists have the same length in each row, and
+    `keywords`. In csv and tsv files, lists are JSON arrays. `out` is written completely or not at all.
 
     Args:
-        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
+        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption per row.
         out: A .tsv, .csv, .jsonl or .parquet file.
-        seed: Seed of which modifier is taken where there are several.
+        seed: Seed of the choice among several wrong modifiers.
         tagger: As in `parts`.
-        column: The captions' column, as `read` finds it.
-        image_column: The images' column, as `read` finds it. What a caption of the same image says is no wrong part.
+        column: The column of captions; by default as in `read`.
+        image_column: The column that identifies the image; by default as in `read`. By its captions, a negative is
+            never true.
         force: Whether to overwrite `out`, which may be `path` itself.
-        progress: Whether to show a bar on stderr.
+        progress: Whether to show a progress bar on stderr.
 
     Returns:
-        Counts in which each part is a negative.
+        The numbers of captions and parts; each part has one negative.
 
     Raises:
         FileNotFoundError: As in `add`.
         MissingPackageError: If the tagger is not installed.
-        ValueError: If the input is malformed, lacks the column, or has one of those that are added; if `out` exists.
+        ValueError: As in `add`.
     """
     path, out, tag = Path(path), Path(out), get_tagger(tagger)
-    _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)
-    phrases = parts_and_keywords(captions, images, seed, tag, progress=progress)
+    _, captions, images = _read_captions(path, out, PARTS, column, image_column, force=force)
+    rows = parts_and_keywords(captions, images, seed, tag, progress=progress)
     new: dict[str, list[Any]] = {
-        name: [[part[at] for part in parts] for parts, _ in phrases] for at, name in enumerate(PARTS[:3])
+        name: [[part[field] for part in parts] for parts, _ in rows] for field, name in enumerate(PARTS[:3])
     }
-    new["keywords"] = [words for _, words in phrases]
+    new["keywords"] = [words for _, words in rows]
     with atomic_file(out) as part:
         write_with_columns(path, part, new)
-    return Counts(len(captions), sum(bool(parts) for parts, _ in phrases), sum(len(parts) for parts, _ in phrases))
+    return Counts(len(captions), sum(bool(parts) for parts, _ in rows), sum(len(parts) for parts, _ in rows))
 
 
 def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
-    """Items with the parts and keywords of their captions; those that have some keep them. All are held in memory."""
+    """The items, with parts and keywords added to those that have neither. All items are held in memory."""
     items = list(items)
-    images, captions = _texts(items)
-    phrases = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
+    images, captions = _images_and_captions(items)
+    rows = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
     for item in items:
-        own = list(islice(phrases, len(item.captions)))
+        rows_of_item = list(islice(rows, len(item.captions)))
         if not item.parts and not item.keywords:
-            words = dict.fromkeys(word for _, several in own for word in several)
-            item = replace(item, parts=tuple(part for parts, _ in own for part in parts), keywords=tuple(words))
+            parts = tuple(part for parts, _ in rows_of_item for part in parts)
+            keywords = tuple(dict.fromkeys(word for _, words in rows_of_item for word in words))
+            item = replace(item, parts=parts, keywords=keywords)
         yield item
 
 
-def _texts(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
-    """A key for the image of each caption, None where there is none, and the captions."""
+def _images_and_captions(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
+    """For every caption of the items, the key of its image (or None), and the caption."""
     images = [item.image.key if item.image else None for item in items for _ in item.captions]
     return images, [caption for item in items for caption in item.captions]
 
 
-def _captions(
-    path: Path, out: Path, names: Sequence[str], column: str | None, image_column: str | None, *, force: bool
+def _read_captions(
+    path: Path, out: Path, new_names: Sequence[str], column: str | None, image_column: str | None, *, force: bool
 ) -> tuple[str, list[str], list[bytes | None]]:
-    """The captions' column, the caption of each row, "" where it has none, and what identifies its image."""
+    """Check the paths and columns; return the column of captions, each row's caption or "", and its image's key."""
     if path.is_dir() or path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is not a table. Pass one csv, tsv, jsonl, json, Parquet or txt file.")
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     check_file(out)
     if out.exists() and not force:
-        raise ValueError(f"{out} exists already. Name another file, or pass force=True to overwrite it.")
-    known = column_names(path)
-    if clash := [name for name in names if name in known]:
-        raise ValueError(f"{path.name} has a column {clash[0]!r} already. Rename it, or start without it.")
-    column = column or next((name for name in CAPTIONS if name in known), None)
+        raise ValueError(f"{out} already exists. Pass another file, or force=True to overwrite it.")
+    names = column_names(path)
+    for name in new_names:
+        if name in names:
+            raise ValueError(f"{path.name} already has a column {name!r}. Rename or remove it.")
+    column = column or next((name for name in CAPTIONS if name in names), None)
     captions: list[str] = []
     images: list[bytes | None] = []
     for item in read_items(
         path, column=column, image_column=image_column, negative_columns=(), require_image=False, clean=False
     ):
         if not item.empty and len(item.checked().captions) > 1:
-            raise ValueError(f"{item.location} has {len(item.captions)} captions. Write a row for each.")
+            raise ValueError(f"{item.location} has {len(item.captions)} captions. Write one caption per row.")
         captions.append("" if item.empty else item.captions[0])
         images.append(item.image.key if item.image else None)
     if not captions:
-        raise ValueError(f"{path} holds no captions.")
+        raise ValueError(f"{path} has no captions.")
     return str(column), captions, images

@@ -1,4 +1,4 @@
-"""Parts of captions, as people type them into a search: noun phrases with a wrong one each, and keywords."""
+"""Parts and keywords of captions, as people type them into a search. Each part has a wrong version."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from labclip.negatives.taggers import (
     is_quality,
 )
 
-_GROUPS = {
-    word: (family, at) for family, groups in FAMILIES.items() for at, group in enumerate(groups) for word in group
+Group = tuple[str, int]
+"""A family of modifiers, and the index of a group in it."""
+
+_GROUPS: dict[str, Group] = {
+    word: (family, index) for family, groups in FAMILIES.items() for index, group in enumerate(groups) for word in group
 }
 _ADULTS = frozenset({"man", "woman", "lady", "guy", "gentleman", "person", "couple"})
-# A colour said of people is their skin's; an age said of other nouns has no opposite that people would type.
+# The colour of a person means the skin. The age of anything but an adult has no opposite that people type.
 _PEOPLE = _ADULTS | {"boy", "girl", "child", "kid", "baby", "toddler"}
-_FRUIT = frozenset({"juice", "slice", "wedge", "peel", "tree", "half"})  # an orange one is a fruit
-_JOINING = frozenset({"and", "or", "&", "/", ",", "-"})
+_FRUIT = frozenset({"juice", "slice", "wedge", "peel", "tree", "half"})  # before these, "orange" is a fruit
+_CONJUNCTIONS = frozenset({"and", "or", "&", "/", ",", "-"})
 _ADVERB = ("AV", "RB", "ADV")  # in C5, Penn and Universal tags
 _ARTICLES = frozenset({"a", "an", "another", "one"})
 _SINGULAR = {
@@ -44,11 +47,11 @@ _SINGULAR = {
 def parts(
     captions: Iterable[str], *, image_index: ImageIndex = None, seed: int = 0, tagger: AnyTagger = None
 ) -> list[list[Part]]:
-    """Find the noun phrases with a modifier in captions, and make a wrong one of each.
+    """Find the noun phrases with a modifier in captions, and make a wrong version of each.
 
-    The modifier is a colour, a size, a material, an age or a number (`FAMILIES`). In the wrong one it is replaced by
-    the modifier of another noun of the caption, of the same family, or else by one of the family that no caption of
-    the image has.
+    The modifier is a colour, a size, a material, an age or a number (`FAMILIES`). The wrong version has another
+    modifier of the same family: that of another noun of the caption ("swap"), or else one that no caption of the image
+    has ("foil").
 
     >>> def tagger(words):
     ...     kinds = {"man": "NN", "hat": "NN", "shirt": "NN", "red": "JJ", "blue": "JJ"}
@@ -60,30 +63,30 @@ def parts(
 
     Args:
         captions: Captions, in English.
-        image_index: Which image each caption describes, one value a caption. By default each has one of its own.
-        seed: With the caption itself decides which modifier is taken where there are several.
-        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
-            Penn or Universal set.
+        image_index: The image that each caption describes, one value per caption. By default every caption has its own.
+        seed: Seed of the choice among several wrong modifiers. Seed and caption alone decide it.
+        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to one tag per word, in the C5,
+            Penn or Universal tag set.
 
     Returns:
-        The parts of each caption, in its order; an empty list where it has none.
+        The parts of each caption, in the order of its words; an empty list if it has none.
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
         ValueError: If captions are not strings, or `image_index` has another length.
 
-    Source: the kinds of wrong parts are those of arXiv:2602.23906 (half-truths), restricted to what a caption excludes.
+    Source: the kinds of wrong parts in arXiv:2602.23906 (half-truths), as far as a caption rules them out.
     """
     tag = get_tagger(tagger)
     captions, images = captions_of_images(captions, image_index)
-    return _parts_of([_Tagged.of(caption, tag) for caption in captions], images, seed)
+    return _parts_of_captions([_TaggedCaption.of(caption, tag) for caption in captions], images, seed)
 
 
 def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[str]]:
-    """Find the words of captions that people type as tags: nouns and adjectives.
+    """Find the words of captions that people type as tags: nouns and adjectives, without words of position.
 
-    These are nouns, several in a row as one ("fire hydrant"), and adjectives, in lower case and each once; words of
-    position are none. They say what is there, not which goes with which, so they have no negative.
+    They are in lower case, each once, and consecutive nouns are one keyword ("fire hydrant"). Keywords do not say which
+    attribute belongs to which object, so they have no negatives.
 
     >>> def tagger(words):
     ...     kinds = {"man": "NN", "shirt": "NN", "red": "JJ"}
@@ -96,7 +99,7 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
         tagger: As in `parts`.
 
     Returns:
-        The keywords of each caption, in its order.
+        The keywords of each caption, in the order of its words.
 
     Raises:
         MissingPackageError: As in `parts`.
@@ -104,131 +107,147 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
     """
     tag = get_tagger(tagger)
     captions, _ = captions_of_images(captions, None)
-    return [_Tagged.of(caption, tag).keywords for caption in captions]
+    return [_TaggedCaption.of(caption, tag).keywords for caption in captions]
 
 
 def parts_and_keywords(
     captions: Sequence[str], images: Sequence[Hashable | None], seed: int, tag: Tagger, *, progress: bool = False
 ) -> list[tuple[list[Part], list[str]]]:
-    """The parts and the keywords of captions, each tagged once, and of each its image, None where that is not known."""
+    """The parts and the keywords of each caption, which is tagged once. An unknown image is None."""
     bar = tqdm(captions, unit=" captions", disable=not progress)
-    tagged = [_Tagged.of(caption, tag) for caption in bar]
-    return list(zip(_parts_of(tagged, images, seed), [caption.keywords for caption in tagged], strict=True))
+    tagged = [_TaggedCaption.of(caption, tag) for caption in bar]
+    parts_of_captions = _parts_of_captions(tagged, images, seed)
+    return [(parts, caption.keywords) for parts, caption in zip(parts_of_captions, tagged, strict=True)]
 
 
-def _parts_of(captions: Sequence[_Tagged], images: Sequence[Hashable | None], seed: int) -> list[list[Part]]:
-    own = [(number, None) if image is None else image for number, image in enumerate(images)]
-    together: dict[Hashable, list[_Tagged]] = defaultdict(list)
-    for caption, image in zip(captions, own, strict=True):
-        together[image].append(caption)
+def _parts_of_captions(
+    captions: Sequence[_TaggedCaption], images: Sequence[Hashable | None], seed: int
+) -> list[list[Part]]:
+    # A caption whose image is unknown has an image of its own.
+    keys = [(row, None) if image is None else image for row, image in enumerate(images)]
+    captions_of_image: dict[Hashable, list[_TaggedCaption]] = defaultdict(list)
+    for caption, key in zip(captions, keys, strict=True):
+        captions_of_image[key].append(caption)
     return [
-        list(_parts(caption, together[image], random.Random(digest(f"{seed}\0{caption.caption}"))))
-        for caption, image in zip(captions, own, strict=True)
+        list(_parts(caption, captions_of_image[key], random.Random(digest(f"{seed}\0{caption.caption}"))))
+        for caption, key in zip(captions, keys, strict=True)
     ]
 
 
 class _Phrase(NamedTuple):
-    """A modifier with the noun that it belongs to."""
+    """A modifier and the noun that it describes."""
 
-    at: int  # position of the modifier in the caption
+    position: int  # of the modifier, in the caption's words
     modifier: str
-    group: tuple[str, int]  # its family, and its group there
-    rest: list[str]  # the words behind it, up to the noun
-    joined: bool  # "black and white cat": the cat has another modifier of the family
-    indefinite: bool  # "a very small cat"
+    group: Group  # of the modifier
+    rest: list[str]  # the words after the modifier, up to the noun
+    is_joined: bool  # "black and white cat": the noun has another modifier of the family
+    has_article: bool  # "a very small cat"
 
 
-class _Tagged(NamedTuple):
-    """The words of a caption with their tags."""
+class _TaggedCaption(NamedTuple):
+    """The phrases, modifiers and keywords found in a caption."""
 
     caption: str
     words: frozenset[str]  # in the singular
-    modifiers: list[tuple[int, tuple[str, int]]]  # position, and family with group
+    modifiers: list[tuple[int, Group]]  # each modifier's position and group
     phrases: list[_Phrase]
     keywords: list[str]
 
     @classmethod
-    def of(cls, caption: str, tag: Tagger) -> _Tagged:
+    def of(cls, caption: str, tag: Tagger) -> _TaggedCaption:
         """Tag a caption."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
         tags = tag(words) if words else []
-        modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
-        phrases = [phrase for at, _ in modifiers if (phrase := _phrase(words, tags, at))]
+        modifiers = [(position, _GROUPS[word]) for position, word in enumerate(words) if word in _GROUPS]
+        phrases = [phrase for position, _ in modifiers if (phrase := _find_phrase(words, tags, position))]
         return cls(caption, frozenset(map(_singular, words)), modifiers, phrases, _keywords(words, tags))
 
-    def may_say(self, group: tuple[str, int], noun: str) -> bool:
-        """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""
+    def may_describe(self, noun: str, group: Group) -> bool:
+        """Whether the caption may describe the noun, given in the singular, by a modifier of the group."""
         if noun not in self.words:
             return False
-        # The modifier of "a black train engine" may be said of the train too.
-        described = {phrase.at: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.joined}
-        return any(own == group and noun in described.get(at, {noun}) for at, own in self.modifiers)
+        # "A black train engine" may mean a black train too.
+        nouns_at = {
+            phrase.position: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.is_joined
+        }
+        return any(
+            modifier_group == group and noun in nouns_at.get(position, {noun})
+            for position, modifier_group in self.modifiers
+        )
 
 
-def _phrase(words: Sequence[str], tags: Sequence[str], at: int) -> _Phrase | None:
-    """The phrase that a modifier begins; None where no noun follows, or it would make no part."""
+def _find_phrase(words: Sequence[str], tags: Sequence[str], position: int) -> _Phrase | None:
+    """The phrase that the modifier at `position` begins; None if no noun follows or the phrase is not useful."""
     nouns = [is_noun(tag) for tag in tags]
-    end = at + 1
-    while end < len(words) and not nouns[end] and _modifies(words[end], tags[end]):
+    end = position + 1
+    while end < len(words) and not nouns[end] and _is_modifier(words[end], tags[end]):
         end += 1
     while end < len(words) and nouns[end] and words[end][0].isalpha():
         end += 1
-    noun, (family, _) = words[end - 1], _GROUPS[words[at]]
-    if end == at + 1 or not nouns[end - 1] or not _sensible(words[at], family, noun):
+    modifier, noun = words[position], words[end - 1]
+    group = _GROUPS[modifier]
+    if end == position + 1 or not nouns[end - 1] or not _is_useful(modifier, group[0], noun):
         return None
-    start = at
+    start = position
     while start and (is_adjective(tags[start - 1]) or tags[start - 1].startswith(_ADVERB)):
         start -= 1
     before = words[start - 1] if start else ""
-    joined = start > 1 and before in _JOINING and _modifies(words[start - 2], tags[start - 2])
-    indefinite = before in _ARTICLES and _singular(noun) == noun
-    return _Phrase(at, words[at], _GROUPS[words[at]], list(words[at + 1 : end]), joined, indefinite)
+    is_joined = start > 1 and before in _CONJUNCTIONS and _is_modifier(words[start - 2], tags[start - 2])
+    has_article = before in _ARTICLES and _singular(noun) == noun
+    return _Phrase(position, modifier, group, list(words[position + 1 : end]), is_joined, has_article)
 
 
 def _keywords(words: Sequence[str], tags: Sequence[str]) -> list[str]:
-    qualities: list[str] = []
-    for is_one, run in groupby(zip(words, tags, strict=True), lambda pair: is_object(*pair)):
-        if is_one:
-            qualities.append(" ".join(word for word, _ in run))
+    keywords: list[str] = []
+    for are_objects, run in groupby(zip(words, tags, strict=True), lambda pair: is_object(*pair)):
+        if are_objects:
+            keywords.append(" ".join(word for word, _ in run))
         else:
-            qualities += [word for word, tag in run if is_quality(word, tag)]
-    return list(dict.fromkeys(qualities))
+            keywords += [word for word, tag in run if is_quality(word, tag)]
+    return list(dict.fromkeys(keywords))
 
 
-def _modifies(word: str, tag: str) -> bool:
+def _is_modifier(word: str, tag: str) -> bool:
     return is_adjective(tag) or word in _GROUPS
 
 
-def _parts(own: _Tagged, together: list[_Tagged], rng: random.Random) -> Iterator[Part]:
-    named = {group for caption in together for _, group in caption.modifiers}
+def _parts(caption: _TaggedCaption, captions_of_image: list[_TaggedCaption], rng: random.Random) -> Iterator[Part]:
+    """The parts of a caption, each with a negative that no caption of the image makes true."""
+    groups_of_image = {group for other in captions_of_image for _, group in other.modifiers}
+    phrases = [phrase for phrase in caption.phrases if not phrase.is_joined]
+    modifiers = dict.fromkeys((phrase.modifier, phrase.group) for phrase in phrases)
     seen = set()
-    for phrase in own.phrases:
-        (family, number), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
-        again = (phrase.modifier, *rest) in seen
-        if phrase.joined or again or any(_GROUPS.get(word, ("",))[0] == family for word in rest):
+    for phrase in phrases:
+        (family, index), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
+        words = (phrase.modifier, *rest)
+        if words in seen or any(_GROUPS.get(word, ("",))[0] == family for word in rest):
             continue
-        seen.add((phrase.modifier, *rest))
-        # Of the same family, and what excludes the own one: a smaller number does not.
-        others = dict.fromkeys((phrase.modifier, phrase.group) for phrase in own.phrases if not phrase.joined)
+        seen.add(words)
+        is_number = family == "numbers"  # of which only a larger one is wrong: three objects are also two
         swaps = [
             word
-            for word, group in others
+            for word, group in modifiers
             if group[0] == family
-            and (group[1] > number if family == "numbers" else group[1] != number)
-            and not any(caption.may_say(group, noun) for caption in together)
+            and (group[1] > index if is_number else group[1] != index)
+            and not any(other.may_describe(noun, group) for other in captions_of_image)
         ]
-        least = max(at for name, at in named if name == family) if family == "numbers" else -1
-        foils = [group[0] for at, group in enumerate(FAMILIES[family]) if at > least and (family, at) not in named]
-        if wrong := swaps or foils:
+        largest = max(number for name, number in groups_of_image if name == family) if is_number else -1
+        foils = [
+            group[0]
+            for number, group in enumerate(FAMILIES[family])
+            if number > largest and (family, number) not in groups_of_image
+        ]
+        if wrong_modifiers := swaps or foils:
             text, negative = (
-                " ".join([*([indefinite_article(word)] if phrase.indefinite else []), word, *rest])
-                for word in (phrase.modifier, rng.choice(wrong))
+                " ".join([*([indefinite_article(word)] if phrase.has_article else []), word, *rest])
+                for word in (phrase.modifier, rng.choice(wrong_modifiers))
             )
             yield Part(text, negative, "swap" if swaps else "foil")
 
 
-def _sensible(modifier: str, family: str, noun: str) -> bool:
-    """Whether a wrong modifier of the family makes a phrase that people would type."""
+def _is_useful(modifier: str, family: str, noun: str) -> bool:
+    """Whether people would type the noun with another modifier of the family."""
     singular = _singular(noun)
     if noun == "pair" or (modifier == "orange" and singular in _FRUIT):
         return False
@@ -240,7 +259,7 @@ def _sensible(modifier: str, family: str, noun: str) -> bool:
 
 
 def _singular(noun: str) -> str:
-    """A noun in the singular, well enough to compare nouns.
+    """The singular of a noun, good enough to compare nouns.
 
     >>> [_singular(noun) for noun in ("men", "boxes", "ladies", "glass", "dogs", "bus")]
     ['man', 'box', 'lady', 'glass', 'dog', 'bus']

@@ -1,4 +1,4 @@
-"""The paper's negatives: nouns among the noun slots, adjectives among the adjective slots."""
+"""The paper's negatives: nouns and adjectives shuffled, each among the positions of its kind."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from labclip.negatives.taggers import AnyTagger, get_tagger, is_object, is_quali
 
 
 class Shuffler:
-    """The method of `shuffle`: other arrangements of a caption's nouns and adjectives.
+    """The method of `shuffle`: rearranges a caption's nouns and adjectives.
 
     Args:
-        tagger: "hanta" (also when None), "spacy", or a function from words to tags.
-        max_words: Words of the cleaned caption that are kept, or None for all.
+        tagger: As in `shuffle`.
+        max_words: Number of words of the cleaned caption to keep; None keeps all.
     """
 
     def __init__(self, tagger: AnyTagger = None, max_words: int | None = 40) -> None:
         self._tagger, self.max_words = get_tagger(tagger), max_words
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """Every other arrangement of the cleaned caption's nouns and adjectives, each once; none of a text too long."""
+        """Yield each different arrangement of the cleaned caption once; nothing if it is longer than `LONGEST`."""
         text = clean(caption, self.max_words)
         if len(text) > LONGEST:
             return
@@ -36,8 +36,8 @@ class Shuffler:
         tags = self._tagger(words)
         nouns = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_object(word, tag)]
         adjectives = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_quality(word, tag)]
-        for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
-            for index, word in zip(nouns + adjectives, moved, strict=True):
+        for arranged in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
+            for index, word in zip(nouns + adjectives, arranged, strict=True):
                 words[index] = word
             yield "".join(itertools.chain.from_iterable(zip(gaps, [*words, ""], strict=True)))
 
@@ -47,11 +47,12 @@ def shuffle(
 ) -> list[Any]:
     """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 
-    The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted
-    among the noun slots, its adjectives and colours among the adjective slots; words of position stay.
-    What means the same as the caption (`labclip.data.cleaning.meaning`) is left out. A negative therefore is in lower
-    case and without a full stop: encode the *cleaned* caption beside it, else a fit can learn to tell the two by their
-    full stop.
+    The caption is cleaned as in ARO (`clean`, 40 words), and its words are tagged. Nouns are permuted among the
+    positions of nouns, adjectives and colours among those of adjectives. Words of position, such as "left", stay.
+    Results that mean the same as the caption (`labclip.data.cleaning.meaning`) are left out.
+
+    A negative is in lower case and without a full stop. So encode the *cleaned* caption with it: otherwise a fit can
+    learn to tell the two by the full stop.
 
     >>> def tagger(words):
     ...     tags = {"cube": "NN", "sphere": "NN", "red": "JJ", "blue": "JJ"}
@@ -62,16 +63,15 @@ def shuffle(
     [['a blue cube and a red sphere', 'a red sphere and a blue cube']]
 
     Args:
-        captions: Captions, in English for the taggers that come with a name.
+        captions: Captions. "hanta" and "spacy" need English.
         k: As in `generate`.
         seed: As in `generate`.
         image_index: As in `generate`.
-        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
-            Penn or Universal set.
+        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to one tag per word, in the C5,
+            Penn or Universal tag set.
 
     Returns:
-        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
-        as many as exist.
+        As in `generate`.
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
@@ -83,18 +83,18 @@ def shuffle(
 
 
 def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:
-    """Every arrangement but the given one, once each, drawn at random."""
-    total = _distinct(nouns) * _distinct(adjectives)
-    seen = {(*nouns, *adjectives)}
+    """Every arrangement except the given one, once each, in random order."""
+    total = _count_arrangements(nouns) * _count_arrangements(adjectives)
+    yielded = {(*nouns, *adjectives)}
     nouns, adjectives = list(nouns), list(adjectives)
-    while len(seen) < total:
+    while len(yielded) < total:
         rng.shuffle(nouns)
         rng.shuffle(adjectives)
-        if (moved := (*nouns, *adjectives)) not in seen:
-            seen.add(moved)
-            yield moved
+        if (arranged := (*nouns, *adjectives)) not in yielded:
+            yielded.add(arranged)
+            yield arranged
 
 
-def _distinct(words: list[str]) -> int:
-    """Number of distinct arrangements of words that may repeat."""
+def _count_arrangements(words: list[str]) -> int:
+    """Number of distinct arrangements of words, some of which may be equal."""
     return math.factorial(len(words)) // math.prod(map(math.factorial, Counter(words).values()))

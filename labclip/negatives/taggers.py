@@ -1,4 +1,4 @@
-"""Taggers: parts of speech by HanTa, spaCy or the user's own function, and lists of words."""
+"""Part-of-speech taggers (HanTa, spaCy, or the user's function), and the words that negatives are made with."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FAMILIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "ages": (("young", "younger"), ("old", "older", "elderly")),
     "numbers": (("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",)),
 }  # fmt: skip
-"""Modifiers that exclude each other. The words of one group may be said of the same object: none is a foil for another,
-and the first of a group is the one that foils use. Numbers are in ascending order: three objects are also two."""
+"""Groups of modifiers, by family. An object has the modifiers of at most one group of a family, so those of another
+group are wrong. Foils use the first word of a group. Numbers are in ascending order: three objects are also two."""
 
 POSITIONS = frozenset(
     (
@@ -36,25 +36,25 @@ POSITIONS = frozenset(
         "far", "other", "upper", "lower", "opposite",
     )
 )  # fmt: skip
-"""Words of where something is, which a shuffle leaves in their place: "to the cup of a red right" says nothing."""
+"""Words of position. A shuffle does not move them: "to the cup of a red right" is nonsense."""
 
 COLOURS = frozenset(word for group in FAMILIES["colours"] for word in group)
 
-# BNC C5 (HanTa), Penn Treebank (spaCy, NLTK) and Universal Dependencies, by how their tags begin.
+# The first letters of tags in BNC C5 (HanTa), Penn Treebank (spaCy, NLTK) and Universal Dependencies.
 _NOUN = ("NN", "NP", "NOUN", "PROPN")
 _ADJECTIVE = ("AJ", "JJ", "ADJ")
 
-# HanTa's time grows with the cube of a word's length, and only the ending decides: a web address must not stop a run.
-_LONGEST = 40
+# HanTa's time grows with the cube of a word's length, so that a web address would stop a run. It only needs the ending.
+_WORD_LENGTH = 40
 
 
 def is_noun(tag: str) -> bool:
-    """Whether a C5, Penn or Universal tag is a noun's, proper nouns included."""
+    """Whether a C5, Penn or Universal tag stands for a noun or proper noun."""
     return tag.startswith(_NOUN)
 
 
 def is_adjective(tag: str) -> bool:
-    """Whether a C5, Penn or Universal tag is an adjective's, comparatives included.
+    """Whether a C5, Penn or Universal tag stands for an adjective, comparatives included.
 
     >>> [is_adjective(tag) for tag in ("AJ0", "AJC", "JJ", "JJR", "ADJ", "AT0", "ADV")]
     [True, True, True, True, True, False, False]
@@ -63,41 +63,40 @@ def is_adjective(tag: str) -> bool:
 
 
 def is_object(word: str, tag: str) -> bool:
-    """Whether a word names what is in an image: a noun, but no word of position and no colour."""
+    """Whether a word names an object: a noun that is neither a word of position nor a colour."""
     return is_noun(tag) and word not in POSITIONS and word not in COLOURS
 
 
 def is_quality(word: str, tag: str) -> bool:
-    """Whether a word says how an object is: an adjective or a colour, but no word of position."""
+    """Whether a word describes an object: a colour, or an adjective that is not a word of position."""
     return word in COLOURS or (is_adjective(tag) and word not in POSITIONS)
 
 
 def get_tagger(tagger: AnyTagger) -> Tagger:
-    """A function from the words of a caption to their tags: "hanta" or None, "spacy", or such a function as it is."""
+    """The function from a caption's words to their tags: a name ("hanta" if None) is loaded, a function returned."""
     if callable(tagger):
         return tagger
     name = tagger or "hanta"
-    if name not in _BY_NAME:
-        raise ValueError(f"There is no tagger {tagger!r}. Pass {', '.join(map(repr, _BY_NAME))}, or a function.")
-    return _BY_NAME[name]()
+    if name not in _LOADERS:
+        raise ValueError(f"There is no tagger {tagger!r}. Pass {', '.join(map(repr, _LOADERS))}, or a function.")
+    return _LOADERS[name]()
 
 
 @cache
 def _hanta() -> Tagger:
-    """HanTa's English model, from its own folder: it would unpickle a file of that name from the current one."""
+    """HanTa's English model. Its full path is passed: HanTa unpickles a file of that name from the current folder."""
     module = require(
         "HanTa.HanoverTagger", "Nouns and adjectives are found by HanTa", 'pip install "labclip[negatives]"'
     )
     model = module.HanoverTagger(str(Path(module.__file__).with_name("morphmodel_en.pgz")))
-    # A pure function of the word, and captions use few words: the same tags, sooner.
+    # A pure function of the word. Captions repeat few words, so caching it is fast.
     model.analyze_forward = lru_cache(1 << 16)(model.analyze_forward)
-    # HanTa looks at a word's ending, never at an empty word.
-    return lambda words: model.tag_sent([word[-_LONGEST:] for word in words], taglevel=0)
+    return lambda words: model.tag_sent([word[-_WORD_LENGTH:] for word in words], taglevel=0)
 
 
 @cache
 def spacy_model() -> Any:
-    """The small English model of spaCy: of a text its tokens, with their tags."""
+    """The small English model of spaCy, a function from a text to its tagged tokens."""
     install = "pip install spacy && python -m spacy download en_core_web_sm"
     spacy = require("spacy", "Parts of speech by spaCy need it installed", install)
     try:
@@ -107,10 +106,10 @@ def spacy_model() -> Any:
 
 
 def _spacy() -> Tagger:
-    """spaCy, on our words instead of its own."""
+    """Tags of spaCy for the words that labclip splits, not for its own tokens."""
     model = spacy_model()
     document = require("spacy.tokens", "Parts of speech by spaCy need it installed", "pip install spacy").Doc
     return lambda words: [token.tag_ for token in model(document(model.vocab, words=words))]
 
 
-_BY_NAME: dict[str, Callable[[], Tagger]] = {"hanta": _hanta, "spacy": _spacy}
+_LOADERS: dict[str, Callable[[], Tagger]] = {"hanta": _hanta, "spacy": _spacy}
