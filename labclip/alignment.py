@@ -1,4 +1,4 @@
-"""`Alignment`: one matrix on the text embedding, its application, and queries composed of aligned texts."""
+"""`Alignment`: one matrix on the text embedding, and `compose`: one query vector from several aligned texts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
 ArrayOrList = TypeVar("ArrayOrList", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
 MAX_LOGIT_SCALE = math.log(1000.0)
-"""CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
+"""Largest plausible log-temperature t: CLIP clamps exp(t) at 100 and SigLIP ends near 118. A larger value is exp(t),
+passed by mistake."""
 
-_USUAL_STRENGTH = 1.5  # at most
+_MAX_USUAL_STRENGTH = 1.5
 
 
 def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool = False) -> torch.Tensor:
     """Map text embeddings onto the image embeddings they describe: ``text @ matrix.T``.
 
-    There is no bias, so normalising before or after gives the same direction. The product is float32 whatever the
-    dtype of the input and whether or not autocast is on: bfloat16 blurs margins between captions of the same words.
+    There is no bias, so normalising before or after gives the same direction. The product is always computed in
+    float32, also under autocast: bfloat16 blurs the margins between captions of the same words.
 
     Args:
         text_features: Text embeddings, [..., dim], any scale.
@@ -51,7 +52,7 @@ def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool 
 
 
 def is_identity(matrix: torch.Tensor) -> torch.Tensor:
-    """Whether a matrix changes nothing at all, one bool on its device."""
+    """Whether a matrix is exactly the identity; one bool on the matrix's device."""
     return (matrix.diagonal() == 1).all() & (matrix.count_nonzero() == len(matrix))
 
 
@@ -59,18 +60,18 @@ def is_identity(matrix: torch.Tensor) -> torch.Tensor:
 class Alignment:
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
-    Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
+    It is immutable: `at` returns a new one. Image embeddings do not change, so your image index stays valid.
 
     Attributes:
-        fitted: The matrix as fitted, whatever the strength, float32 [dim, dim].
+        fitted: The matrix as fitted, at strength 1, float32 [dim, dim].
         matrix: The matrix that is applied, float32 [dim, dim], contiguous, finite: I + strength * (fitted - I).
-        base: The OpenCLIP model it belongs to, or None when unknown.
-        logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
+        base: The OpenCLIP model it was fitted on, or None when unknown.
+        logit_scale: The fitted log-temperature, like OpenCLIP's `model.logit_scale` (cosines are multiplied by its
             exponential), or None when unknown.
-        strength: 0 is the base model exactly, 1 the matrix as fitted; a little above 1 exaggerates it.
-        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases
-            apart, or None.
-        metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
+        strength: 0 is the base model exactly, 1 the matrix as fitted; a little above 1 exaggerates its effect.
+        fingerprint: The base's own unit-length text embedding of the caption "a photo of a cat next to a dog",
+            float32 [dim], or None. It identifies the base.
+        metadata: How and on what data the matrix was fitted, and what it was measured to do. Plain JSON values.
 
     Example:
         >>> import torch
@@ -100,10 +101,18 @@ class Alignment:
         metadata: Mapping[str, Any] | None = None,
         fingerprint: torch.Tensor | None = None,
     ) -> None:
-        """Take a matrix as fitted, a tensor or NumPy array [dim, dim], floating point; kept as float32.
+        """Make an alignment from a fitted matrix.
+
+        Args:
+            matrix: A tensor or NumPy array [dim, dim], floating point; copied as float32.
+            base: The OpenCLIP model it was fitted on.
+            logit_scale: The fitted log-temperature.
+            strength: 0 is the base model exactly, 1 the matrix as fitted.
+            metadata: Plain JSON values, copied.
+            fingerprint: The base's unit-length text embedding of the caption above, [dim].
 
         Raises:
-            ValueError: If the matrix is not square, floating point and finite, or another value does not go with it.
+            ValueError: If the matrix is not square, floating point and finite, or another value does not fit it.
         """
         fitted = checked_matrix(matrix)
         strength = checked_number("strength", strength)
@@ -145,20 +154,20 @@ class Alignment:
 
     @property
     def is_identity(self) -> bool:
-        """Whether applying this changes nothing at all."""
+        """Whether applying this alignment changes nothing at all."""
         return bool(is_identity(self.matrix))
 
     def __call__(self, text_features: ArrayOrList, normalize: bool = False) -> ArrayOrList:
         """Align text embeddings.
 
         Args:
-            text_features: Text embeddings of the base, [..., dim], any scale: a floating-point tensor or NumPy array,
-                or a list of floats, or of such lists.
+            text_features: The base's text embeddings, [..., dim], any scale: a floating-point tensor or NumPy array,
+                or a list of floats, which may be nested.
             normalize: Whether to return unit-length rows.
 
         Returns:
-            Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, a NumPy array of its
-            dtype, or a list. Computed in float32, also under autocast. NaN stays NaN.
+            Aligned embeddings, [..., dim], of the input's type: a tensor with its dtype and device, a NumPy array with
+            its dtype, or a list. Computed in float32, also under autocast. NaN stays NaN.
 
         Raises:
             ValueError: If the last axis is not `dim`, or the values are not floating point.
@@ -178,7 +187,7 @@ class Alignment:
                 f"captions and tokens call model.encode_text, which aligns them."
             )
         if isinstance(text_features, np.ndarray):
-            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
+            # A copy, since torch can't use read-only or big-endian arrays, as memory-mapped files may be.
             tensor = torch.from_numpy(text_features.astype(np.float32))
             with torch.no_grad():
                 return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
@@ -186,7 +195,7 @@ class Alignment:
             fitted_on = f", fitted on {self.base}" if self.base else ""
             raise ValueError(
                 f"Text features have shape {list(text_features.shape)}, but the alignment has dim "
-                f"{self.dim}{fitted_on}. Load the one that fits your base: labclip.list_pretrained() names them."
+                f"{self.dim}{fitted_on}. Load an alignment for your base: labclip.list_pretrained() names them."
             )
         return align(text_features, self.matrix.to(text_features.device), normalize=normalize)
 
@@ -194,13 +203,14 @@ class Alignment:
         """The same alignment at another strength: I + strength * (fitted - I).
 
         Args:
-            strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] a UserWarning says so.
+            strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] you get a UserWarning.
         """
         value = checked_number("strength", strength)
-        if not 0.0 <= value <= _USUAL_STRENGTH:
+        if not 0.0 <= value <= _MAX_USUAL_STRENGTH:
             warnings.warn(
-                f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 "
-                f"exaggerates it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
+                f"strength is {value:g}. Usual values are 0, the base, to 1, the matrix as fitted; a little above 1 "
+                f"exaggerates its effect. Below 0 or above {_MAX_USUAL_STRENGTH:g} the fit says nothing about the "
+                f"embeddings.",
                 stacklevel=2,
             )
         return with_record(self, strength=value)
@@ -219,18 +229,18 @@ class Alignment:
         """Load an alignment by name, from a folder, or from the Hub.
 
         Args:
-            name_or_path: A name of `labclip.list_pretrained()`, a folder ("./name" is always one), or a Hub repository
-                "org/name".
+            name_or_path: A name from `labclip.list_pretrained()`, a folder ("./name" always means a folder), or a Hub
+                repository "org/name".
             revision: Hub revision: a branch, tag or commit.
-            token: Hub token; None takes the stored one.
-            cache_dir: Where downloads are kept; None takes the Hub's own cache.
-            force_download: Whether to fetch again what is cached.
-            local_files_only: Whether to use the cache alone.
+            token: Hub token; None uses the stored one.
+            cache_dir: Where downloads are cached; None uses the Hub's own cache.
+            force_download: Whether to download again what is cached.
+            local_files_only: Whether to read the cache only, with no network.
 
         Raises:
             FileNotFoundError: If the name, folder or repository does not exist.
-            ValueError: If what is there is not a sound alignment.
-            OSError: If it can't be fetched.
+            ValueError: If its files are damaged or are not an alignment.
+            OSError: If it can't be downloaded.
         """
         from labclip.io.hub import Access
         from labclip.io.names import load_alignment
@@ -241,7 +251,7 @@ class Alignment:
         """Save as a folder: `model.safetensors`, `config.json` and `README.md`, a model card.
 
         Args:
-            folder: Where to; made if it does not exist. A failed save leaves what was there.
+            folder: The folder to write; made if it does not exist. A save that fails changes nothing in it.
 
         Raises:
             ValueError: If the metadata is not plain JSON.
@@ -266,16 +276,16 @@ class Alignment:
             repo_id: "org/name"; made if it does not exist.
             commit_message: The commit's subject.
             private: Whether a new repository is private; None takes the organisation's default.
-            token: Hub token; None takes the stored one.
+            token: Hub token; None uses the stored one.
             create_pr: Whether to open a pull request instead of committing.
 
         Returns:
             The URL of the commit or pull request.
 
         Raises:
-            ValueError: If `repo_id` is none, or it can't be saved.
+            ValueError: If `repo_id` is not a repository's name, or the alignment can't be saved.
             PermissionError: If the Hub refuses the token or the repository.
-            OSError: If the network is off, or the Hub can't be reached or does not take it.
+            OSError: If the network is off, or the Hub can't be reached or refuses the upload.
         """
         from labclip.io.hub import push
 
@@ -287,22 +297,22 @@ class Alignment:
 
 
 def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> Array:
-    """Put a query together from embeddings of its parts: one vector, for any index of image embeddings.
+    """Compose one query vector, for any index of image embeddings, from the embeddings of the query's parts.
 
-    The sum of the parts' unit-length embeddings, minus `weight` times the sum of those of `without`, of unit length
-    again. A CLIP reads "A without B", as a caption, as A and B; the difference of their embeddings leaves B out.
+    The query is the sum of the parts' unit-length embeddings, minus `weight` times the sum of those of `without`,
+    normalised. CLIP reads the caption "A without B" like "A and B"; subtracting the embedding of B leaves B out.
 
     Args:
-        parts: Aligned text embeddings of what must be there, [..., k, dim], any scale: a floating-point tensor or NumPy
-            array.
-        without: Embeddings of what must not be there, [..., j, dim]; None is nothing.
+        parts: Aligned text embeddings of what the image must show, [..., k, dim], any scale: a floating-point tensor or
+            NumPy array.
+        without: Aligned text embeddings of what it must not show, [..., j, dim], or None.
         weight: Factor of the sum of `without`.
 
     Returns:
-        Unit-length, [..., dim], of the dtype and device of `parts`; computed in float32.
+        The query, unit-length, [..., dim], with the dtype and device of `parts`; computed in float32.
 
     Raises:
-        ValueError: If there is no part, the two differ in type or dim, are no floats, or cancel out.
+        ValueError: If there are no parts, the two arguments differ in type or dim or are not floats, or they cancel.
 
     Example:
         >>> compose(np.array([[3.0, 0.0], [0.0, 1.0]])).round(3)
@@ -318,8 +328,8 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
                 f"model; for captions call model.encode_query."
             )
     if isinstance(parts, np.ndarray):
-        left_out = None if without is None else torch.from_numpy(without.astype(np.float32))
-        query = compose(torch.from_numpy(parts.astype(np.float32)), left_out, weight)
+        excluded = None if without is None else torch.from_numpy(without.astype(np.float32))
+        query = compose(torch.from_numpy(parts.astype(np.float32)), excluded, weight)
         return query.numpy().astype(parts.dtype, copy=False)
     query = F.normalize(parts.float(), dim=-1).sum(dim=-2)
     if without is not None:
@@ -327,30 +337,30 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
     length = query.norm(dim=-1, keepdim=True)
     if bool((length < 1e-6).any()):
         raise ValueError(
-            "Nothing is asked for: there are no parts, or what is left out cancels them. Pass a smaller weight."
+            "The query is empty: there are no parts, or `without` cancels them. Pass a part, or a smaller weight."
         )
     return (query / length).to(parts.dtype)
 
 
 def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `fingerprint`."""
-    kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
-    return Alignment(alignment.fitted, **(kept | changes))
+    record = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
+    return Alignment(alignment.fitted, **(record | changes))
 
 
 def with_live_matrix(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
-    """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
-    bound = copy.copy(alignment)
-    vars(bound)["matrix"] = matrix
-    return bound
+    """A copy of an alignment whose `matrix` is this tensor itself, for example a model's Parameter of equal values."""
+    result = copy.copy(alignment)
+    vars(result)["matrix"] = matrix
+    return result
 
 
 def checked_alignment(alignment: Any) -> Alignment:
-    """The alignment; ValueError if it is anything else."""
+    """Return the alignment; ValueError if it is anything else."""
     if not isinstance(alignment, Alignment):
         raise ValueError(
-            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
-            f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
+            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: Alignment(matrix) for a matrix, "
+            f'Alignment.from_pretrained("scenes") for a name or folder, Alignment.identity(dim) to change nothing.'
         )
     return alignment
 
@@ -367,7 +377,7 @@ def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
     if isinstance(matrix, np.ndarray):
-        with np.errstate(over="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore"):  # values that overflow become infinite and are refused below
             matrix = torch.from_numpy(matrix.astype(np.float32))
     wanted_grad = matrix.requires_grad
     matrix = matrix.detach().to(torch.float32, copy=True).contiguous()
@@ -388,8 +398,10 @@ def _checked_fingerprint(fingerprint: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
+    """The matrix at a strength: I + strength * (fitted - I)."""
     if strength == 1.0:
         return fitted
     identity = torch.eye(fitted.shape[0], device=fitted.device)
     matrix = identity + strength * (fitted.detach() - identity)
-    return matrix.requires_grad_(fitted.requires_grad)  # a leaf, as the fitted one is: it can be copied and trained
+    # Like the fitted matrix, this one is a leaf of the autograd graph, which can be copied and trained.
+    return matrix.requires_grad_(fitted.requires_grad)

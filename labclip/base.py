@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
-"""The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
+"""The base's embedding of this caption is saved as `fingerprint`. Every CLIP's tokenizer knows its words."""
 
 FINGERPRINT_COSINE = 0.99
-"""Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
+"""A model whose fingerprint has a lower cosine is a different base: half precision costs 1e-4, the wrong activation
+several percent."""
 
 FOLDED = "labclip_folded"
-"""The attribute of a folded model that says what was merged into it, and the key in its config."""
-
+"""The attribute, and the key in the config, of a folded model that records the merged matrix."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
-"""OpenCLIP's names of precisions; the first is the default."""
+"""OpenCLIP's names for precisions; the first is the default."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Base:
     embed_dim: int
 
     def matches(self, other: Base | None) -> bool:
-        """Whether both records mean one model, by OpenCLIP's rules for names; None, unknown, contradicts nothing.
+        """Whether both records mean the same model. None, an unknown base, matches every model.
 
-        It has some architectures under two names, with and without "-quickgelu", and reads "laion2B-s34B" as
-        "laion2b_s34b".
+        OpenCLIP has some architectures under two names, with and without "-quickgelu", and reads the tag
+        "laion2B-s34B" as "laion2b_s34b". So does this comparison.
 
         Example:
             >>> openai = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512)
@@ -59,7 +59,7 @@ class Base:
 
 
 def describe_mark(mark: Mapping[str, Any]) -> str:
-    """A fold's mark, or the manifest of aligned embeddings, in words."""
+    """Name the matrix, strength and base that the mark of a fold, or the manifest of aligned embeddings, records."""
     base, name = mark.get("base"), mark.get("alignment") or f"SHA-256 {str(mark.get('matrix_sha256'))[:12]}..."
     fitted_on = f", fitted on {base.get('model')} ({base.get('pretrained')})" if isinstance(base, dict) else ""
     return f"{name} at strength {mark.get('strength')}{fitted_on}"

@@ -1,4 +1,4 @@
-"""Numbers that people pass, checked, and the words of messages. Needs no torch."""
+"""Checks of arguments, and helpers that put values into messages. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 NOTE = 25
-"""The level of what the command line says on stderr unless told to be quiet: more than INFO, less than a warning."""
+"""The log level of what the command line prints to stderr without --quiet: above INFO, below WARNING."""
 
-# What a terminal obeys, and what makes a line read in another order.
+# Control characters that a terminal obeys, and those that change the reading direction of a line.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def checked_number(name: str, value: Any) -> float:
-    """A finite number."""
+    """Return `value` as a float; ValueError if it is not a finite number."""
     try:
         number = math.nan if isinstance(value, str | bool) else float(getattr(value, "detach", lambda: value)())
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -29,7 +29,7 @@ def checked_number(name: str, value: Any) -> float:
 
 
 def checked_integer(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 1) -> int:
-    """A whole number, also NumPy's, from `least` to `most`."""
+    """Return `value`, a Python or NumPy integer, as an int; ValueError if it is not between `least` and `most`."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -41,7 +41,7 @@ def checked_integer(name: str, value: Any, *, least: int = 0, most: int = 2**63 
 
 
 def describe(value: Any) -> str:
-    """A value in words: its type, and dtype and shape where it has them."""
+    """Name the type of a value, and its dtype and shape if it has them."""
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {describe(value[0]) if value else 'nothing'}"
     array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
@@ -49,12 +49,12 @@ def describe(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
+    """The first line of an error's message, or its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_device(device: Any) -> None:
-    """Refuse with ValueError a device that can't hold a model, before anything is fetched for it."""
+    """Raise ValueError if torch can't use a device, so that nothing is downloaded for it first."""
     import torch
 
     try:
@@ -64,18 +64,16 @@ def check_device(device: Any) -> None:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """The sentence " Did you mean 'ViT-B-32'?", of the nearest of some names; empty where none is near."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """The sentence " Did you mean 'ViT-B-32'?" with the most similar of `names`; empty if none is similar."""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def printable(text: str) -> str:
-    r"""A text in which control characters, and halves of characters, are written as escapes; lines and tabs stay.
-
-    File names and metadata hold whatever their author liked.
+    r"""Escape control characters and lone surrogates, which file names and metadata may hold; newlines and tabs stay.
 
     >>> printable("\x1b[31mred.png")
     '\\x1b[31mred.png'
     """
-    whole = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), whole)
+    encodable = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), encodable)

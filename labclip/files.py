@@ -1,7 +1,4 @@
-"""Files: the names of those in the folders of labclip and OpenCLIP, JSON, and paths checked before the work.
-
-Imports no torch, so that the command line may use it.
-"""
+"""Names of the files that labclip reads and writes, checks of paths, atomic writing, and JSON. Needs no torch."""
 
 from __future__ import annotations
 
@@ -24,16 +21,16 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 OPENCLIP_CONFIG, OPENCLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""OpenCLIP's names of a weights file; the first that exists is taken."""
+"""OpenCLIP's names for a weights file; the first that exists is loaded."""
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
-"""The record of a feature folder, and of one that is not finished."""
+"""The record of a finished feature folder, and that of an unfinished one."""
 
-_PART = ".labclip-"
+_PARTIAL = ".labclip-"
 
 
 def path_of(path: str | Path) -> Any:
-    """A path, or of a URL such as s3://bucket/photos what reads like one; ValueError if fsspec can't open it."""
+    """A `Path`, or for a URL such as s3://bucket/photos a `UPath`; ValueError if fsspec can't open the URL."""
     if "://" not in str(path) or str(path).startswith("file://"):
         return Path(str(path).removeprefix("file://"))
     remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
@@ -47,7 +44,7 @@ def path_of(path: str | Path) -> Any:
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The weights file of an OpenCLIP folder."""
+    """The weights file of an OpenCLIP folder; None if it has none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
@@ -57,27 +54,27 @@ def is_alignment_folder(folder: Path) -> bool:
 
 
 def check_embed_target(folder: Path) -> None:
-    """Refuse with ValueError a folder for features that holds something else, such as photos; hidden files are none."""
+    """Raise ValueError if features would be written next to other files, such as photos; hidden files are allowed."""
     if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
         return
-    if held := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+    if names := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
         raise ValueError(
-            f"{folder} is no feature folder: it holds {held[0]}, and no {MANIFEST}. Pass another folder, or "
-            f"force=True to write beside what is there."
+            f"{folder} is not a feature folder: it holds {names[0]}, but no {MANIFEST}. Pass another folder, or "
+            f"force=True to write next to the files in it."
         )
 
 
 def check_feature_folder(folder: Path) -> None:
-    """Refuse a path that is no folder of features, FileNotFoundError, or no finished one, ValueError."""
+    """Raise FileNotFoundError if a path is not a feature folder, and ValueError if it is an unfinished one."""
     if (folder / MANIFEST).is_file():
         return
     if (folder / UNFINISHED).exists():
-        raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it goes on from there.")
-    raise FileNotFoundError(f"There is no folder {folder} of features: no {MANIFEST} in it. labclip.embed makes one.")
+        raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it continues where it stopped.")
+    raise FileNotFoundError(f"There is no feature folder {folder}: it has no {MANIFEST}. labclip.embed makes one.")
 
 
 def sha256_of(path: Path, *, start: int = 0) -> str:
-    """SHA-256 of a file's bytes from `start` on, in hexadecimal digits."""
+    """SHA-256 of a file's bytes from offset `start` to its end, as hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(start)
@@ -87,7 +84,7 @@ def sha256_of(path: Path, *, start: int = 0) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path that no file can be written to: FileNotFoundError if its folder does not exist, else ValueError."""
+    """Raise FileNotFoundError if the folder of a file does not exist, and ValueError if the file can't be written."""
     folder = path.absolute().parent
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
@@ -99,56 +96,67 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path to write to; the file takes the place of `path` when the block ends, whole or not at all.
+    """Yield a temporary path to write to; when the block ends without an error, the file replaces `path`.
 
-    What is no plain file, such as /dev/stdout, is written as it is. Errors as in `check_file`, and OSError.
+    A device such as /dev/stdout is written directly. Raises as `check_file` does, and OSError.
     """
     check_file(path)
     if (path.exists() and not path.is_file()) or path.absolute().as_posix().startswith("/dev/"):
         yield path
         return
-    target = Path(os.path.realpath(path))  # a link stays one
-    # Another thread or process may write the same file; a thread's number is no other one's on a machine.
-    part = target.with_name(f"{_PART}{threading.get_native_id()}-{target.name}")
+    target = Path(os.path.realpath(path))  # so that a symbolic link is kept
+    # The thread id is unique on a machine, so threads and processes that write the same file do not collide.
+    partial = target.with_name(f"{_PARTIAL}{threading.get_native_id()}-{target.name}")
     try:
-        yield part
-        with part.open("r+b") as file:
+        yield partial
+        with partial.open("r+b") as file:
             os.fsync(file.fileno())
-        os.replace(part, target)
+        os.replace(partial, target)
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(part)):
+        if error.errno is None or error.filename not in (None, str(partial)):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the error of a full disk names no file
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def remove_partial_files(folder: Path, names: Container[str]) -> None:
-    """Remove what `atomic_file` left of files of a folder where its process was killed; one that lives then fails."""
-    for part in folder.glob(f"{_PART}*-*"):
-        if part.name.removeprefix(_PART).partition("-")[2] in names:
-            part.unlink(missing_ok=True)
+    """Remove the temporary files of `atomic_file` for these file names, which a killed process left in a folder.
+
+    A process that is still writing one of them fails.
+    """
+    for partial in folder.glob(f"{_PARTIAL}*-*"):
+        if partial.name.removeprefix(_PARTIAL).partition("-")[2] in names:
+            partial.unlink(missing_ok=True)
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it exists, else the nearest of its parents that does."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
 def check_folder(folder: Path, *, needs: int = 0) -> None:
-    """Refuse a folder that is a file or has less than `needs` bytes free, ValueError, or can't be written, OSError."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file. Pass the path of a folder.")
-    with tempfile.TemporaryFile(dir=there):
-        free = shutil.disk_usage(there).free
+    """Check that files can be written into a folder, which may not exist yet.
+
+    Raises ValueError if it is a file or has fewer than `needs` bytes free, and OSError if it can't be written.
+    """
+    parent = nearest_existing(folder)
+    if not parent.is_dir():
+        raise ValueError(f"{parent} is a file. Pass the path of a folder.")
+    with tempfile.TemporaryFile(dir=parent):
+        free = shutil.disk_usage(parent).free
     if free < needs:
-        raise ValueError(f"{folder} is to hold {needs:,} bytes, but {free:,} are free. Pass another folder.")
+        raise ValueError(f"{folder} needs {needs:,} bytes, but {free:,} are free. Pass another folder.")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in; errors as in `check_folder`."""
+    """Make a folder that files can be written into. Raises as `check_folder` does."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_json(path: str | Path, *, remedy: str = "") -> Any:
-    """The value of a JSON file, UTF-8; ValueError names the file, the line and the column, and ends with `remedy`."""
+    """The value of a UTF-8 JSON file; ValueError names the file, line and column, and ends with `remedy`."""
     try:
         return json.loads(path_of(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -156,20 +164,20 @@ def read_json(path: str | Path, *, remedy: str = "") -> Any:
 
 
 def known_benchmarks() -> dict[str, dict[str, Any]]:
-    """The entries of benchmarks.json, by benchmark."""
+    """The entries of benchmarks.json, keyed by benchmark."""
     path = Path(__file__).parent / "evaluation" / "benchmarks" / "benchmarks.json"
     return {entry["name"]: entry for entry in read_json(path)}
 
 
 def check_benchmark(name: str) -> None:
-    """Refuse with ValueError a name that no benchmark has."""
-    known = known_benchmarks()
-    if name not in known:
-        raise ValueError(f"There is no benchmark {name!r}.{suggestion(name, known)} Benchmarks: {', '.join(known)}.")
+    """Raise ValueError if no benchmark has this name."""
+    names = known_benchmarks()
+    if name not in names:
+        raise ValueError(f"There is no benchmark {name!r}.{suggestion(name, names)} Benchmarks: {', '.join(names)}.")
 
 
 def read_json_object(path: str | Path, *, remedy: str = "") -> dict[str, Any]:
-    """The object of a JSON file: `read_json`, and ValueError if the value is not an object."""
+    """The object of a JSON file. Raises as `read_json` does, and ValueError if the value is not an object."""
     value = read_json(path, remedy=remedy)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object. {remedy}".rstrip())

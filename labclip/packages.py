@@ -1,4 +1,4 @@
-"""Packages that not everybody has installed, how some are opened, and the files that came with labclip itself."""
+"""Optional packages, with messages that say how to install them, and the embedded model's folder."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from labclip._version import __version__
 
 EVAL = 'pip install "labclip[eval]"'
-"""How to install what plots and pages need."""
+"""The command that installs what plots and HTML pages need."""
 
 PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
-"""Why, and what brings it."""
+"""Why pyarrow is needed, and the command that installs it: two arguments of `require`."""
 
 EMBEDDED = "scenes"
-"""The name of the embedded model, of its alignment, and of its folder."""
+"""The name of the embedded model, of its alignment and of its folder."""
 
 
 class MissingPackageError(ModuleNotFoundError, ValueError):
-    """A package that an optional part needs is not installed; the message says what to type."""
+    """An optional package is not installed; the message says what to type."""
 
 
 def require(module: str, why: str, install: str) -> Any:
-    """Import a module that may be missing; then MissingPackageError says `why` and the command that brings it."""
+    """Import an optional module; if it is missing, MissingPackageError says `why` it is needed, and `install`."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -35,7 +35,7 @@ def require(module: str, why: str, install: str) -> Any:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
-    """An open Parquet file; whatever pyarrow finds wrong with it is an error that names it."""
+    """Open a Parquet file. Errors of pyarrow inside the block become ones that name the file."""
     reader, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
     try:
         with reader.ParquetFile(path) as file:
@@ -43,11 +43,11 @@ def open_parquet(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError) as error:  # they do not name the file
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise ValueError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
+        raise ValueError(f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}).") from error
 
 
 def parquet_columns(path: Path) -> dict[str, bool]:
-    """The columns of a Parquet file, and whether each holds names: text or whole numbers."""
+    """The columns of a Parquet file. True marks those whose values can be names: text or whole numbers."""
     types = require("pyarrow.types", *PARQUET)
     with open_parquet(path) as file:
         kinds = types.is_string, types.is_large_string, types.is_integer
@@ -55,7 +55,7 @@ def parquet_columns(path: Path) -> dict[str, bool]:
 
 
 def connected_ray() -> Any:
-    """Ray, connected to the cluster of RAY_ADDRESS, or else started on this machine."""
+    """The module `ray`, connected to the cluster at RAY_ADDRESS or, without that variable, started on this machine."""
     ray = require("ray", "Engine 'ray' needs Ray", 'pip install "labclip[ray]"')
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
@@ -63,12 +63,12 @@ def connected_ray() -> Any:
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """Versions of labclip and of packages that are installed, for records of what made a number."""
+    """The installed versions of labclip and these packages, saved with results so that they can be reproduced."""
     return {"labclip": __version__, **{name: metadata.version(name) for name in packages}}
 
 
 def embedded_folder() -> Path:
-    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
+    """The folder of the embedded model: inside the installed package, or next to the package in a checkout."""
     package = Path(__file__).parent
     for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
         if folder.is_dir():

@@ -253,7 +253,7 @@ def test_a_list_comes_back_as_a_list():
 
 @pytest.mark.parametrize("strength", [-0.01, 5])
 def test_a_strength_out_of_the_usual_is_a_warning(strength):
-    with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as warned:
+    with pytest.warns(UserWarning, match=f"strength is {strength}. Usual values are 0, the base, to 1") as warned:
         assert full().at(strength).strength == strength
     assert warned[0].filename == __file__
     assert full().at(1.5).strength == 1.5  # without a word

@@ -163,7 +163,7 @@ def test_quiet_shows_results_alone_and_verbose_says_more(tmp_path):
 def test_a_disk_that_is_too_full_is_told_before_the_work(monkeypatch, tmp_path):
     full = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("labclip.files.shutil.disk_usage", lambda path: full)
-    assert "out is to hold 1,048,576 bytes, but 1,000 are free" in fails("fit", "no-features", tmp_path / "out")
+    assert "out needs 1,048,576 bytes, but 1,000 are free" in fails("fit", "no-features", tmp_path / "out")
     scenes.sample(4, seed=1).save(tmp_path)
     stderr = run("embed", "--model", "scenes", "--captions", tmp_path / "captions.csv", tmp_path / "e", code=2).stderr
     assert "1,000 are free" in stderr
@@ -202,7 +202,7 @@ EARLY = {
     "fit plain.csv out --model scenes --images none": "There is no none. Pass a path that is there",
     "fit feat plain.csv/out": "plain.csv is a file. Pass the path of a folder",
     "fit feat al": "al is not empty. Pass --force to overwrite it",
-    "fit feat out --validation al": "There is no folder al of features",
+    "fit feat out --validation al": "There is no feature folder al",
     "embed --model scenes --captions none.csv out": "There is no file none.csv",
     "embed --model scenes --captions plain.csv out --column captoin": "has no column 'captoin'; it has 'caption'",
     "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",

@@ -101,7 +101,7 @@ def test_no_code_in_a_file_ever_runs(alone, tmp_path, monkeypatch, capsys):
         path.write_bytes(bomb)
     else:
         torch.save({"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb()}, path)
-    with pytest.raises(ValueError, match="gives no alignment") as refused:
+    with pytest.raises(ValueError, match="is not a checkpoint of an alignment") as refused:
         convert_checkpoint(path)
     assert "weights_only=False" not in str(refused.value)
     assert Bomb.WORDS not in capsys.readouterr().out

@@ -100,7 +100,7 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
         ("c.jsonl", b'{"caption": "x", "image": "y"}\n{\n', "line 2 is not JSON"),
         ("c.json", b"3", r"c\.json holds a int, not a list of rows"),
         ("c.doc", b"a", r"c\.doc can.t be read: its ending is none of"),
-        ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
+        ("c.parquet", b"no parquet", r"c\.parquet is not a complete Parquet file"),
     ],
 )
 def test_unsound_tables_are_errors_that_name_the_file(tmp_path, name, data, message):

@@ -293,7 +293,7 @@ REFUSED = {
     "row 0 is not finite": lambda: metrics.unit_length(torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "Captions"),
     r"float32 \[3\]": lambda: metrics.unit_length(torch.ones(3), "Captions"),
     r"int64 \[2, 2\]": lambda: metrics.unit_length(torch.ones(2, 2, dtype=torch.int64), "Captions"),
-    r"shapes \[2\] and \[1\]. Pass those of the same": lambda: metrics.same_threshold([0.1, 0.2], [0.1], 0.5),
+    r"shapes \[2\] and \[1\]. Pass scores of the same": lambda: metrics.same_threshold([0.1, 0.2], [0.1], 0.5),
     "None of the 2 base scores reaches 0.5": lambda: metrics.same_threshold([0.1, 0.2], [0.1, 0.2], 0.5),
 }
 

@@ -310,7 +310,7 @@ def test_files_of_somebody_else_are_never_taken_for_those_of_a_run(model, data):
     run(model, data, "alone")
     for name in ("image_features.npy", "negative_features.npy"):
         (data / "photos" / name).write_bytes(b"of somebody else")
-    with pytest.raises(ValueError, match=r"photos is no feature folder: it holds 0\.png, .* force=True"):
+    with pytest.raises(ValueError, match=r"photos is not a feature folder: it holds 0\.png, .* force=True"):
         run(model, data, "photos")
     run(model, data, "photos", force=True)
     assert contents(data / "alone").items() <= contents(data / "photos").items()

@@ -141,7 +141,7 @@ def test_a_folder_of_transformers_is_folded_by_name(plain, tmp_path):
     mark = mark_of(folded)
     assert (mark["model"], mark["alignment"]) == ("plain", "matrix")
     assert str(tmp_path) not in json.dumps(mark)
-    with pytest.raises(ValueError, match=r"that of a model of transformers\. Open it there"):
+    with pytest.raises(ValueError, match=r"the config of a transformers model\. Open it there"):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
         labclip.fold(tmp_path / "folded", tmp_path / "matrix")

@@ -123,7 +123,7 @@ INPUTS = {
     "fold --model whole whole --force": "is an input",
     "fold --model scenes al --force": "this command did not write it",
     "convert matrix.pt matrix.pt --force": "is an input",
-    "embed --model scenes --captions plain.csv ok": "is no feature folder",
+    "embed --model scenes --captions plain.csv ok": "is not a feature folder",
     "embed --model scenes --captions plain.csv feat": "has features of other captions",
     "evaluate csv --model scenes --data plain.csv --items plain.csv --force": "another",
     "evaluate scenes --model scenes --latex nowhere/x": "mkdir -p",

@@ -346,7 +346,7 @@ def test_attributes_of_the_wrapped_model_are_there():
 
 @pytest.mark.parametrize(("kind", "name"), [("clip", "text_projection"), ("custom", "text"), ("main", "_encode_text")])
 def test_unaligned_paths_are_refused(kind, name):
-    with pytest.raises(AttributeError, match=f"does not pass on '{name}'"):
+    with pytest.raises(AttributeError, match=f"has no '{name}'"):
         getattr(wrap(kind), name)
 
 

@@ -231,7 +231,7 @@ def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path
 OTHERS = {
     "another architecture": (lambda state: models.make("resnet").state_dict(), r"\(.*Missing key.* \"visual.*\[...\]"),
     "another shape": (lambda state: state | {"text_projection": torch.zeros(3, 5)}, r"size mismatch .*\[3, 5\]"),
-    "code": (lambda state: {"a": models.Bomb()}, "not a pickle of tensors only, and none of its code was run"),
+    "code": (lambda state: {"a": models.Bomb()}, "pickle of more than tensors; none of its code was run"),
 }
 
 

@@ -119,20 +119,24 @@ def test_a_changed_tensor_is_told_by_its_hash(tmp_path, name):
 
 REFUSED = [  # other tensors, another config, or changes of it
     ({"weight": MATRIX}, None, r"has a tensor 'weight', .*labclip convert FILE.pt FOLDER"),
-    ({"matrix": torch.eye(4)}, None, r"'matrix', torch.float32 \[4, 4\], but by config.json it has a float32 'matrix'"),
+    (
+        {"matrix": torch.eye(4)},
+        None,
+        r"'matrix', torch.float32 \[4, 4\], but with this config.json it must have a float32 'matrix'",
+    ),
     ({"matrix": MATRIX.bfloat16()}, None, r"'matrix', torch.bfloat16 \[3, 3\], but"),
-    ({"matrix": torch.full((3, 3), -math.inf)}, None, "sound alignment: The matrix has values that are NaN"),
+    ({"matrix": torch.full((3, 3), -math.inf)}, None, "valid alignment: The matrix has values that are NaN"),
     ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, None, "length 1.73205"),
-    ({}, None, "sound alignment: .*SHA-256 of fingerprint is None"),
-    (b"PK\3\4", None, f"{WEIGHTS} is not a whole safetensors file.*save the folder again"),  # as torch.save writes
+    ({}, None, "valid alignment: .*SHA-256 of fingerprint is None"),
+    (b"PK\3\4", None, f"{WEIGHTS} is not a complete safetensors file.*save the folder again"),  # as torch.save writes
     (None, b"{", "is not JSON"),
     (None, b"[]", "holds a list, not an object"),
-    (None, b'{"model_type": "clip"}', "is that of a model of transformers. Open it there, and merge a matrix with"),
+    (None, b'{"model_type": "clip"}', "is the config of a transformers model. Open it there, and merge a matrix with"),
     (None, {"dim": ...}, "is not the config of an alignment: it lacks dim"),
     (None, {"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* reads 1.*pip install"),
     (None, {"matrix_sha256": "0" * 64}, "The SHA-256 of matrix is .* expected 0{64}"),
     (None, {"strength": True}, "strength is True"),
-    (None, {"base": {"model": "x"}}, "sound alignment: .* missing 3 required"),
+    (None, {"base": {"model": "x"}}, "valid alignment: .* missing 3 required"),
 ]
 
 

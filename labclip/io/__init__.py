@@ -1,5 +1,5 @@
-"""All that reads or writes models: names, the alignment folder, the Hub, folds.
+"""Reads and writes models: names, alignment folders, the Hub and folded models.
 
-`names` says what a name means, by way of `published` and `hub`; `folder` reads an alignment, and `opening` puts it
-together with its base. `saving` and `folding`, with a module for each form, write models.
+`names` resolves a name, with `published` and `hub`. `folder` reads an alignment, and `opening` loads its base. `saving`
+writes models, `folding` merges matrices into them, with one `to_*` module for each other library.
 """

@@ -1,6 +1,6 @@
-"""The record of a matrix: what it is, how it was fitted, what it gains and costs; one page for card and terminal.
+"""The record of a matrix: what it is, how it was fitted, what it gains and costs. One page for card and terminal.
 
-Imports no torch: `labclip info` answers at once.
+Imports no torch, so `labclip info` answers at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labclip.base import Base
 
 _SAME = 0.005
-"""A difference that two decimals do not show: neither a gain nor a cost."""
+"""A smaller difference is neither a gain nor a loss: it does not show with two decimals."""
 
 _USE = (
     "Captions that say which attribute belongs to which object, in search, ranking, filtering or tagging. Only text "
@@ -33,7 +33,7 @@ _AVOID = (
     'Negation in a caption ("no", "without"): pass it as encode_query(parts, without=...). Captions of a single object '
     "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
 )
-_SELECTED = "validation: held out of the fit, but the strength was selected on it: a little too good."
+_SELECTED = "validation: not used in the fit, but the strength was selected on it, so its values are a little too good."
 _REST = "Every loss is shown; the metrics that are left out are in config.json."
 _CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
 _METHOD = (
@@ -58,14 +58,19 @@ _TASK = "zero-shot-image-classification"
 
 
 def record(name: str, base: Base | None, dim: int, strength: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a matrix that is loaded by a name, as `labclip info --json` prints it.
+    """The record of a matrix, as `labclip info --json` prints it.
 
-    Of the metadata, "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base": {metric: value},
-    "labclip": {metric: value}}}`; "reported" are published figures in the same form.
+    Args:
+        name: What `from_pretrained` calls the matrix.
+        base: The OpenCLIP model it was fitted on, or None.
+        dim: The embedding dimension.
+        strength: The alignment's strength.
+        metadata: The alignment's metadata. "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base":
+            {metric: value}, "labclip": {metric: value}}}`; "reported" are published figures in the second form.
     """
     rows = [*figures(metadata), *figures(metadata, "reported")]
-    model = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
-    loaded = f"Alignment.from_pretrained({name!r})"
+    options = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
+    alignment = f"Alignment.from_pretrained({name!r})"
     return {
         **metadata,
         "name": name,
@@ -76,22 +81,22 @@ def record(name: str, base: Base | None, dim: int, strength: float, metadata: Ma
         "losses": [row for row in rows if (row["gain"] or 0) <= -_SAME],
         "use": _USE,
         "avoid": _AVOID,
-        "measure": f"labclip evaluate sugarcrepe coco zero-shot {model}",
-        "load": f"LABCLIP.from_pretrained({name!r})" if base else f"LABCLIP(clip, {loaded})",
+        "measure": f"labclip evaluate sugarcrepe coco zero-shot {options}",
+        "load": f"LABCLIP.from_pretrained({name!r})" if base else f"LABCLIP(clip, {alignment})",
     }
 
 
 def record_of(alignment: Alignment, name: str) -> dict[str, Any]:
-    """The record of an alignment, with what its tensors say."""
-    changed = alignment.fitted.detach().cpu().double()
-    changed.diagonal().sub_(1.0)
+    """The record of an alignment, with the matrix's Frobenius distance from the identity and the logit scale."""
+    difference = alignment.fitted.detach().cpu().double()
+    difference.diagonal().sub_(1.0)
     facts = record(name, alignment.base, alignment.dim, alignment.strength, alignment.metadata)
     scale = None if alignment.logit_scale is None else round(math.exp(alignment.logit_scale), 2)
-    return facts | {"distance": round(float(changed.norm()), 2), "logit_scale": scale}
+    return facts | {"distance": round(float(difference.norm()), 2), "logit_scale": scale}
 
 
 def record_page(facts: Mapping[str, Any]) -> Page:
-    """A record for somebody who has not seen the matrix before."""
+    """The page of a record, for readers who do not know the matrix."""
     base, dim = facts["base"] or f"a CLIP of dim {facts['dim']}", facts["dim"]
     lead = (
         f"One {dim} x {dim} matrix on the text embeddings of {base}: captions that name the same objects with their "
@@ -104,39 +109,39 @@ def record_page(facts: Mapping[str, Any]) -> Page:
         f"Not for: {facts['avoid']}",
     ]
     sections = [Section("Use", notes=use)]
-    benchmarks, every = known_benchmarks(), figures(facts)
-    if rows := [row for row in every if _stands(row, benchmarks.get(row["benchmark"], {}).get("headline"))]:
+    benchmarks, results = known_benchmarks(), figures(facts)
+    if rows := [row for row in results if _is_shown(row, benchmarks.get(row["benchmark"], {}).get("headline"))]:
         notes = [_SELECTED] if "validation" in facts["results"] else []
-        notes += [_REST] if len(rows) < len(every) else []
+        notes += [_REST] if len(rows) < len(results) else []
         sections.append(Section("Measured", tables=[figures_table(rows, "Fractions of 1")], notes=notes))
     if rows := figures(facts, "reported"):
         table = figures_table(rows, "Fractions of 1", digits=2)
         sections.append(Section("Published, not measured by labclip", tables=[table], notes=[facts["reported_source"]]))
     if len(sections) == 1:
         sections.append(Section("Measured", ["Nothing was measured yet. `labclip evaluate` measures gains and costs."]))
-    known = {label: facts[key] for key, label in _FACTS.items() if facts.get(key) is not None}
-    lines = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in known.items()]
+    values = {label: facts[key] for key, label in _FACTS.items() if facts.get(key) is not None}
+    lines = [f"{label}: {' '.join(value) if isinstance(value, list) else value}" for label, value in values.items()]
     sections += [*cosine_sections(facts), Section("The matrix", notes=[*lines, _METHOD])]
     return Page(f"LABCLIP for {base}", lead, sections)
 
 
-def _stands(row: Mapping[str, Any], headline: Sequence[str] | None) -> bool:
-    """Whether a figure is shown: of a known benchmark the headline metrics with their controls, and every loss."""
+def _is_shown(row: Mapping[str, Any], headline: Sequence[str] | None) -> bool:
+    """Whether the page shows a figure: a headline metric or its control, any loss, all of an unknown benchmark."""
     metric = row["metric"].removesuffix("_blind").removesuffix("_grounded")
     return not headline or metric in headline or (row["gain"] or 0) <= -_SAME
 
 
 def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str, Any]]:
-    """Every number of base and LABCLIP below a key of the metadata, and how much better LABCLIP's is.
+    """The figures in a key of the metadata: for each metric the value of base and LABCLIP, and LABCLIP's gain.
 
-    The gain is None where one side lacks the metric, and of a control (`NAME_blind`), neither a gain nor a cost.
+    The gain is None if a value is missing, and for a control (`NAME_blind`), which is neither a gain nor a loss.
     """
     rows, results = [], metadata.get(key) or {}
     try:
-        for benchmark, sides in results.get("benchmarks", results).items():
-            base, ours = (dict(sides.get("models", sides).get(side, {})) for side in ("base", "labclip"))
-            for metric in base | ours:
-                before, after = base.get(metric), ours.get(metric)
+        for benchmark, entry in results.get("benchmarks", results).items():
+            base, aligned = (dict(entry.get("models", entry).get(model, {})) for model in ("base", "labclip"))
+            for metric in base | aligned:
+                before, after = base.get(metric), aligned.get(metric)
                 gain = None
                 if isinstance(before, int | float) and isinstance(after, int | float) and not metric.endswith("_blind"):
                     gain = before - after if metric.startswith(LOWER_IS_BETTER) else after - before
@@ -149,26 +154,26 @@ def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str,
 
 
 def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: int = 3) -> Table:
-    """The figures that both sides have, base beside LABCLIP; a control has no gain."""
+    """A table of base and LABCLIP side by side, with the figures that both have."""
     published = {("reported", figure.benchmark, figure.metric): figure.words for figure in REPORTED}
-    shown = [
+    table_rows = [
         [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or worded(row["metric"]),
          f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
          None if row["gain"] is None else f"{round(row['gain'], digits) + 0.0:+.{digits}f}"]
         for row in rows if isinstance(row["base"], int | float) and isinstance(row["labclip"], int | float)
     ]  # fmt: skip
-    return Table(caption, ("benchmark", "metric", "base", "LABCLIP", "better by"), shown, words=(0, 1))
+    return Table(caption, ("benchmark", "metric", "base", "LABCLIP", "better by"), table_rows, words=(0, 1))
 
 
 def cosine_sections(metadata: Mapping[str, Any]) -> list[Section]:
-    """The cosines that a fit records, in a section; none where there are none."""
+    """A section with the cosines that a fit records; empty if it recorded none."""
     if (cosines := metadata.get("cosines")) is None:
         return []
     models = {"base": "base", "labclip": f"LABCLIP, strength {cosines['strength']:g}"}
     rows: list[Sequence[Value]] = [
-        (words, model, *map(float, cosines[side][kind]))
+        (words, label, *map(float, cosines[model][kind]))
         for kind, words in (("matched", "right"), ("unmatched", "wrong"))
-        for side, model in models.items()
+        for model, label in models.items()
     ]
     caption = "Held-out captions with their own image (right) and with the other images (wrong): quantiles"
     table = Table(caption, ("pairs", "model", "5%", "50%", "95%"), rows, (0, 1))
@@ -176,46 +181,53 @@ def cosine_sections(metadata: Mapping[str, Any]) -> list[Section]:
 
 
 def model_card(alignment: Alignment, name: str = "ORG/NAME") -> str:
-    """The card of an alignment that is loaded by a name: its page, below the header with what was measured.
+    """The model card of an alignment: a YAML header with the measured results, then the page of its record.
 
-    The header names the base's repository on the Hub: that of OpenCLIP's table, or the metadata's `base_model`.
+    The header names the base's repository on the Hub, from the metadata's `base_model` or OpenCLIP's table.
     """
     page = record_page(record_of(alignment, name))
-    measured = [
+    results = [
         EvalResult(_TASK, row["benchmark"], row["benchmark"], row["metric"], row["labclip"])
         for row in figures(alignment.metadata)
         if isinstance(row["labclip"], int | float)
     ]
-    more = {"model_name": " ".join(page.title.split()), "eval_results": measured} if measured else {}
+    fields = {"model_name": " ".join(page.title.split()), "eval_results": results} if results else {}
     licence = alignment.metadata.get("license")
-    head = header(alignment, "labclip", "adapter", license=licence, pipeline_tag=_TASK, **more)
-    return head + markdown(page)
+    yaml = header(alignment, "labclip", "adapter", license=licence, pipeline_tag=_TASK, **fields)
+    return yaml + markdown(page)
 
 
 def folded_card(alignment: Alignment, library: str) -> str:
-    """The card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
+    """The model card of a folded model; `library` is one of `fold`'s targets."""
     base = str(alignment.base or f"a CLIP of dim {alignment.dim}")
     lead = (
         "A matrix is merged into this model's text projection: captions that name the same objects with their "
-        "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base."
+        "attributes swapped become distinguishable. It runs without labclip. Image embeddings are the base's own."
     )
     facts = [f"Base: {base}", f"Strength of the matrix: {alignment.strength:g}", _METHOD]
     page = Page(f"{base}, with LABCLIP merged in", lead, [Section("The matrix", notes=facts)])
     return header(alignment, _LIBRARIES.get(library), "merge") + markdown(page)
 
 
-def header(matrix: Any, library: str | None, relation: str, **more: Any) -> str:
-    """The YAML that a card begins with; `matrix` has a `base` and `metadata`."""
+def header(matrix: Any, library: str | None, relation: str, **fields: Any) -> str:
+    """The YAML header of a card.
+
+    Args:
+        matrix: Anything with a `base` and `metadata`.
+        library: The Hub's name for the library that opens the model.
+        relation: The Hub's word for what the model is to its base: "adapter" or "merge".
+        **fields: More fields of the header.
+    """
     if base := matrix.metadata.get("base_model") or _hub_base(matrix.base):
-        more |= {"base_model": base, "base_model_relation": relation}
+        fields |= {"base_model": base, "base_model_relation": relation}
     tags = ["clip", "open_clip", "labclip", "compositionality"]
-    return f"---\n{ModelCardData(library_name=library, tags=tags, **more).to_yaml()}\n---\n\n"
+    return f"---\n{ModelCardData(library_name=library, tags=tags, **fields).to_yaml()}\n---\n\n"
 
 
 def _hub_base(base: Base | None) -> str | None:
-    """The repository of a base's weights on the Hub, by OpenCLIP's table; None where that has none."""
+    """The Hub repository with a base's weights, from OpenCLIP's table; None if the table has none."""
     if base is None:
         return None
-    import open_clip  # which an alignment alone does without
+    import open_clip  # here, since most uses of an alignment do not need it
 
     return open_clip.get_pretrained_cfg(base.model, base.pretrained).get("hf_hub", "").rpartition("/")[0] or None

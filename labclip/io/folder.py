@@ -1,6 +1,7 @@
-"""The alignment folder: `model.safetensors`, `config.json`, `README.md`. Strict in reading, atomic in writing.
+"""Read and write the alignment folder: `model.safetensors`, `config.json`, `README.md`.
 
-Here is the one reader of a pickle too: a published torch checkpoint becomes an `Alignment`, and none of its code runs.
+Reading checks everything; writing is atomic. This module also has the only reader of pickles: it turns a published
+torch checkpoint into an `Alignment` without running any of its code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, Base
 from labclip.checks import first_line
-from labclip.files import CARD, CONFIG, WEIGHTS, check_folder, is_alignment_folder, read_json_object
+from labclip.files import CARD, CONFIG, WEIGHTS, check_folder, is_alignment_folder, nearest_existing, read_json_object
 from labclip.io import published
 from labclip.io.card import model_card
 from labclip.packages import versions_of
@@ -39,21 +40,20 @@ _AGAIN = "Fetch or save the folder again."
 
 
 def matrix_sha256(matrix: torch.Tensor) -> str:
-    """SHA-256 of a tensor as little-endian float32, row-major: the same for every file format it may lie in."""
+    """SHA-256 of a tensor as little-endian float32, row-major, so that it does not depend on a file format."""
     return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
 
 
 @contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` when the block ends; none of them if the block fails.
+    """Yield a scratch folder; when the block ends without an error, its files move into `folder`.
 
-    The folder is made if it does not exist; other files there are left alone. Hashes and the fingerprint tell files of
-    two saves apart.
+    `folder` is made if it does not exist, and its other files stay. If the process is killed between two files, the
+    hashes and the fingerprint show that they belong to different saves.
     """
     folder = Path(folder)
     check_folder(folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=there) as name:
+    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=nearest_existing(folder)) as name:
         yield Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(Path(name).iterdir()):
@@ -84,47 +84,47 @@ def write(alignment: Alignment, folder: Path) -> None:
         text = (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts."
+            f"The alignment's metadata is not plain JSON ({error}). Use only str, numbers, lists and dicts."
         ) from error
     (folder / CONFIG).write_bytes(text)
     (folder / CARD).write_text(model_card(alignment), encoding="utf-8", newline="\n")
-    # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
+    # With torch, since safetensors' NumPy writer stores wrong numbers for a transposed array, without an error.
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: str | Path) -> Alignment:
-    """Read an alignment folder: keys, types, shape, values, hash and dim are all checked.
+    """Read an alignment folder, and check its keys, types, shapes, values and hashes.
 
-    FileNotFoundError if one of the two files is missing; ValueError if anything in them is not what it should be.
+    Raises FileNotFoundError if the config or the weights are missing, and ValueError if a check fails.
     """
     folder = Path(folder)
     if not is_alignment_folder(folder):
         raise FileNotFoundError(
-            f"There is no folder {folder} that holds an alignment, {CONFIG} and {WEIGHTS}. Make one with "
+            f"There is no folder {folder} with an alignment, that is, {CONFIG} and {WEIGHTS}. Make one with "
             f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
         )
     config = _read_config(folder / CONFIG)
     try:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is not a whole safetensors file ({error}). {_AGAIN}") from error
+        raise ValueError(f"{folder / WEIGHTS} is not a complete safetensors file ({error}). {_AGAIN}") from error
     dim = config["dim"]
     shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or list(tensor.shape) != shapes.get(name) or "matrix" not in tensors:
             raise ValueError(
-                f"{folder / WEIGHTS} has a tensor '{name}', {tensor.dtype} {list(tensor.shape)}, but by {CONFIG} it "
-                f"has a float32 'matrix' [{dim}, {dim}], and at most 'logit_scale' [] and 'fingerprint' [{dim}]. A "
-                f"torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
+                f"{folder / WEIGHTS} has a tensor '{name}', {tensor.dtype} {list(tensor.shape)}, but with this {CONFIG} "
+                f"it must have a float32 'matrix' [{dim}, {dim}], and may have 'logit_scale' [] and 'fingerprint' "
+                f"[{dim}]. To convert a torch checkpoint, type: labclip convert FILE.pt FOLDER"
             )
     hashes = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
     try:
         others = config.get("other_sha256", {name: hashes[name] for name in hashes if name != "matrix"})
         expected = {"matrix": config["matrix_sha256"], **others}
-        if different := [name for name in sorted({*hashes, *expected}) if hashes.get(name) != expected.get(name)]:
+        if mismatches := [name for name in sorted({*hashes, *expected}) if hashes.get(name) != expected.get(name)]:
             raise ValueError(
-                f"{WEIGHTS} is not what {CONFIG} describes. The SHA-256 of {different[0]} is "
-                f"{hashes.get(different[0])}, expected {expected.get(different[0])}. {_AGAIN}"
+                f"{WEIGHTS} is not what {CONFIG} describes. The SHA-256 of {mismatches[0]} is "
+                f"{hashes.get(mismatches[0])}, expected {expected.get(mismatches[0])}. {_AGAIN}"
             )
         scale = tensors.get("logit_scale")
         return Alignment(
@@ -136,65 +136,66 @@ def load(folder: str | Path) -> Alignment:
             fingerprint=tensors.get("fingerprint"),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
+        raise ValueError(f"{folder} does not hold a valid alignment: {error}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     config = read_json_object(path, remedy=_AGAIN)
     if "model_type" in config and "format_version" not in config:
         raise ValueError(
-            f"{path} is that of a model of transformers. Open it there, and merge a matrix with labclip.fold."
+            f"{path} is the config of a transformers model. Open it there, and merge a matrix with labclip.fold."
         )
-    if lacking := sorted(_REQUIRED - set(config)):
-        raise ValueError(f"{path} is not the config of an alignment: it lacks {lacking[0]}. {_AGAIN}")
+    if missing_keys := sorted(_REQUIRED - set(config)):
+        raise ValueError(f"{path} is not the config of an alignment: it lacks {missing_keys[0]}. {_AGAIN}")
     if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {config['format_version']}, and labclip {__version__} reads {FORMAT_VERSION}. "
             f"Type: pip install --upgrade labclip"
         )
-    if unknown := sorted(set(config) - _REQUIRED - _OPTIONAL):
+    if unknown_keys := sorted(set(config) - _REQUIRED - _OPTIONAL):
         warnings.warn(
-            f"{path} has keys that labclip {__version__} does not know: {', '.join(unknown)}. They are ignored; pip "
-            f"install --upgrade labclip may know them.",
+            f"{path} has keys that labclip {__version__} does not know: {', '.join(unknown_keys)}. They are ignored. A "
+            f"newer labclip may know them: pip install --upgrade labclip",
             stacklevel=2,
         )
     return config
 
 
 def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignment:
-    """Read a torch checkpoint as the paper's code saves them: `linear.weight` [dim, dim] and `t`, the log-temperature.
+    """Read a torch checkpoint of the paper's code: `linear.weight` [dim, dim] and `t`, the log-temperature.
 
-    A published matrix is recognised by its hash and gets its base and where it comes from. ValueError if the file holds
-    anything but two plain float32 tensors, or `base` is not the one a published matrix has.
+    A published matrix is recognised by its hash, and gets its base and its source. Raises ValueError if the file holds
+    anything but two plain float32 tensors, or `base` is not the base of the published matrix.
     """
     return alignment_of(Path(path).read_bytes(), str(path), base=base)
 
 
 def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> Alignment:
-    """`convert_checkpoint` of the bytes of a file, which messages call `name`."""
+    """Read a checkpoint as `convert_checkpoint` does, from the bytes of a file; messages call it `name`."""
     try:
-        with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:  # torch does not look at checksums
+        with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:  # torch does not check the checksums
             if archive.testzip() is not None:
                 raise ValueError("its checksum is wrong")
         state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or set(state) != {"linear.weight", "t"}:
-            kind = sorted(map(str, state))[:8] if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"it holds {kind}, not 'linear.weight' and 't'")
+            contents = sorted(map(str, state))[:8] if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"it holds {contents}, not 'linear.weight' and 't'")
         weight = state["linear.weight"].detach()
         metadata = {}
         sha256 = matrix_sha256(weight)
-        if (known := next((entry for entry in published.PUBLISHED if entry.matrix_sha256 == sha256), None)) is not None:
-            if not known.base.matches(base):
-                raise ValueError(f"it holds the published matrix of {known.base}, not of {base}: leave base out")
-            base, metadata = known.base, known.metadata
+        for entry in published.PUBLISHED:
+            if entry.matrix_sha256 == sha256:
+                if not entry.base.matches(base):
+                    raise ValueError(f"it holds the published matrix of {entry.base}, not of {base}: leave base out")
+                base, metadata = entry.base, entry.metadata
         return Alignment(weight, base=base, logit_scale=float(state["t"].detach()), metadata=metadata)
-    except Exception as error:  # of zipfile, pickle and torch: a dozen types
+    except Exception as error:  # zipfile, pickle and torch raise a dozen types
         reason = first_line(error).rstrip(".")
         if isinstance(error, pickle.UnpicklingError):
-            # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
-            reason = "it holds more than tensors, and none of its code was run"
+            # Torch's message advises weights_only=False, which would run the file's code, so it is not shown.
+            reason = "it holds more than tensors; none of its code was run"
         raise ValueError(
-            f"{name} gives no alignment ({reason}). Pass a checkpoint of the paper's code: torch.save of a state_dict "
-            f"with 'linear.weight' [dim, dim] and 't', both float32. An alignment folder needs no conversion: "
-            f"Alignment.from_pretrained(FOLDER)."
+            f"{name} is not a checkpoint of an alignment ({reason}). Pass a checkpoint of the paper's code: torch.save "
+            f"of a state_dict with 'linear.weight' [dim, dim] and 't', both float32. An alignment folder needs no "
+            f"conversion: Alignment.from_pretrained(FOLDER)."
         ) from None

@@ -98,7 +98,7 @@ def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[An
                         written.truncate()
             yield written.getvalue()
     except pa.ArrowException as error:
-        raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
+        raise ValueError(f"is not a complete Parquet file ({first_line(error)})") from error
 
 
 FORMATS: dict[str, Callable[[BinaryIO, Change, str | None], Iterator[Any]]] = {

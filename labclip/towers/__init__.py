@@ -1,1 +1,1 @@
-"""OpenCLIP's towers: activation, tokens and prefixes, encoding of texts and images."""
+"""What labclip knows of OpenCLIP's models: their activation, tokenizer, text encoding and image transform."""

@@ -1,4 +1,4 @@
-"""PIL images to what an image tower takes."""
+"""From PIL images to the input of an image tower."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ Preprocess = Callable[[Any], torch.Tensor]
 
 
 def as_shown(preprocess: Any) -> Any:
-    """OpenCLIP's image transform, a `Compose`, with images turned by their EXIF first, as people see them.
+    """Add a first step to OpenCLIP's image transform, a `Compose`: turn images as their EXIF orientation says.
 
-    It is a part of the transform, so that embeddings of images that were not turned are told apart from these.
+    As a step of the transform it is part of the cache key, so embeddings of images turned and not turned stay apart.
     """
     return type(preprocess)([upright, *preprocess.transforms])
 
 
 def as_stored(preprocess: Preprocess) -> Preprocess:
-    """A model's image transform without the turn by EXIF: exactly OpenCLIP's."""
+    """Remove the step that turns images by their EXIF orientation: the result is exactly OpenCLIP's transform."""
     compose: Any = type(preprocess)
     transforms = getattr(preprocess, "transforms", None)
     return compose([transform for transform in transforms if transform is not upright]) if transforms else preprocess
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
-    """PIL images as a batch of the tower's dtype; preprocessed tensors and dicts that a tower takes, as they are."""
+    """Preprocess PIL images to a batch [n, 3, height, width] with the tower's dtype.
+
+    Preprocessed tensors, and the dicts that some towers take, are returned unchanged.
+    """
     if isinstance(image, Mapping):
         return image
-    batch = isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
-    if batch and (image.shape[-1] != 3 or image.shape[1] == 3):  # else the channels stand last
+    is_batch = isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
+    if is_batch and (image.shape[-1] != 3 or image.shape[1] == 3):  # a last axis of 3 alone means channels last
         return image
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(image, Image) for image in images):
         raise ValueError(
-            f"image is {describe(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE), or a float "
-            f"tensor [n, 3, height, width], as torch.stack([model.preprocess(image) for image in images])."
+            f"image is {describe(image)}. Pass a PIL image, PIL.Image.open(FILE), or a list of them, or a float "
+            f"tensor [n, 3, height, width], torch.stack([model.preprocess(image) for image in images])."
         )
     if preprocess is None:
         raise ValueError(
@@ -51,16 +54,16 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
             "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
         )
     try:
-        eight = [eight_bits(image) for image in images]
+        images = [eight_bits(image) for image in images]
     except ValueError as error:
         raise ValueError(f"An image {error}.") from error
-    return torch.stack([preprocess(image) for image in eight]).to(device, image_dtype(tower))
+    return torch.stack([preprocess(image) for image in images]).to(device, image_dtype(tower))
 
 
 def image_dtype(tower: nn.Module) -> torch.dtype:
-    """The dtype that images are to have for a tower: that of its first convolution.
+    """The dtype of the images that a tower takes: that of its first convolution.
 
-    Position embeddings come before it among the parameters, and stay float32 in OpenCLIP's half precision.
+    Not the dtype of its first parameter, the position embeddings: OpenCLIP's half precision keeps these in float32.
     """
     convolutions = (module.weight.dtype for module in tower.modules() if isinstance(module, nn.Conv2d))
     matrices = (weight.dtype for weight in tower.parameters() if weight.ndim > 1)

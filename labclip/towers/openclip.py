@@ -1,4 +1,4 @@
-"""OpenCLIP models: built from a file of weights, and what they tell: dim, activation, fingerprint, tokenizer."""
+"""Build OpenCLIP models, and read their dim, activation, fingerprint and tokenizer."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from labclip.towers.text import Tokenizer, encode_captions
 
 
 def text_tower(clip: nn.Module) -> nn.Module:
-    """The module that holds the text side: `clip.text` where there is one, else the model itself."""
+    """The module with the text tower's layers: `clip.text` if it exists, else the model itself."""
     tower = getattr(clip, "text", None)
     return tower if isinstance(tower, nn.Module) else clip
 
 
 def embed_dim(clip: nn.Module) -> int:
-    """Length of the embeddings of an OpenCLIP model; ValueError if the model does not tell, that is, is none."""
+    """The embedding dimension of an OpenCLIP model; ValueError if it can't be found, as in other models."""
     tower: Any = text_tower(clip)
     projection = getattr(tower, "text_projection", None)
     if isinstance(projection, nn.Linear):
         return projection.out_features
     if isinstance(projection, torch.Tensor):
         return int(projection.shape[1])
-    for holder, name in ((tower, "output_dim"), (getattr(clip, "visual", None), "output_dim"), (clip, "embed_dim")):
-        if isinstance(dim := getattr(holder, name, None), int):
+    for module, name in ((tower, "output_dim"), (getattr(clip, "visual", None), "output_dim"), (clip, "embed_dim")):
+        if isinstance(dim := getattr(module, name, None), int):
             return dim
     if hasattr(tower, "ln_final"):
         return int(tower.ln_final.normalized_shape[0])
-    raise ValueError(f"A {type(clip).__name__} does not tell its embedding's length. Pass an OpenCLIP model.")
+    raise ValueError(f"A {type(clip).__name__} has no embedding dimension. Pass an OpenCLIP model.")
 
 
 def uses_quick_gelu(clip: nn.Module) -> bool | None:
-    """Whether the text tower runs QuickGELU; None for towers that are not OpenCLIP's own."""
+    """Whether the text tower uses QuickGELU; None if it is not one of OpenCLIP's own."""
     tower: Any = text_tower(clip)
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
     if blocks is None:
@@ -57,7 +57,7 @@ def uses_quick_gelu(clip: nn.Module) -> bool | None:
 
 @torch.no_grad()
 def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
-    """The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, float32 [dim], on the CPU."""
+    """A base's unit-length text embedding of `FINGERPRINT_CAPTION`, float32 [dim], on the CPU."""
     device = next(clip.parameters()).device
     with torch.autocast(device.type, enabled=False):
         features = encode_captions(clip, tokenizer, [FINGERPRINT_CAPTION], device)
@@ -65,27 +65,34 @@ def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """`check_fits` of an OpenCLIP model; the fingerprint is compared where a tokenizer is known."""
+    """Raise ValueError if an alignment was not fitted on this OpenCLIP model.
+
+    Compares the dim, and as `check_fits` does the fold's mark, the activation and, with a tokenizer, the fingerprint.
+    """
     dim = embed_dim(clip)
     if dim != alignment.dim:
         raise ValueError(
             f"Alignment has dim {alignment.dim}{_fitted_on(alignment)} but this {type(clip).__name__} embeds in "
             f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
         )
-    asked = alignment.fingerprint is not None and not next(clip.parameters()).is_meta
-    fingerprint = fingerprint_of(clip, tokenizer) if asked and tokenizer is not None else None
+    fingerprint = None
+    if alignment.fingerprint is not None and tokenizer is not None and not next(clip.parameters()).is_meta:
+        fingerprint = fingerprint_of(clip, tokenizer)
     check_fits(alignment, getattr(clip, FOLDED, None), uses_quick_gelu(clip), fingerprint)
 
 
 def check_fits(
     alignment: Alignment, mark: Mapping[str, Any] | None, quick_gelu: bool | None, fingerprint: torch.Tensor | None
 ) -> None:
-    """Refuse with ValueError a model that an alignment was not fitted on, or into which a matrix was merged already.
+    """Raise ValueError if an alignment was not fitted on a model, or the model has a matrix merged into it already.
 
-    Of the model these are the mark of a fold, whether it runs QuickGELU, and its unit-length embedding of
-    `FINGERPRINT_CAPTION`, [dim]; None where it has none or that is not known.
+    Args:
+        alignment: The alignment to be applied.
+        mark: The model's record of a merged matrix, or None.
+        quick_gelu: Whether the model uses QuickGELU, or None if not known.
+        fingerprint: The model's unit-length embedding of `FINGERPRINT_CAPTION`, [dim], or None if not known.
     """
-    base, names = alignment.base, {True: "QuickGELU", False: "GELU"}
+    base, activations = alignment.base, {True: "QuickGELU", False: "GELU"}
     if mark is not None and not alignment.is_identity:
         folded_from = f", {mark['model']}" if mark.get("model") else ""
         raise ValueError(
@@ -94,9 +101,9 @@ def check_fits(
         )
     if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
         raise ValueError(
-            f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
-            f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}, or in a "
-            f"library other than OpenCLIP with that activation."
+            f"The alignment was fitted on {base}, which runs {activations[base.quick_gelu]}, but this model runs "
+            f"{activations[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}, or "
+            f"in a library other than OpenCLIP with that activation."
         )
     if alignment.fingerprint is None or fingerprint is None:
         return
@@ -113,7 +120,7 @@ def _fitted_on(alignment: Alignment) -> str:
 
 
 def read_openclip_config(folder: Path) -> dict[str, Any]:
-    """The `open_clip_config.json` of a folder; ValueError if it is not JSON or has no `model_cfg`."""
+    """The contents of a folder's `open_clip_config.json`; ValueError if it is not JSON or has no `model_cfg`."""
     path = folder / OPENCLIP_CONFIG
     config = read_json_object(path, remedy="Fetch or save the folder again.")
     if not isinstance(config.get("model_cfg"), dict):
@@ -122,7 +129,7 @@ def read_openclip_config(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP name or "local-dir:PATH", whose `model_cfg` the caller may have already."""
+    """The tokenizer of an architecture or of "local-dir:PATH"; `config` is its `model_cfg`, if already read."""
     text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
     shared = getattr(open_clip.tokenizer, "_tokenizer", None)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
@@ -133,7 +140,7 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
             raise MissingPackageError(
                 f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name
             ) from error
-    # Building the vocabulary again takes a fifth of a second, more than the weights of a small model.
+    # A copy, since building the vocabulary takes a fifth of a second, longer than loading a small model's weights.
     tokenizer = copy.copy(shared)
     tokenizer.context_length = text_cfg.get("context_length", shared.context_length)
     return tokenizer
@@ -145,12 +152,12 @@ def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:
 
 
 def default_tokenizer(base: Base | None) -> Tokenizer | None:
-    """The tokenizer of a recorded base; None where there is no record, or making it would need a download."""
+    """The tokenizer of a recorded base; None if the base is unknown or its tokenizer would have to be downloaded."""
     if base is None:
         return None
     if base.model == EMBEDDED:
         return folder_tokenizer(embedded_folder())
-    # Only names OpenCLIP has itself: a recorded "hf-hub:..." would be looked up on the network.
+    # Only OpenCLIP's own names: it would look up a recorded "hf-hub:..." on the network.
     config = open_clip.get_model_config(base.model) if base.model in open_clip.list_models() else None
     if config is None or "hf_tokenizer_name" in config["text_cfg"]:
         return None
@@ -158,7 +165,7 @@ def default_tokenizer(base: Base | None) -> Tokenizer | None:
 
 
 def default_preprocess(clip: Any) -> Callable[[Any], torch.Tensor] | None:
-    """The image transform that a model's own configuration describes, turning by EXIF; None where it has none."""
+    """The image transform of a model's own configuration, turning images by EXIF; None if it has no configuration."""
     config = getattr(getattr(clip, "visual", None), "preprocess_cfg", None)
     if not config:
         return None
@@ -174,11 +181,17 @@ def build(
     device: str | torch.device | None = None,
     **openclip: Any,
 ) -> tuple[Any, Any, Any]:
-    """Make an OpenCLIP model and load its weights, without initialising at random what is about to be overwritten.
+    """Make an OpenCLIP model and load its weights; it skips the random initialisation, which they would overwrite.
 
-    `name` is an architecture or "local-dir:PATH"; the file of weights is loaded strictly, None is for a folder, which
-    has its own; `openclip` are further arguments of `open_clip.create_model_and_transforms`. Returns the model, in
-    evaluation mode and frozen, preprocess_train, and preprocess_val, which turns images by their EXIF.
+    Args:
+        name: An architecture, or "local-dir:PATH".
+        weights: The file of weights, loaded strictly; None for a folder, which has its own.
+        precision: One of `PRECISIONS`.
+        device: Device of the model; None is the CPU.
+        **openclip: Other arguments of `open_clip.create_model_and_transforms`.
+
+    Returns:
+        The model, in evaluation mode and frozen, preprocess_train, and preprocess_val, which turns images by EXIF.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
@@ -190,19 +203,19 @@ def build(
             )
     except ImportError:
         raise
-    except Exception as error:  # of OpenCLIP, torch and safetensors: a dozen types
+    except Exception as error:  # OpenCLIP, torch and safetensors raise a dozen types
         reason = textwrap.shorten(str(error), 300) or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):
-            # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
-            reason = "the weights are not a pickle of tensors only, and none of its code was run"
+            # Torch's message advises weights_only=False, which would run the file's code, so it is not shown.
+            reason = "the weights are a pickle of more than tensors; none of its code was run"
         raise ValueError(
-            f"OpenCLIP can't load {pretrained or name} ({reason}). Fetch it again, or name the model it is for."
+            f"OpenCLIP can't load {pretrained or name} ({reason}). Download it again, or pass the name of its model."
         ) from None
     return clip.eval().requires_grad_(False), train, as_shown(val)
 
 
 class SkipInitialisation(TorchFunctionMode):
-    """Makes random initialisers do nothing in this thread; constants such as masks are still written."""
+    """In this thread, random initialisers do nothing; constants such as masks are still written."""
 
     _skipped = frozenset(
         {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_, nn.init.normal_, nn.init.uniform_}

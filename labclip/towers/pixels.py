@@ -1,4 +1,4 @@
-"""An image as people see it: 8 bits a channel, turned as its EXIF says. Needs no torch."""
+"""PIL images as viewers show them: 8 bits per channel, turned by their EXIF orientation. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import struct
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-# What Pillow raises for bytes that are not a whole image; its readers of rare formats raise most of these.
+# The errors that Pillow raises for damaged images; most of them come from its readers of rare formats.
 BROKEN = (
     OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error,
     Image.DecompressionBombError,
 )  # fmt: skip
 
-_BITS = 258  # the tag of a TIFF: 12 where Pillow makes 16 of them
+_BITS = 258  # TIFF's tag BitsPerSample: 12 for some images that Pillow reads as 16-bit
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit image as 8 bits; one of 8 bits as it is. Converting to RGB would cut all above 255 to white.
+    """Scale a 16-bit image to 8 bits; return an 8-bit image unchanged. Pillow would clip values above 255 to white.
 
-    White is 65535, in PNG, PGM and any image of mode I;16, or what a TIFF's number of bits says: one scale for every
-    file. Other images of mode I or F don't say what white is: a ValueError, which follows the image's name.
+    White is 65535 in PNG, PGM and images of mode I;16, or the largest value of a TIFF's number of bits. Other images of
+    mode I or F do not define white: ValueError, whose message the caller begins with the image's name.
     """
     if not image.mode.startswith(("I", "F")):
         return image
@@ -31,19 +31,19 @@ def eight_bits(image: Image.Image) -> Image.Image:
         )
     bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
     pixels = np.asarray(image).astype(np.float32) * (255 / (2**bits - 1))
-    made = Image.fromarray(np.rint(pixels).astype(np.uint8))
-    made.info = dict(image.info)
-    return made
+    scaled = Image.fromarray(np.rint(pixels).astype(np.uint8))
+    scaled.info = dict(image.info)
+    return scaled
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image in 8 bits, turned as its EXIF says, as viewers show it; the same object where nothing is to be done."""
+    """Return an image in 8 bits, turned by its EXIF orientation; the same object if nothing changes."""
     try:
         image = eight_bits(image)
     except ValueError as error:
         raise ValueError(f"The image {error}.") from error
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
-        return ImageOps.exif_transpose(image) if turned else image  # which is copied otherwise
-    except BROKEN:  # an image whose EXIF is damaged is shown as it is stored
+        needs_turn = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        return ImageOps.exif_transpose(image) if needs_turn else image  # exif_transpose would copy the image
+    except BROKEN:  # viewers show an image with damaged EXIF as it is stored
         return image

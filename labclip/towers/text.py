@@ -1,4 +1,4 @@
-"""Captions to token ids, and to the base's text embeddings."""
+"""From captions to token ids, and to the base's text embeddings."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
 @dataclass
 class TruncationCount:
-    """Captions that were cut at the context length, counted over several calls, with the first of them."""
+    """How many captions were cut at the context length, counted over several calls, and the first of them."""
 
     count: int = 0
     total: int = 0
     context: int = 0
     example: str = ""
 
-    def warn(self, what: str = "captions", *, stacklevel: int = 2) -> None:
-        """Give one warning for all that were cut; none if none was."""
+    def warn(self, noun: str = "captions", *, stacklevel: int = 2) -> None:
+        """Warn once about all captions that were cut, if any; `noun` is what the message calls them."""
         if self.count:
             warnings.warn(
-                f"{self.count} of {self.total} {what} are longer than the {self.context} tokens of the context and "
+                f"{self.count} of {self.total} {noun} are longer than the {self.context} tokens of the context and "
                 f"were cut, for example {self.example[:60]!r}. Shorten them if their end matters.",
                 stacklevel=stacklevel + 1,
             )
 
 
-_COUNTED: ContextVar[TruncationCount | None] = ContextVar("_COUNTED", default=None)
+_COUNT: ContextVar[TruncationCount | None] = ContextVar("_COUNT", default=None)
 
 
 @contextmanager
-def counting_truncation(cut: TruncationCount) -> Iterator[None]:
-    """Count captions that are cut instead of warning of them."""
-    token = _COUNTED.set(cut)
+def counting_truncation(count: TruncationCount) -> Iterator[None]:
+    """Inside the block, add captions that are cut to `count` instead of warning about them."""
+    token = _COUNT.set(count)
     try:
         yield
     finally:
-        _COUNTED.reset(token)
+        _COUNT.reset(token)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: dropout would make the features random."""
+    """Inside the block, the model is in evaluation mode: with dropout, features would be random."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -64,16 +64,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def as_captions(text: str | Iterable[str]) -> list[str]:
-    """One caption or several as a list, also from a column of NumPy, pandas or pyarrow; ValueError if it is neither."""
+    """Turn a caption, a list of captions, or a column of NumPy, pandas or pyarrow into a list; else ValueError."""
     not_a_list = not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set)
-    if not_a_list or len(getattr(text, "shape", (1,))) != 1:  # a table would be read as the names of its columns
+    if not_a_list or len(getattr(text, "shape", (1,))) != 1:  # iterating over a table gives its column names
         raise ValueError(
             f"text is {describe(text)}. Pass a caption, a list of captions or one column of them, or token ids as a "
             f"tensor [n, context_length]."
         )
     if isinstance(text, str):
         return [text]
-    captions = text.to_pylist() if hasattr(text, "to_pylist") else list(text)  # pyarrow's values are no strings
+    captions = text.to_pylist() if hasattr(text, "to_pylist") else list(text)  # pyarrow iterates over its own scalars
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"Caption {index} is {describe(caption)}, not a str. Pass captions or a token tensor.")
@@ -81,24 +81,25 @@ def as_captions(text: str | Iterable[str]) -> list[str]:
 
 
 def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Token ids, int64 [n, context_length]; warns once of captions cut there, unless `counting_truncation` counts them.
+    """Tokenize captions to ids, int64 [n, context_length].
 
-    OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
+    Warns once about captions that are cut at the context length, or counts them inside `counting_truncation`:
+    OpenCLIP's tokenizers cut silently, and the end of a caption can hold an attribute that matters.
     """
     tokens = tokenizer(captions)
-    # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
-    full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
-    long = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
-    cut = _COUNTED.get() or TruncationCount()
-    cut.count, cut.total, cut.context = cut.count + len(long), cut.total + len(captions), tokens.shape[1]
-    cut.example = cut.example or next(iter(long), "")
-    if cut is not _COUNTED.get():
-        cut.warn(stacklevel=4)
+    # Two equal last tokens are padding. Only rows without padding can have been cut; only their tokens are counted.
+    full_rows = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
+    cut_captions = [captions[row] for row in full_rows if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
+    count = _COUNT.get() or TruncationCount()
+    count.count, count.total = count.count + len(cut_captions), count.total + len(captions)
+    count.context, count.example = tokens.shape[1], count.example or next(iter(cut_captions), "")
+    if count is not _COUNT.get():
+        count.warn(stacklevel=4)
     return tokens
 
 
 def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values may be looked at: not while torch compiles, traces, captures or maps."""
+    """Whether Python may read a tensor's values: not during compilation, tracing, CUDA graph capture or `vmap`."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
@@ -112,10 +113,9 @@ def is_readable(tensor: torch.Tensor) -> bool:
 def encode_captions(
     clip: nn.Module, tokenizer: Tokenizer, captions: list[str], device: torch.device, *, trim: bool = True
 ) -> torch.Tensor:
-    """The base's unnormalised text embeddings of captions, by `encode_trimmed` where that gives them and `trim` is set.
+    """The base's unnormalised text embeddings of captions, [len(captions), dim], with the model's dtype.
 
-    Returns:
-        Text embeddings, [len(captions), dim], in the order of `captions`, with the model's dtype.
+    With `trim` they come from `encode_trimmed` if that is exact, else from the model's own `encode_text`.
     """
     model: Any = clip
     tokens = tokenize(tokenizer, captions)
@@ -127,10 +127,10 @@ def encode_captions(
 
 
 def _token_count(tokenizer: Any, caption: str) -> int:
-    """Tokens of a caption, special ones included, uncut; 0 where the tokenizer cannot tell."""
+    """The number of tokens of an uncut caption, special tokens included; 0 if the tokenizer can't tell."""
     if isinstance(tokenizer, SimpleTokenizer):
         return len(tokenizer.encode(caption)) + 2
-    inner, clean = getattr(tokenizer, "tokenizer", None), getattr(tokenizer, "clean_fn", None)
-    if not callable(inner):
+    hf_tokenizer, clean = getattr(tokenizer, "tokenizer", None), getattr(tokenizer, "clean_fn", None)
+    if not callable(hf_tokenizer):
         return 0
-    return len(inner(clean(caption) if callable(clean) else caption)["input_ids"])
+    return len(hf_tokenizer(clean(caption) if callable(clean) else caption)["input_ids"])
