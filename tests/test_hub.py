@@ -94,7 +94,7 @@ def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id)
 FAULTS = [
     ("/api/models", 404, FileNotFoundError, "org/name is not on the Hub.*Check the name"),
     ("/api/models", 401, PermissionError, r"refuses org/name \(401\).*hf auth login, or pass token="),
-    ("/api/models", "gated", PermissionError, r"gated one is asked for at http://127.0.0.1:\d+/org/name"),
+    ("/api/models", "gated", PermissionError, r"gated repository, request access at http://127.0.0.1:\d+/org/name"),
     ("/api/models", "html", ConnectionError, r"org/name failed at the Hub \(http://127.0.0.1:"),
     ("/resolve", 500, ConnectionError, r"org/name failed at the Hub .*: it answered 500. Try again"),
 ]
@@ -133,7 +133,7 @@ def test_what_is_not_sound_is_removed_and_fetched_again_by_the_next_call(hub):
         return folder
 
     for access in (Access(local_files_only=True), Access()):
-        with pytest.raises(ValueError, match=r"The Hub's org/name is not sound, and was not loaded: org/name/config"):
+        with pytest.raises(ValueError, match=r"The Hub's org/name can't be loaded: org/name/config"):
             snapshot("org/name", access, read)
     with pytest.raises(FileNotFoundError, match="is not in the cache"):
         snapshot("org/name", Access(local_files_only=True))
@@ -227,7 +227,7 @@ def test_a_matrix_that_lies_is_never_loaded(hub, entry, tmp_path, changes):
     [
         (404, ConnectionError, "404"),
         ("half", ConnectionError, "The authors"),
-        ("wrong", ValueError, r"what arrived, [\d,]+ bytes, has another SHA-256"),
+        ("wrong", ValueError, r"the [\d,]+ bytes received have another SHA-256"),
     ],
 )
 def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, fault, kind, match):
@@ -236,7 +236,7 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, fau
         published_alignment(entry)
     assert failure.value.__suppress_context__  # the message alone, no traceback of urllib above it
     message = str(failure.value)
-    assert f"could not be fetched. {entry.hub_repo} is not on the Hub" in message
+    assert f"could not be downloaded. {entry.hub_repo} is not on the Hub" in message
     assert f"The authors ({entry.url}): " in message
     assert f"labclip convert {entry.file} FOLDER" in message
     assert not list(hub.home.rglob("model.safetensors"))

@@ -119,14 +119,14 @@ def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
 
 NO_NAMES = {
     "openai/clip-vit-base-patch32": (ValueError, "Pass OpenCLIP's, for example 'ViT-B-32', which loads a matrix"),
-    None: (ValueError, "The name is a NoneType. Pass a str or Path; a loaded model goes in as base="),
+    None: (ValueError, "The name is a NoneType. Pass a str or Path; pass a loaded model as base="),
     "ViT-B-33": (ValueError, "is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean 'ViT-B-32'"),
     "./missing": (FileNotFoundError, "There is no folder"),
     Path("missing"): (FileNotFoundError, "There is no folder"),
     "org/../../etc": (ValueError, "A repository is 'org/name'"),
     "matrix.pt": (ValueError, r"is a file.*labclip convert"),
-    "empty": (FileNotFoundError, "holds an alignment, config.json and model.safetensors"),
-    "tiny-word:openai": (ValueError, "OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"),
+    "empty": (FileNotFoundError, "with an alignment, that is, config.json and model.safetensors"),
+    "tiny-word:openai": (ValueError, "OpenCLIP has no model 'tiny-word'. Did you mean 'tiny-world'"),
     "tiny-world:openia": (ValueError, "neither a tag of tiny-world nor a weights file. Its tags: openai, laion"),
 }
 
@@ -171,7 +171,7 @@ def test_an_alignment_alone_finds_the_base_it_records_or_is_given_one(world, tmp
     model = LABCLIP.from_pretrained(tmp_path / "a")
     assert_close(model.encode_text(models.tokens(), normalize=True), aligned(world.clip, models.matrix(5)))
     Alignment(models.matrix()).save_pretrained(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"does not say what base.*Pass base="):
+    with pytest.raises(ValueError, match=r"does not record its base.*Pass base="):
         LABCLIP.from_pretrained(tmp_path / "b")
     clip = models.make("clip")
     assert LABCLIP.from_pretrained(tmp_path / "b", base=clip).clip is clip
@@ -184,7 +184,7 @@ def test_a_base_alone_opens_with_the_identity(folder):
         assert model.alignment.is_identity
         assert model.alignment.base is None
         assert_close(model.encode_text(models.tokens()), models.make("clip").encode_text(models.tokens()))
-    with pytest.raises(ValueError, match=r"No known matrix fits .*mine. Those that are known fit .*Pass alignment="):
+    with pytest.raises(ValueError, match=r"No known matrix was fitted on .*mine. These bases have.*Pass alignment="):
         labclip.create_model_and_transforms(f"local-dir:{folder}")
     with pytest.raises(ValueError, match="is a base, not an alignment"):
         Alignment.from_pretrained(folder)
@@ -280,7 +280,7 @@ def test_a_loaded_base_is_checked(world):
         assert not BASE.matches(dataclasses.replace(BASE, **change))
     torch.manual_seed(0)
     wider = open_clip.CLIP(models.DIM, models.VISION | {"width": 64}, models.TEXT, quick_gelu=True)
-    with pytest.raises(ValueError, match="are not those of a tiny-world-quickgelu"):
+    with pytest.raises(ValueError, match="has another architecture than tiny-world-quickgelu"):
         LABCLIP.from_pretrained("Tiny", base=wider)
 
 
@@ -316,11 +316,11 @@ def test_a_weights_file_stands_for_a_tag(world):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("tiny-world", {"pretrained": "laion"}, r"No known matrix fits tiny-world \(laion\).*openai.*Pass alignment="),
+        ("tiny-world", {"pretrained": "laion"}, r"matrix was fitted on tiny-world \(laion\).*openai.*Pass alignment="),
         ("tiny-world-quickgelu", {"pretrained": "laion"}, "but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"),
         ("tiny-world", {}, "an architecture needs the tag of its weights"),
-        ("scenes", {"pretrained": "openai"}, "what has weights of its own needs none"),
-        ("tiny-world", {"pretrained": "openai", "load_weights": False}, "load_weights=False, .* are not supported"),
+        ("scenes", {"pretrained": "openai"}, "a folder or repository takes no tag"),
+        ("tiny-world", {"pretrained": "openai", "load_weights": False}, "load_weights=False are not supported"),
         ("tiny-world", {"pretrained": "laion", "alignment": Alignment(models.matrix(), base=BASE)}, "but the base is"),
     ],
 )

@@ -253,7 +253,7 @@ def test_hugging_face_towers_of_a_config_by_name(tmp_path, projection):
 
 
 NOT_KNOWN = r"configuration of this \w+ is not known, as labclip did not load it. Pass config=, the name"
-ANOTHER = r"configuration of this CLIP is another than config="
+ANOTHER = r"configuration of this CLIP is not config="
 UNBUILT = {"embed_dim": 16, "vision_cfg": {}, "text_cfg": {"nonsense": 1}}
 OTHER_CONFIGS = ("ViT-B-32", "nonsense", "hf-hub:org/name", {}, UNBUILT, models.CONFIGS["resnet"])
 

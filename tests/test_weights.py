@@ -296,7 +296,7 @@ def test_what_is_missing_is_one_message(coco_script, coco):
     for more, model, message in (
         (("--sugarcrepe", coco / "none"), "scenes", f"There is no folder {coco / 'none'}"),
         (("--images", -5), "scenes", "--images is -5. Pass 1 or more."),
-        ((), "ViT-B-33:openai", "OpenCLIP knows no model 'ViT-B-33'"),
+        ((), "ViT-B-33:openai", "OpenCLIP has no model 'ViT-B-33'"),
         (("--sugarcrepe", coco / "empty"), "scenes", "has no add_att.json"),
     ):
         with pytest.raises(SystemExit, match=f"^Error: .*{message}"):

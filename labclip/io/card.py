@@ -33,7 +33,7 @@ _AVOID = (
     'Negation in a caption ("no", "without"): pass it as encode_query(parts, without=...). Captions of a single object '
     "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
 )
-_SELECTED = "validation: not used in the fit, but the strength was selected on it, so its values are a little too good."
+_SELECTED = "validation: a little too good, since the strength was selected on it; it was not used in the fit."
 _REST = "Every loss is shown; the metrics that are left out are in config.json."
 _CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
 _METHOD = (

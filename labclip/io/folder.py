@@ -113,9 +113,9 @@ def load(folder: str | Path) -> Alignment:
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or list(tensor.shape) != shapes.get(name) or "matrix" not in tensors:
             raise ValueError(
-                f"{folder / WEIGHTS} has a tensor '{name}', {tensor.dtype} {list(tensor.shape)}, but with this {CONFIG} "
-                f"it must have a float32 'matrix' [{dim}, {dim}], and may have 'logit_scale' [] and 'fingerprint' "
-                f"[{dim}]. To convert a torch checkpoint, type: labclip convert FILE.pt FOLDER"
+                f"{folder / WEIGHTS} has a tensor '{name}', {tensor.dtype} {list(tensor.shape)}, but with this "
+                f"{CONFIG} it must have a float32 'matrix' [{dim}, {dim}], and may have 'logit_scale' [] and "
+                f"'fingerprint' [{dim}]. To convert a torch checkpoint, type: labclip convert FILE.pt FOLDER"
             )
     hashes = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
     try:

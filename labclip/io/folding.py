@@ -1,7 +1,8 @@
-"""The matrix merged into a model's own text projection: a plain model, the same numbers, no overhead.
+"""Merge a matrix into a model's own text projection: a plain model with the same outputs, and no overhead.
 
-Works on OpenCLIP models, OpenAI's `clip`, transformers' models with a text projection, and text towers in ONNX. With
-the projection text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
+Works with models of OpenCLIP, of OpenAI's `clip` and of transformers that have a text projection, and with text towers
+in ONNX. If the model computes text = hidden @ P, then aligned = text @ A.T = hidden @ (P @ A.T), so the projection
+becomes P @ A.T. A bias is mapped too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 _CONVERTERS = {
     "transformers": to_transformers.convert, "openai": to_openai.state_of, "onnx": to_onnx.convert,
 }  # fmt: skip
-# Where a module keeps its last linear map on the text side, by attribute path, first match wins.
-_PLACES = (
+# Attribute paths of the last linear map of the text side; the first that a model has is used.
+_PROJECTION_PATHS = (
     "text_projection",  # OpenCLIP CLIP (Parameter [width, dim]), OpenAI clip, transformers CLIPModel (Linear)
     "text.text_projection",  # OpenCLIP CustomTextCLIP and CoCa
     "text.proj",  # OpenCLIP with a Hugging Face text tower
@@ -52,32 +53,36 @@ def fold(
     strength: float | None = None,
     force: bool = False,
 ) -> Any:
-    """Merge an alignment into a copy of a model: a plain model that gives the same numbers.
+    """Merge an alignment into a copy of a model: a plain model with the same outputs.
 
-    The product is made in float64 and stored in the dtype of the projection: below float32 that rounding is the
-    model's own. The copy is marked with the matrix's hash and strength, so that no second one is merged into it.
+    The product is computed in float64 and stored with the dtype of the projection, so half precision rounds it as it
+    does the model's other weights. The copy records the matrix's hash and strength, so that no second matrix is merged
+    into it.
 
     Args:
-        model: The base the alignment was fitted on, of OpenCLIP, OpenAI's `clip` or transformers, a pipeline or
-            SentenceTransformer of the latter, a `LABCLIP`, an ONNX text tower; or a name that `LABCLIP.from_pretrained`
-            takes, a folder of transformers, an ONNX file. It stays as it is.
-        alignment: What to merge, or its name; None is the LABCLIP's own. A fitted logit scale is merged as well, by
-            strength.
-        to: The library whose form to give: "same" is that of the model. From an OpenCLIP model "transformers" gives a
-            `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an `onnx.ModelProto`.
-        folder: Where to write it, as that library opens it, with tokenizer and image processor; None writes nothing.
-        config: The architecture of an OpenCLIP model that you loaded, for its folder: as `LABCLIP.save_pretrained`
-            takes it.
-        strength: 0 is the base exactly, 1 the matrix as fitted; None is what the alignment was saved with.
-        force: Whether a model that the alignment was not fitted on, or that is folded already, is a warning only.
+        model: The base that the alignment was fitted on: a model of OpenCLIP, of OpenAI's `clip` or of transformers, a
+            pipeline or SentenceTransformer with a transformers model, a `LABCLIP`, or an ONNX text tower. Also a name
+            that `LABCLIP.from_pretrained` takes, a folder of transformers, or an ONNX file. It is not changed.
+        alignment: The alignment to merge, or its name; None is the LABCLIP's own. Its fitted logit scale is merged too,
+            interpolated by strength.
+        to: The library that is to open the result; "same" is the model's own. For an OpenCLIP model, "transformers"
+            gives a `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an
+            `onnx.ModelProto`.
+        folder: A folder to write the result to, with tokenizer and image processor, as that library opens it; None
+            writes nothing.
+        config: The architecture of an OpenCLIP model that you loaded yourself, needed to write its folder; as in
+            `LABCLIP.save_pretrained`.
+        strength: 0 is the base exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
+        force: Whether to fold, with a warning, also into a model that the alignment was not fitted on, or that has a
+            matrix merged into it already.
 
     Returns:
-        A copy of the model, of its class, or in the form of another library; where it had no text projection one is
-        added.
+        A copy of the model, of the same class or in the form of another library. If it had no text projection, it gets
+        one.
 
     Raises:
         ValueError: If there is no alignment or no text projection; if dim, activation or fingerprint show that the
-            alignment was fitted on another model, or the model is folded already; if the library has no form for it.
+            alignment was fitted on another model; if the model is folded already; if the other library can't hold it.
 
     Example:
         >>> import labclip
@@ -90,30 +95,30 @@ def fold(
         raise ValueError(f"{folder} holds an alignment, which would be overwritten or applied twice. Pass another.")
     source = {"model": name_of(model), "alignment": name_of(alignment)}
     if isinstance(model, str | Path):
-        model, alignment = _opened(model, alignment, force=force)
+        model, alignment = _open_model(model, alignment, force=force)
     if isinstance(alignment, str | Path):
         alignment = load_alignment(alignment, DEFAULT)
-    if (inside := _clip_inside(model)) is not None:
+    if (wrapped := _wrapped_model(model)) is not None:
         if to != "same" or folder is not None:
             raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
-        folded = fold(inside, alignment, strength=strength, force=force)
+        folded = fold(wrapped, alignment, strength=strength, force=force)
         if isinstance(model, nn.Module):
-            return copy.deepcopy(model, {id(inside): folded})
+            return copy.deepcopy(model, {id(wrapped): folded})
         model = copy.copy(model)
         model.model = folded
         return model
-    clip, tokenizer, known = model, None, None
-    own = isinstance(model, LABCLIP) and alignment is None  # which was checked when it was put in
+    clip, tokenizer, openclip_config, check = model, None, None, True
     if isinstance(model, LABCLIP):
-        clip, tokenizer, known = model.clip, model.tokenizer, model.openclip_config
-        alignment = model.alignment if own else alignment
+        clip, tokenizer, openclip_config = model.clip, model.tokenizer, model.openclip_config
+        check = alignment is not None  # the LABCLIP has checked its own
+        alignment = alignment if check else model.alignment
     alignment = checked_alignment(alignment)
     alignment = alignment if strength is None else alignment.at(strength)
     kind = _kind_of(clip)
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
         raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
-    folded = _merged(clip, kind, alignment, source, tokenizer, check=not own, force=force)
+    folded = _merge_copy(clip, kind, alignment, source, tokenizer, check=check, force=force)
     if target != kind or to == "openai":
         mark = mark_of(folded)
         folded = _CONVERTERS[target](folded)
@@ -123,7 +128,7 @@ def fold(
         tokenizer = tokenizer or default_tokenizer(alignment.base)
         with replacing(folder) as scratch:
             if target == "openclip":
-                write_folded(folded, config_for(clip, alignment.base, known, config), tokenizer, scratch)
+                write_folded(folded, config_for(clip, alignment.base, openclip_config, config), tokenizer, scratch)
             elif target == "transformers":
                 to_transformers.write(folded, clip, tokenizer, scratch)
             else:
@@ -132,12 +137,12 @@ def fold(
     return folded
 
 
-def _merged(
+def _merge_copy(
     model: Any, kind: str, alignment: Alignment, source: Mapping[str, Any], tokenizer: Any, *, check: bool, force: bool
 ) -> Any:
-    """A copy of a model with the matrix in its text projection, and the mark of it."""
+    """A copy of a model of a library, `kind`, with the matrix merged into it, and with a mark that records this."""
     folded = copy.deepcopy(model)
-    projection = None if kind == "onnx" else _projection_of(folded, alignment.dim)
+    projection = None if kind == "onnx" else _find_projection(folded, alignment.dim)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded
     if check:
@@ -161,8 +166,8 @@ def _merged(
     return folded
 
 
-def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]:
-    """The model of a name, and the alignment to merge into it."""
+def _open_model(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]:
+    """Open the model that a name means. Also returns the alignment, or None if the model is a LABCLIP that has it."""
     form = form_of(name)
     if form is None:
         model = LABCLIP.from_pretrained(name, alignment=None if force else alignment)
@@ -173,16 +178,16 @@ def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]
     return model, alignment if force else None
 
 
-def _clip_inside(model: Any) -> Any | None:
-    """The model of transformers inside a pipeline or a SentenceTransformer; None for anything else."""
+def _wrapped_model(model: Any) -> Any | None:
+    """The transformers model in a pipeline or a SentenceTransformer; None for anything else."""
     if isinstance(model, nn.Module):
         return next(filter(of_transformers, model.modules()), None) if hasattr(model, "tokenize") else None
-    inside = getattr(model, "model", None)
-    return inside if of_transformers(inside) and hasattr(model, "tokenizer") else None
+    wrapped = getattr(model, "model", None)
+    return wrapped if of_transformers(wrapped) and hasattr(model, "tokenizer") else None
 
 
 def _kind_of(model: Any) -> str:
-    """The library of a model, as `to` calls it."""
+    """The library of a model, by the name that `fold` uses for its target."""
     if type(model).__name__ == "ModelProto":
         return "onnx"
     if not isinstance(model, nn.Module):
@@ -191,29 +196,32 @@ def _kind_of(model: Any) -> str:
         return "openclip"
     if of_transformers(model):
         return "transformers"
-    if (held := next(filter(of_transformers, model.modules()), None)) is not None:
-        # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
+    if (wrapped := next(filter(of_transformers, model.modules()), None)) is not None:
+        # The wrapper forwards attributes, so its projection would be found, but the base could not be checked.
         raise ValueError(
-            f"A {type(model).__name__} is a wrapper around a {type(held).__name__}. Fold that before it is wrapped, or "
-            f"after peft's merge_and_unload()."
+            f"A {type(model).__name__} is a wrapper around a {type(wrapped).__name__}. Fold that before it is wrapped, "
+            f"or after peft's merge_and_unload()."
         )
     return "openai"
 
 
 @torch.no_grad()
 def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> None:
-    """`check_fits` of a model of any kind; the fingerprint is compared where a tokenizer is known."""
+    """Raise ValueError if an alignment was not fitted on a model of a library, `kind`; see `check_fits`.
+
+    The fingerprint is compared only if a tokenizer is known.
+    """
     tokenizer = tokenizer or default_tokenizer(alignment.base)
     if kind == "openclip":
         check_base(model, alignment, tokenizer)
         return
-    asked, features = alignment.fingerprint is not None, None
+    has_fingerprint, features = alignment.fingerprint is not None, None
     if kind == "transformers":
         quick_gelu = to_transformers.quick_gelu_of(model)
-        features = to_transformers.caption_features(model) if asked else None
+        features = to_transformers.caption_features(model) if has_fingerprint else None
     elif kind == "onnx":
         quick_gelu = to_onnx.quick_gelu_of(model)
-        features = to_onnx.caption_features(model, alignment) if asked else None
+        features = to_onnx.caption_features(model, alignment) if has_fingerprint else None
         if quick_gelu is None and alignment.base is not None:
             gelu = "QuickGELU" if alignment.base.quick_gelu else "GELU"
             warnings.warn(
@@ -222,27 +230,27 @@ def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> 
             )
     else:
         quick_gelu = uses_quick_gelu(model)
-        if asked and tokenizer is not None:
+        if has_fingerprint and tokenizer is not None:
             device = next(model.parameters()).device
             features = model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(device))
     fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
     check_fits(alignment, mark_of(model), quick_gelu, fingerprint)
 
 
-def _projection_of(model: Any, dim: int) -> tuple[Any, str]:
-    """The module that holds the last linear map of the text side, and its name there."""
-    text_alone = of_transformers(model) and model.config.model_type.endswith("text_model")
-    places = [*_PLACES, "head"] if text_alone else _PLACES
-    for place in places:
-        *path, name = place.split(".")
+def _find_projection(model: Any, dim: int) -> tuple[Any, str]:
+    """The module whose attribute is the last linear map of the text side, and the attribute's name."""
+    is_text_model = of_transformers(model) and model.config.model_type.endswith("text_model")
+    paths = [*_PROJECTION_PATHS, "head"] if is_text_model else _PROJECTION_PATHS
+    for path in paths:
+        *parents, name = path.split(".")
         owner: Any = model
-        for step in path:
-            owner = getattr(owner, step, None)
+        for parent in parents:
+            owner = getattr(owner, parent, None)
         if isinstance(owner, nn.Module) and hasattr(owner, name):
             break
     else:
         raise ValueError(
-            f"Found no text projection in a {type(model).__name__} (looked for {', '.join(places)}). "
+            f"Found no text projection in a {type(model).__name__} (looked for {', '.join(paths)}). "
             f"Wrap it instead: LABCLIP(model, alignment)."
         )
     projection = getattr(owner, name)
@@ -250,14 +258,14 @@ def _projection_of(model: Any, dim: int) -> tuple[Any, str]:
         owner, name, projection = projection, str(len(projection) - 1), projection[-1]
     if not isinstance(projection, torch.Tensor | nn.Linear | nn.Identity | None):
         raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
-    own = projection.out_features if isinstance(projection, nn.Linear) else embed_dim(model)
-    if own != dim:
-        raise ValueError(f"Alignment has dim {dim} but the model's text projection gives {own}. Load one for it.")
+    model_dim = projection.out_features if isinstance(projection, nn.Linear) else embed_dim(model)
+    if model_dim != dim:
+        raise ValueError(f"Alignment has dim {dim} but the model's text projection gives {model_dim}. Load one for it.")
     return owner, name
 
 
 def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
-    """Apply the matrix to what a text projection gives, in place, and the fitted logit scale by strength.
+    """Merge the matrix into the text projection `owner.name` in place, and the fitted logit scale by strength.
 
     A model of transformers is run before and after: ValueError if its features are not the aligned ones.
     """
@@ -265,15 +273,15 @@ def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
     before = to_transformers.sample_features(model) if of_transformers(model) else None
     projection = getattr(owner, name)
     if projection is None or isinstance(projection, nn.Identity):
-        # Of the kind OpenCLIP itself makes there, so that its configuration fits.
+        # Add the kind of projection that OpenCLIP makes from the folder's configuration.
         reference = next(owner.parameters())
         weight = matrix.to(reference.device, reference.dtype)
         if name == "proj":
-            added: Any = nn.Linear(alignment.dim, alignment.dim, bias=False, device="meta")
-            added.weight = nn.Parameter(weight, requires_grad=reference.requires_grad)
+            projection = nn.Linear(alignment.dim, alignment.dim, bias=False, device="meta")
+            projection.weight = nn.Parameter(weight, requires_grad=reference.requires_grad)
         else:
-            added = nn.Parameter(weight.T.contiguous(), requires_grad=reference.requires_grad)
-        setattr(owner, name, added)
+            projection = nn.Parameter(weight.T.contiguous(), requires_grad=reference.requires_grad)
+        setattr(owner, name, projection)
     elif isinstance(projection, nn.Linear):
         _map(projection.weight, lambda weight: matrix @ weight)
         if projection.bias is not None:
@@ -281,20 +289,20 @@ def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
     else:
         _map(projection, lambda weight: weight @ matrix.T)
     if alignment.logit_scale is not None and isinstance(getattr(model, "logit_scale", None), torch.Tensor):
-        fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
-        _map(model.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
+        fitted_scale = torch.tensor(alignment.logit_scale, dtype=torch.float64)
+        _map(model.logit_scale, lambda base_scale: torch.lerp(base_scale, fitted_scale, alignment.strength))
     if before is not None:
         check_features(
             to_transformers.sample_features(model), before @ matrix.T,
-            f"Merged into this {type(model).__name__}, the matrix gives other text features: its text projection is "
-            f"not its last step",
+            f"With the matrix merged into it, this {type(model).__name__} does not give the aligned features: its text "
+            f"projection is not its last step",
             "Apply the alignment to its features instead: alignment(text_features).",
             dtype=next(model.parameters()).dtype,
         )  # fmt: skip
 
 
 def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replace a parameter's values by a function of them in float64: on the CPU, since not every device has it."""
+    """Replace a parameter's values by a function of them, in float64 on the CPU, as not every device has float64."""
     if not parameter.is_floating_point():
         raise ValueError(f"The text projection has weights of {parameter.dtype}. Fold before you quantise.")
     with torch.no_grad():

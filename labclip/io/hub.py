@@ -1,7 +1,7 @@
-"""The only module that talks to the network: a name becomes a verified local folder, and a folder goes to the Hub.
+"""The only module that uses the network: download a name to a verified local folder, and upload a folder to the Hub.
 
 Files are kept in the Hub client's own cache. The authors' checkpoints, which are not on the Hub, become alignment
-folders in a small cache of labclip's. The hash of a published matrix decides at every load, whatever the source.
+folders in a small cache of labclip. The hash of a published matrix is checked at every load, whatever its source.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from labclip.io.published import Published
 
 logger = logging.getLogger(__name__)
 
-# Weights that hold only numbers, configs, the card and what tokenizers are made of; never a pickle or a script.
-_WANTED = ("model.safetensors", "open_clip_model.safetensors", "README.md", "[!.]*.json", "[!.]*.txt", "[!.]*.model")
-_WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
+# The files that labclip reads: safetensors, configs, the card and tokenizer files; never a pickle or a script.
+_FILES = ("model.safetensors", "open_clip_model.safetensors", "README.md", "[!.]*.json", "[!.]*.txt", "[!.]*.model")
+_USER_AGENT: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Access:
         """Keyword arguments for the client's functions."""
         return {
             "revision": self.revision, "token": self.token, "cache_dir": self.cache, "local_files_only": self.off,
-            "force_download": self.force_download, **_WHO,
+            "force_download": self.force_download, **_USER_AGENT,
         }  # fmt: skip
 
 
@@ -69,27 +69,27 @@ Read = TypeVar("Read")
 
 
 def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], Read]) -> Read:
-    """Fetch what labclip reads of a Hub repository into the client's cache, or find it there, and read it.
+    """Download the files of a Hub repository that labclip reads, unless they are cached, and call `read` on the folder.
 
-    Where `read` raises ValueError or FileNotFoundError, the folder is not sound. It is removed from the cache, so that
-    the next call fetches it again.
+    If `read` raises ValueError or FileNotFoundError, the folder is damaged. It is removed from the cache, so that the
+    next call downloads it again.
     """
-    with _explained(repo_id, access):
+    with _explaining(repo_id, access):
         folder = huggingface_hub.snapshot_download(
-            repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments
+            repo_id, allow_patterns=list(_FILES), ignore_patterns="*/*", **access.arguments
         )
     try:
         return read(Path(folder))
     except (ValueError, FileNotFoundError) as error:
         if not access.off:
             huggingface_hub.scan_cache_dir(access.cache).delete_revisions(Path(folder).name).execute()
-        what = str(error).replace(folder, repo_id)
-        raise ValueError(f"The Hub's {repo_id} is not sound, and was not loaded: {what}") from error
+        reason = str(error).replace(folder, repo_id)
+        raise ValueError(f"The Hub's {repo_id} can't be loaded: {reason}") from error
 
 
 def weights_of(base: Base, access: Access = DEFAULT) -> Path:
-    """The file with the weights of a tag, from the cache or fetched; of no tag, the file that is named."""
-    import open_clip  # which an alignment alone does without
+    """The weights file of a base: that of its tag, cached or downloaded, or the file that stands for the tag."""
+    import open_clip  # here, since loading only an alignment does not need it
 
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if not config:
@@ -97,66 +97,66 @@ def weights_of(base: Base, access: Access = DEFAULT) -> Path:
     repository, _, file = config["hf_hub"].rpartition("/")
     names = [file] if file else WEIGHT_FILES
     access = replace(access, revision=None)
-    with _explained(repository, access, names[0]):
+    with _explaining(repository, access, names[0]):
         for name in names:
             try:
                 return Path(huggingface_hub.hf_hub_download(repository, name, **access.arguments))
             except errors.EntryNotFoundError as error:
-                missing = error
-        raise missing
+                not_found = error
+        raise not_found
 
 
 def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment:
-    """A published matrix: from the cache, else the Hub, else the authors' pinned commit.
+    """Load a published matrix from the cache, else the Hub, else the authors' pinned commit.
 
-    The authors' checkpoint is converted once, and their server never sees the token. Raises as `snapshot` does; the
-    message names both sources.
+    The authors' checkpoint is converted once; their server never gets the token. Raises as `snapshot` does; the
+    message gives the errors of both servers.
     """
 
     def read(folder: Path) -> Alignment:
         alignment = load(folder)
-        is_ = (matrix_sha256(alignment.fitted), alignment.base, alignment.logit_scale, alignment.strength)
-        if is_ != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
+        identity = (matrix_sha256(alignment.fitted), alignment.base, alignment.logit_scale, alignment.strength)
+        if identity != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
             raise ValueError(f"{folder} is not the published {entry}: its hash, base, scale or strength differs.")
         return alignment
 
     access = replace(access, revision=None)
     cache = Path(access.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip" / "published"
-    kept = cache / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
+    cached_folder = cache / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
     if not access.force_download:
         with suppress(OSError, ValueError):
-            return read(kept)
+            return read(cached_folder)
         with suppress(OSError, ValueError):
             return snapshot(entry.hub_repo, replace(access, local_files_only=True), read=read)
-    otherwise = f"type: labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
+    conversion = f"type: labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
     if access.off:
         raise FileNotFoundError(
             f"The matrix {entry} is not in the cache {cache} and the network is off (HF_HUB_OFFLINE or "
-            f"local_files_only). With a network, type: curl -LO {entry.url} ; then here, {otherwise}"
+            f"local_files_only). With a network, type: curl -LO {entry.url} ; then here, {conversion}"
         )
     try:
         return snapshot(entry.hub_repo, access, read=read)
     except (OSError, ValueError) as error:
-        on_hub = str(error).partition(". ")[0]
+        hub_error = str(error).partition(". ")[0]
     try:
         response = huggingface_hub.get_session().get(entry.url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         response.raise_for_status()
         if hashlib.sha256(response.content).hexdigest() != entry.file_sha256:
-            raise ValueError(f"what arrived, {len(response.content):,} bytes, has another SHA-256 than the file")
-        alignment_of(response.content, entry.file).save_pretrained(kept)
-        return read(kept)
-    except Exception as error:  # also of the client's HTTP library
+            raise ValueError(f"the {len(response.content):,} bytes received have another SHA-256 than the file")
+        alignment_of(response.content, entry.file).save_pretrained(cached_folder)
+        return read(cached_folder)
+    except Exception as error:  # also errors of the client's HTTP library
         kind = ValueError if isinstance(error, ValueError) else ConnectionError
         raise kind(
-            f"The matrix {entry} could not be fetched. {on_hub}. The authors ({entry.url}): {first_line(error)}. Check "
-            f"the network and try again, or fetch that file otherwise, {otherwise}"
-        ) from None  # the message has both reasons
+            f"The matrix {entry} could not be downloaded. {hub_error}. The authors ({entry.url}): {first_line(error)}. "
+            f"Check the network and try again, or get that file in another way, {conversion}"
+        ) from None  # the message has both errors
 
 
-def push(saved: Any, repo_id: str, **options: Any) -> str:
-    """`push_to_hub` of what has `save_pretrained`; `options` are those of `push_folder`."""
+def push(model: Any, repo_id: str, **options: Any) -> str:
+    """Save an object that has `save_pretrained`, and upload it; `options` are those of `push_folder`."""
     with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
-        saved.save_pretrained(folder)
+        model.save_pretrained(folder)
         return push_folder(folder, repo_id, **options)
 
 
@@ -169,35 +169,35 @@ def push_folder(
     token: str | bool | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a folder to the Hub, as `push_to_hub` does, into a repository that is made if it does not exist.
+    """Upload a folder to a Hub repository, which is made if it does not exist. See `Alignment.push_to_hub`.
 
-    Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
+    Only files that `snapshot` downloads are uploaded: weights, configs, the card, tokenizer files.
     """
     names = sorted(os.listdir(folder))
-    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in _WANTED)]
-    if left := [name for name in names if name not in wanted]:
-        logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
+    uploaded = [name for name in names if any(fnmatch(name, pattern) for pattern in _FILES)]
+    if skipped := [name for name in names if name not in uploaded]:
+        logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(skipped))
     if DEFAULT.off:
         raise ConnectionError("The network is off (HF_HUB_OFFLINE), so nothing was uploaded.")
-    api = huggingface_hub.HfApi(token=token, **_WHO)
-    with _explained(repo_id):
+    api = huggingface_hub.HfApi(token=token, **_USER_AGENT)
+    with _explaining(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr,
-            allow_patterns=wanted,
+            allow_patterns=uploaded,
         )  # fmt: skip
         return str(commit.pr_url or commit.commit_url)
 
 
 @contextmanager
-def _explained(repo_id: str, access: Access | None = None, file: str = "") -> Iterator[None]:
-    """Turn the client's errors into FileNotFoundError, PermissionError and ConnectionError that say what to do."""
+def _explaining(repo_id: str, access: Access | None = None, file: str = "") -> Iterator[None]:
+    """Turn the client's errors into a FileNotFoundError, PermissionError or ConnectionError that says what to do."""
     hub, revision = constants.ENDPOINT, access.revision if access is not None else None
     try:
         yield
     except errors.HFValidationError as error:
         raise ValueError(f"{error} A repository is 'org/name'; for a folder on this machine pass './name'.") from error
-    except Exception as error:  # of the client, and of the HTTP library below it, which changes with its release
+    except Exception as error:  # errors of the client, and of its HTTP library, which differs between releases
         if access is not None and access.off:
             command = " ".join(filter(None, ["hf download", repo_id, file, revision and f"--revision {revision}"]))
             raise FileNotFoundError(
@@ -211,14 +211,14 @@ def _explained(repo_id: str, access: Access | None = None, file: str = "") -> It
         if status in (401, 403) or isinstance(cause, errors.LocalTokenNotFoundError):
             raise PermissionError(
                 f"The Hub refuses {repo_id} ({status or 'no token is stored'}): it does not exist, is private or "
-                f"gated, or the token is wrong. Check the name; type: hf auth login, or pass token=...; a gated one is "
-                f"asked for at {hub}/{repo_id}."
+                f"gated, or the token is wrong. Check the name; type: hf auth login, or pass token=...; for a gated "
+                f"repository, request access at {hub}/{repo_id}."
             ) from error
         if status == 404:
-            what = " of ".join(filter(None, [file, repo_id, revision and f"revision {revision}"]))
+            location = " of ".join(filter(None, [file, repo_id, revision and f"revision {revision}"]))
             raise FileNotFoundError(
-                f"{what} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. For a folder "
-                f"on this machine, pass './{repo_id}'."
+                f"{location} is not on the Hub ({hub}). Check the name; for a private repository, type: hf auth login. "
+                f"For a folder on this machine, pass './{repo_id}'."
             ) from error
         reason = f"it answered {status}" if status else first_line(cause)
         raise ConnectionError(f"{repo_id} failed at the Hub ({hub}): {reason}. Try again later.") from error

@@ -1,6 +1,6 @@
-"""Resolves a name, once, in this order: a known name, a folder, MODEL:TAG, a repository on the Hub.
+"""Resolve what the user typed: a known name, else a folder, else MODEL:TAG, else a repository on the Hub.
 
-Loads no OpenCLIP, unless it is asked for one of its models: an alignment alone is there in a moment.
+Imports OpenCLIP only for its models, so that an alignment without its base loads at once.
 """
 
 from __future__ import annotations
@@ -23,47 +23,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """The base and alignment that a name stands for."""
+    """The base and the alignment that a name stands for.
+
+    Attributes:
+        name: The name, as the user typed it.
+        folder: The folder of the base, if it is in one.
+        base: The base's architecture and tag, from "MODEL:TAG" or from the alignment's record; None if unknown.
+        own: The alignment in the folder, if it has one.
+        entry: The published matrix, if the name is that of one; it is downloaded only when `alignment` is called.
+    """
 
     name: str
-    folder: Path | None = None  # of an OpenCLIP model
-    base: Base | None = None  # by OpenCLIP's name and tag: that of "MODEL:TAG" or of the alignment; None where unknown
-    own: Alignment | None = None  # of a folder
-    entry: Published | None = None  # a published matrix, which is fetched only when it is asked for
+    folder: Path | None = None
+    base: Base | None = None
+    own: Alignment | None = None
+    entry: Published | None = None
 
     def alignment(self, access: Access) -> Alignment | None:
-        """Its alignment, from the cache or fetched; None for a base alone."""
-        from labclip.io.hub import published_alignment  # torch, which a first look at a name does without
+        """The alignment, cached or downloaded; None for a base without one."""
+        from labclip.io.hub import published_alignment  # here, since it imports torch
 
         return self.own if self.entry is None else published_alignment(self.entry, access)
 
 
 def resolve(name_or_path: str | Path, access: Access | None) -> Source:
-    """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
+    """Resolve a name: a known name, else an existing path, else "MODEL:TAG", else a Hub repository.
 
-    "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository. Without
-    `access` nothing is fetched or imported: what may be a base or a repository is not looked up.
+    "./name", "local-dir:name" and `Path` objects are always paths; "hf-hub:org/name" is always a repository. Without
+    `access` nothing is downloaded or imported, so a folder, "MODEL:TAG" or repository is not opened.
     """
     if not isinstance(name_or_path, str | Path):
-        raise ValueError(f"The name is {describe(name_or_path)}. Pass a str or Path; a loaded model goes in as base=.")
+        raise ValueError(f"The name is {describe(name_or_path)}. Pass a str or Path; pass a loaded model as base=.")
     name = str(name_or_path)
     known = ", ".join(list_pretrained())
     if isinstance(name_or_path, str):
-        schema, _, rest = name.partition(":")  # as OpenCLIP has them
+        schema, _, rest = name.partition(":")  # OpenCLIP's schemas
         if schema == "local-dir":
             return resolve(Path(rest), access)
         if schema == "hf-hub":
-            return _fetched(name, rest, access)
+            return _open_repository(name, rest, access)
         if name == EMBEDDED:
-            return _held(name, embedded_folder(), access)
+            return _open_folder(name, embedded_folder(), access)
         if entry := find_entry(name):
             return Source(name, entry=entry, base=entry.base)
     path = Path(name).expanduser()
-    if name.strip() and os.path.isdir(path):  # pathlib's raises for a name that is too long
-        return _held(name, path, access)
+    if name.strip() and os.path.isdir(path):  # Path.is_dir raises for a name that is too long
+        return _open_folder(name, path, access)
     if os.path.isfile(path):
         raise ValueError(
-            f"{name} is a file, not a folder that labclip made. A torch checkpoint becomes one with: labclip convert "
+            f"{name} is a file, not a folder that labclip made. To convert a torch checkpoint, type: labclip convert "
             f"{path} FOLDER"
         )
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
@@ -74,16 +82,16 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     if colon and "/" not in model and "://" not in name:
         return Source(name, base=named_base(model, tag) if access else None)
     if "/" in name:
-        return _fetched(name, name, access)
-    here = [config.parent.name for config in (*Path().glob(f"*/{CONFIG}"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
+        return _open_repository(name, name, access)
+    folders = [config.parent.name for config in (*Path().glob(f"*/{CONFIG}"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{suggestion(name, [*list_pretrained(), *here])} Known names: {known}."
+        f"{suggestion(name, [*list_pretrained(), *folders])} Known names: {known}."
     )
 
 
-def _held(name: str, folder: Path, access: Access | None) -> Source:
-    """The source in a folder: a base, an alignment, or both; with neither, the error says so."""
+def _open_folder(name: str, folder: Path, access: Access | None) -> Source:
+    """The base, the alignment or both in a folder; raises as `load` does if it has neither."""
     if access is None:
         return Source(name)
     from labclip.io.folder import load
@@ -93,12 +101,13 @@ def _held(name: str, folder: Path, access: Access | None) -> Source:
     return Source(name, folder if has_base else None, None if own is None else own.base, own)
 
 
-def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
-    if repo_id.startswith("openai/clip-vit-"):  # which hold a model of transformers alone
+def _open_repository(name: str, repo_id: str, access: Access | None) -> Source:
+    """The base, the alignment or both in a Hub repository."""
+    if repo_id.startswith("openai/clip-vit-"):  # these hold transformers models only
         raise ValueError(
-            f"{repo_id} is transformers' name of OpenAI's weights. Pass OpenCLIP's, for example 'ViT-B-32', which "
-            f"loads a matrix with them, or 'ViT-L-14-336-quickgelu:openai'. A model that transformers loaded takes a "
-            f"matrix with labclip.fold(model, alignment)."
+            f"{repo_id} is transformers' name for OpenAI's weights. Pass OpenCLIP's, for example 'ViT-B-32', which "
+            f"loads a matrix with them, or 'ViT-L-14-336-quickgelu:openai'. To merge a matrix into a model that "
+            f"transformers loaded, call labclip.fold(model, alignment)."
         )
     if is_known(repo_id.replace("/", "-")):
         raise ValueError(f"{repo_id} is OpenAI's name. Pass {repo_id.replace('/', '-')!r}.")
@@ -106,11 +115,11 @@ def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
         return Source(name)
     from labclip.io.hub import snapshot
 
-    return snapshot(repo_id, access, read=lambda folder: _held(name, folder, access))
+    return snapshot(repo_id, access, read=lambda folder: _open_folder(name, folder, access))
 
 
 def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
-    """`Alignment.from_pretrained`."""
+    """Load an alignment; see `Alignment.from_pretrained`."""
     source = resolve(name_or_path, access)
     if (alignment := source.alignment(access)) is None:
         raise ValueError(
@@ -119,16 +128,16 @@ def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
     return alignment
 
 
-def name_of(given: Any) -> str | None:
-    """The name of a model or alignment as it was given; of a folder the last part, never where it lay."""
-    name = given if isinstance(given, str | Path) else getattr(given, "name_or_path", None)
+def name_of(model: Any) -> str | None:
+    """The name of a model or alignment that is given by name, for records; of a path only the last part."""
+    name = model if isinstance(model, str | Path) else getattr(model, "name_or_path", None)
     if not name or not isinstance(name, str | Path):
         return None
     return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
 
 
 def form_of(name: str | Path) -> str | None:
-    """The form of a folder of transformers or an ONNX file, as `fold` calls it; None for any other name."""
+    """The form of a name: "transformers" for a folder of transformers, "onnx" for an ONNX file, else None."""
     path = Path(name).expanduser()
     if is_known(name):
         return None
@@ -141,28 +150,28 @@ def form_of(name: str | Path) -> str | None:
 
 
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
-    """The base of an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
+    """The record of an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
-    `force_quick_gelu` is for a weights file in the tag's place. ValueError if OpenCLIP knows no such name or tag, or
-    the tag's weights do not run with the name's activation.
+    `pretrained` may be a weights file instead of a tag; `force_quick_gelu` says that these were trained with QuickGELU.
+    Raises ValueError if OpenCLIP has no such name or tag, or the name's activation is not that of the tag's weights.
     """
     import open_clip
 
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{suggestion(name, open_clip.list_models())}")
+        raise ValueError(f"OpenCLIP has no model {model_name!r}.{suggestion(name, open_clip.list_models())}")
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config and not Path(pretrained).is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
     if tag_config:
-        needed = bool(tag_config.get("quick_gelu", False))
-        if quick_gelu and not needed:
+        trained_with_quick_gelu = bool(tag_config.get("quick_gelu", False))
+        if quick_gelu and not trained_with_quick_gelu:
             raise ValueError(
                 f"The weights {pretrained!r} were trained with GELU, but {model_name} runs QuickGELU. "
                 f"Pass {name.removesuffix('-quickgelu')!r}."
             )
-        quick_gelu = needed
+        quick_gelu = trained_with_quick_gelu
     return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])

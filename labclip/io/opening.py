@@ -1,4 +1,4 @@
-"""The one place where a name becomes a base and an alignment, and these a model: in Python and for every command."""
+"""Load models: resolve a name to a base and an alignment, build the base, and wrap it. All commands use this module."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from labclip.towers.text import Tokenizer
 
 _logger = logging.getLogger(__name__)
 
-_TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # what a tag's configuration says of preprocessing
-# Arguments of OpenCLIP that leave the architecture as its name says.
-_UNCHANGING = {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"} | {
+_TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # keys of a tag's configuration that set its preprocessing
+# Arguments of OpenCLIP that do not change the architecture.
+_NOT_ARCHITECTURE = {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"} | {
     f"image_{key}" for key in _TRANSFORM
 }
 
-_Opened = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any] | None]
-"""Model, preprocess_train, preprocess_val, tokenizer, `open_clip_config.json`: None if arguments change the layers."""
+_Loaded = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any] | None]
+"""Model, preprocess_train, preprocess_val, tokenizer, `open_clip_config.json` (None if arguments change the layers)."""
 
 
 def load_model(
@@ -55,131 +55,132 @@ def load_model(
     device: str | torch.device | None = None,
     precision: str = "fp32",
 ) -> LABCLIP:
-    """`LABCLIP.from_pretrained`."""
+    """Load a model; see `LABCLIP.from_pretrained`."""
     check_device(device)
     source = resolve(name_or_path, access)
-    chosen = _chosen(source, alignment, access, strength)
+    alignment = _select_alignment(source, alignment, access, strength)
     if base is not None:
-        recorded = chosen.base
+        recorded = alignment.base
         if recorded and recorded.model in open_clip.list_models() and config_of(base, recorded.model) is None:
             raise ValueError(
-                f"The alignment was fitted on {recorded}, but the weights of this {type(base).__name__} are not those "
-                f"of a {recorded.model}. Pass that base, or load the alignment that fits yours."
+                f"The alignment was fitted on {recorded}, but this {type(base).__name__} has another architecture than "
+                f"{recorded.model}. Pass that base, or load an alignment fitted on yours."
             )
-        model = LABCLIP(base, chosen)
+        model = LABCLIP(base, alignment)
         return model if device is None else model.to(device)
-    model = _load(source, chosen, access, precision=precision, device=device)[0]
+    model = _load(source, alignment, access, precision=precision, device=device)[0]
     _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
     return model
 
 
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
-    """An alignment for a base that is loaded already, checked to be fitted on it: what `--alignment` means.
+    """Load another alignment for a loaded model, and check that it was fitted on its base; used for `--alignment`.
 
-    `name` is what `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
-    alignment.
+    `name` is what `Alignment.from_pretrained` takes, a published alignment of this base such as "cc3m", or an
+    `Alignment`.
     """
     base = model.alignment.base
-    alignment = _chosen(Source(str(base or "this model"), base=base), name, DEFAULT)
+    alignment = _select_alignment(Source(str(base or "this model"), base=base), name, DEFAULT)
     if base is not None:
         check_same_base(alignment, base)
     check_base(model.clip, alignment, model.tokenizer)
     return alignment
 
 
-def _chosen(
-    source: Source, asked: Alignment | str | Path | None, access: Access, strength: float | None = None
+def _select_alignment(
+    source: Source, choice: Alignment | str | Path | None, access: Access, strength: float | None = None
 ) -> Alignment:
-    """The alignment that a user asked for, else the one of the name, else the identity; at a strength."""
-    if asked is None:
-        if (chosen := source.alignment(access)) is None:
+    """The alignment that the user chose, else that of the source, else the identity; at `strength`, if it is given."""
+    if choice is None:
+        if (alignment := source.alignment(access)) is None:
             if source.folder is not None:
-                chosen = Alignment.identity(read_openclip_config(source.folder)["model_cfg"].get("embed_dim"))
+                alignment = Alignment.identity(read_openclip_config(source.folder)["model_cfg"].get("embed_dim"))
             else:
                 assert source.base is not None
-                chosen = with_record(Alignment.identity(source.base.embed_dim), base=source.base)
-    elif not isinstance(asked, str | Path):
-        chosen = checked_alignment(asked)
-    elif asked in {entry.alignment for entry in published.PUBLISHED}:
-        if (entry := _published_for(source.base, asked)) is None:
+                alignment = with_record(Alignment.identity(source.base.embed_dim), base=source.base)
+    elif not isinstance(choice, str | Path):
+        alignment = checked_alignment(choice)
+    elif choice in {entry.alignment for entry in published.PUBLISHED}:
+        if (entry := _published_for(source.base, choice)) is None:
             raise ValueError(
-                f"No matrix {asked!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
+                f"No matrix {choice!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
             )
-        chosen = published_alignment(entry, access)
+        alignment = published_alignment(entry, access)
     else:  # the revision belongs to the model's repository, not to the alignment's
-        chosen = load_alignment(asked, replace(access, revision=None))
-    return chosen if strength is None else chosen.at(strength)
+        alignment = load_alignment(choice, replace(access, revision=None))
+    return alignment if strength is None else alignment.at(strength)
 
 
 def _published_for(base: Base | None, alignment: str | None = None) -> Published | None:
-    """The matrix published for a base under a name, or the usual one."""
-    fitting = [entry for entry in published.PUBLISHED if base is not None and entry.base.matches(base)]
-    return next((entry for entry in fitting if alignment in (None, entry.alignment)), None)
+    """The published matrix of a base with this name, or, without a name, the first of the base."""
+    entries = [entry for entry in published.PUBLISHED if base is not None and entry.base.matches(base)]
+    return next((entry for entry in entries if alignment in (None, entry.alignment)), None)
 
 
 def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
-    """Load the base that a source means, and wrap it with an alignment; also preprocess_train."""
-    base = source.base if source.folder is not None else _named(source)
+    """Load the base of a source and wrap it with an alignment. Returns the model and preprocess_train."""
+    base = source.base if source.folder is not None else _checked_base(source)
     if source.folder is None and base is not None and base.model == EMBEDDED:
         source = resolve(EMBEDDED, access)
     if base is not None:
         check_same_base(alignment, base)
     if source.folder is not None:
-        opened = _of_folder(source.folder, **openclip)
+        loaded = _load_folder(source.folder, **openclip)
     else:
         assert base is not None
-        opened = _of_name(base, access, **openclip)
-    clip, train, val, tokenizer, config = opened
+        loaded = _load_named(base, access, **openclip)
+    clip, train, val, tokenizer, config = loaded
     if base is not None and alignment.base is not None and alignment.fingerprint is None:
-        # The weights are the tag's own, or those of the folder's own alignment: from here on others are told apart.
-        own = None if source.own is None else source.own.fingerprint
+        # These weights are known to be the base's: the tag's own, or those of the folder's alignment. So the alignment
+        # can get their fingerprint, by which other weights are refused.
+        fingerprint = None if source.own is None else source.own.fingerprint
         if source.folder is None and tokenizer is not None and not Path(base.pretrained).is_file():
-            own = fingerprint_of(clip, tokenizer)
-        alignment = with_record(alignment, fingerprint=own)
+            fingerprint = fingerprint_of(clip, tokenizer)
+        alignment = with_record(alignment, fingerprint=fingerprint)
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     model.openclip_config = config
     if (mark := getattr(clip, FOLDED, None)) is not None:
         warnings.warn(
             f"{source.folder} holds a folded model ({describe_mark(mark)}). It opens with the identity: its text "
-            f"features are aligned already, aligned=False and strength change nothing. For the base, load "
+            f"features are already aligned, and aligned=False and strength change nothing. For the base, load "
             f"{mark.get('model') or 'the model that it was folded from'}.",
             stacklevel=4,
         )
     return model, train
 
 
-def _of_name(base: Base, access: Access, **openclip: Any) -> _Opened:
-    """An OpenCLIP architecture with the weights of a tag, or of a file."""
-    changed = openclip.keys() - _UNCHANGING
+def _load_named(base: Base, access: Access, **openclip: Any) -> _Loaded:
+    """Load an OpenCLIP architecture with the weights of a tag or a file."""
+    changes_layers = openclip.keys() - _NOT_ARCHITECTURE
     for key, value in open_clip.get_pretrained_cfg(base.model, base.pretrained).items():
         if key in _TRANSFORM:
             openclip.setdefault(f"image_{key}", value)
     openclip |= {"force_quick_gelu": True} if base.quick_gelu else {}
     clip, train, val = build(base.model, weights_of(base, access), **openclip)
     model_cfg = open_clip.get_model_config(base.model) | ({"quick_gelu": True} if base.quick_gelu else {})
-    config = None if changed else {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    config = None if changes_layers else {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
     return clip, train, val, tokenizer_of(base.model, model_cfg), config
 
 
-def _of_folder(folder: Path, **openclip: Any) -> _Opened:
-    """The OpenCLIP model of a folder, with its mark if it is a folded one."""
+def _load_folder(folder: Path, **openclip: Any) -> _Loaded:
+    """Load the OpenCLIP model of a folder, with its mark if it is folded."""
     config = read_openclip_config(folder)
     clip, train, val = build(f"local-dir:{folder}", None, **openclip)
     tokenizer: Tokenizer | None = folder_tokenizer(folder)
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
-        tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
+        tokenizer = None  # CLIP's tokenizer would give wrong token ids to a model with another vocabulary
     if FOLDED in config:
         setattr(clip, FOLDED, config[FOLDED])
     return clip, train, val, tokenizer, config
 
 
 def check_same_base(alignment: Alignment, wanted: Base) -> None:
-    """Refuse with ValueError an alignment recorded for another architecture, tag or activation."""
+    """Raise ValueError if an alignment records another base than `wanted`."""
     base = alignment.base
     if base is None or base.matches(wanted):
         return
-    # A weights file may hold those of any tag; the fingerprint decides.
+    # A weights file may hold the weights of any tag; the fingerprint decides.
     if Path(wanted.pretrained).is_file() and base.matches(replace(wanted, pretrained=base.pretrained)):
         return
     activation = {True: "QuickGELU", False: "GELU"}
@@ -189,14 +190,14 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
     )
 
 
-def _named(source: Source) -> Base:
-    """The base of a name, or that which its alignment records, where OpenCLIP or labclip has that by name."""
+def _checked_base(source: Source) -> Base:
+    """The base of a source; ValueError if it is unknown, or its record, read from a file, is not a tag of OpenCLIP."""
     base, remedy = source.base, "Pass base=, an OpenCLIP model that you loaded."
     if base is None:
-        raise ValueError(f"{source.name} holds an alignment that does not say what base it was fitted on. {remedy}")
+        raise ValueError(f"{source.name} holds an alignment that does not record its base. {remedy}")
     # A record read from a file must not make OpenCLIP open paths or repositories.
-    known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
-    if source.own is not None and not known and base.model != EMBEDDED:
+    is_known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
+    if source.own is not None and not is_known and base.model != EMBEDDED:
         raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base
 
@@ -213,34 +214,35 @@ def create_model_and_transforms(
     cache_dir: str | None = None,
     **openclip: Any,
 ) -> tuple[LABCLIP, Any, Any]:
-    """OpenCLIP's function of this name, with the model aligned.
+    """Replaces OpenCLIP's function of this name: the same arguments and result, with the model aligned.
 
     Args:
-        model_name: OpenCLIP architecture; or, without `pretrained`, what `LABCLIP.from_pretrained` takes: "scenes",
-            a folder, "local-dir:PATH", "hf-hub:org/name".
-        pretrained: OpenCLIP tag or a weights file of that architecture.
-        alignment: By default the known matrix of this base; else a name, a folder, a repository, or an `Alignment`.
-        strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
-        precision: As OpenCLIP's.
-        device: As OpenCLIP's.
-        jit: Must be False: `torch.jit.script(model)` scripts a folded copy.
-        cache_dir: Where downloads are kept.
-        openclip: Further arguments of `open_clip.create_model_and_transforms`.
+        model_name: OpenCLIP architecture. Without `pretrained`, what `LABCLIP.from_pretrained` takes: "scenes", a
+            folder, "local-dir:PATH", "hf-hub:org/name".
+        pretrained: OpenCLIP tag, or a weights file of that architecture.
+        alignment: The name, folder or repository of an alignment, or an `Alignment`; by default the known matrix of
+            this base.
+        strength: 0 is the base model exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
+        precision: OpenCLIP's precision of the base.
+        device: Device of the model.
+        jit: Must be False; `torch.jit.script(model)` scripts a folded copy.
+        cache_dir: Where downloads are cached; None uses the Hub's own cache.
+        **openclip: Other arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        (model, preprocess_train, preprocess_val). Unlike OpenCLIP's, the model comes in evaluation mode and frozen;
-        to train the base, type `model.clip.train().requires_grad_()`.
+        (model, preprocess_train, preprocess_val). Unlike OpenCLIP's, the model is in evaluation mode and frozen; to
+        train the base, type `model.clip.train().requires_grad_()`.
 
     Raises:
-        ValueError: If no known matrix fits the base; the message lists those that do.
+        ValueError: If no known matrix was fitted on this base; the message lists the bases that have one.
 
     Example:
         >>> model, _, preprocess = create_model_and_transforms("scenes")
     """
     if jit or not openclip.pop("load_weights", True):
         raise ValueError(
-            "jit=True and load_weights=False, whose random weights no matrix fits, are not supported. Leave them out; "
-            "torch.jit.script(model) scripts the model folded."
+            "jit=True and load_weights=False are not supported: no matrix fits random weights. Leave them out; "
+            "torch.jit.script(model) scripts the folded model."
         )
     check_device(device)
     access = Access(cache_dir=cache_dir)
@@ -248,8 +250,8 @@ def create_model_and_transforms(
         source = resolve(model_name, access)
     elif not pretrained or str(model_name).partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
         raise ValueError(
-            f"{model_name} with pretrained={pretrained!r}: an architecture needs the tag of its weights, as in "
-            f'"ViT-B-32", pretrained="openai", as no matrix fits random ones; what has weights of its own needs none.'
+            f"{model_name} with pretrained={pretrained!r}: an architecture needs the tag of its weights, for example "
+            f'"ViT-B-32", pretrained="openai", since no matrix fits random ones; a folder or repository takes no tag.'
         )
     else:
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
@@ -259,11 +261,11 @@ def create_model_and_transforms(
             dict.fromkeys(f'"{entry.model}", pretrained="{entry.pretrained}"' for entry in published.PUBLISHED)
         )
         raise ValueError(
-            f"No known matrix fits {source.name}. Those that are known fit {known}. Pass alignment= (a folder, a "
-            f"repository 'org/name', or an Alignment), or fit one on your own captions."
+            f"No known matrix was fitted on {source.name}. These bases have one: {known}. Pass alignment= (a folder, a "
+            f"repository 'org/name', or an Alignment), or fit a matrix on your own captions."
         )
-    chosen = _chosen(source, alignment, access, strength)
-    model, preprocess_train = _load(source, chosen, access, precision=precision, device=device, **openclip)
+    alignment = _select_alignment(source, alignment, access, strength)
+    model, preprocess_train = _load(source, alignment, access, precision=precision, device=device, **openclip)
     return model, preprocess_train, model.preprocess
 
 
@@ -272,18 +274,18 @@ def _is_architecture(name: str | Path) -> bool:
 
 
 def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
-    """OpenCLIP's function of this name, which also knows "scenes".
+    """Replaces OpenCLIP's function of this name, and knows the names of labclip too.
 
     Args:
-        model_name: As `create_model_and_transforms` takes it.
-        kwargs: Further arguments of `open_clip.get_tokenizer`.
+        model_name: What `create_model_and_transforms` takes.
+        **kwargs: Other arguments of `open_clip.get_tokenizer`.
 
     Returns:
-        Captions -> token ids, int64 [n, context_length].
+        A function: captions -> token ids, int64 [n, context_length].
 
     Raises:
-        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer; if the
-            tokenizer is one of `transformers`, which is not installed.
+        ValueError: If no model has that name (`open_clip.get_tokenizer` would return CLIP's tokenizer), or its
+            tokenizer needs `transformers`, which is not installed.
         FileNotFoundError: If a folder or repository does not exist.
 
     Example:
@@ -295,4 +297,4 @@ def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     source = resolve(model_name, DEFAULT)
     if source.folder is not None:
         return folder_tokenizer(source.folder, **kwargs)
-    return get_tokenizer(_named(source).model, **kwargs)
+    return get_tokenizer(_checked_base(source).model, **kwargs)

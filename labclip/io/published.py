@@ -1,6 +1,6 @@
-"""The matrices the paper's authors published, with the SHA-256 that verifies each, and the figures others published.
+"""The matrices that the paper's authors published, with their SHA-256, and published figures of them.
 
-None of those figures was measured by labclip. Imports no torch: `labclip list` and `labclip info` answer at once.
+labclip measured none of these figures. Imports no torch, so `labclip list` and `labclip info` answer at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AUTHORS_REPOSITORY = "kdariina/CLIP-not-BoW-unimodally"
 AUTHORS_COMMIT = "d3ecb1855c5cbe958673879e2ddc01408e7df19d"
 AUTHORS_ENDPOINT = "https://raw.githubusercontent.com"
 AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
-"""Environment variable that names a mirror of `AUTHORS_ENDPOINT`."""
+"""Environment variable with the URL of a mirror of `AUTHORS_ENDPOINT`."""
 
 REPORTED_SOURCE = (
     "Published figures for the paper (arXiv:2502.03566), as given in third-party notes of it; fractions of 1; not "
@@ -29,11 +29,17 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
+    """One published figure.
 
-    `benchmark` is as `labclip evaluate` takes it, or "probes" for those of `labclip diagnose`; in `command` FOLDER is a
-    matrix that one fits first; `matrix` is name and alignment of the published one; `measured_as` is labclip's name of
-    `metric`.
+    Attributes:
+        benchmark: The name that `labclip evaluate` takes, or "probes" for the probes of `labclip diagnose`.
+        metric: The published name of the metric.
+        clip: The base.
+        values: Fractions of 1, keyed by "base", "labclip" or another method's name.
+        words: The metric in words.
+        command: The command that measures it; FOLDER stands for a matrix that you fit first.
+        matrix: Name and alignment of the published matrix, if it was measured with one.
+        measured_as: labclip's name for `metric`.
     """
 
     benchmark: str
@@ -49,7 +55,7 @@ class PublishedFigure:
 _TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 REPORTED = tuple(PublishedFigure(**row) for row in _TABLE["reported"])
-"""CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
+"""All published figures. Those of CLEVR and PUG are of matrices fitted on these datasets, which are not published."""
 
 _NEGATION = next(figure.values for figure in REPORTED if figure.benchmark == "negation")
 KNOWN_COSTS = (
@@ -59,16 +65,27 @@ KNOWN_COSTS = (
     "Retrieval from large galleries loses more, the farther the matrix is from the identity.",
     "The modality gap grows in some cases.",
 )
-"""Costs reported for the method in general, not for one matrix; `labclip evaluate` measures them for yours."""
+"""Costs reported for the method in general, not for a particular matrix; `labclip evaluate` measures those of yours."""
 
 
 @dataclass(frozen=True)
 class Published:
     """One published matrix.
 
-    `name` is what `from_pretrained` calls its base, `alignment` which of that base's matrices it is. The openai weights
-    need QuickGELU, so `model` is the `-quickgelu` architecture. `logit_scale` is the log-temperature; `matrix_sha256`
-    is that of `labclip.io.folder.matrix_sha256`; `hub_repo` is tried before the authors' repository.
+    Attributes:
+        name: The base's name for `from_pretrained`.
+        alignment: The name of the matrix, which distinguishes the matrices of one base.
+        model: OpenCLIP architecture; the `-quickgelu` one, which the openai weights need.
+        embed_dim: The embedding dimension.
+        logit_scale: The fitted log-temperature.
+        file: The file of the checkpoint in the authors' repository.
+        size: Its bytes.
+        file_sha256: Its SHA-256.
+        matrix_sha256: The SHA-256 of the matrix, from `labclip.io.folder.matrix_sha256`.
+        hub_repo: The Hub repository that is tried before the authors' repository.
+        data: The dataset it was fitted on.
+        recipe: How it was fitted.
+        pretrained: OpenCLIP tag of the base.
     """
 
     name: str
@@ -92,23 +109,23 @@ class Published:
 
     @property
     def url(self) -> str:
-        """Where the checkpoint lies in the authors' repository, pinned to the commit, or on a mirror of it."""
+        """The URL of the checkpoint in the authors' repository at the pinned commit, or on a mirror of it."""
         endpoint = os.environ.get(AUTHORS_ENDPOINT_VARIABLE) or AUTHORS_ENDPOINT
         return f"{endpoint.rstrip('/')}/{AUTHORS_REPOSITORY}/{AUTHORS_COMMIT}/alignment/weights/{self.file}"
 
     @property
     def reported(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Published figures of this very matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
+        """Published figures of this matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
         figures: dict[str, dict[str, dict[str, float]]] = {}
         for figure in REPORTED:
             if figure.matrix == [self.name, self.alignment]:
-                for side, values in figures.setdefault(figure.benchmark, {"base": {}, "labclip": {}}).items():
-                    values[figure.metric] = figure.values[side]
+                for model, values in figures.setdefault(figure.benchmark, {"base": {}, "labclip": {}}).items():
+                    values[figure.metric] = figure.values[model]
         return figures
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of its `Alignment`; without "results", as labclip did not measure the figures."""
+        """The metadata of its `Alignment`. It has no "results", since labclip did not measure the figures."""
         source = (
             f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
             f"downloaded for your own use, not to be published again"
@@ -124,22 +141,24 @@ PUBLISHED = tuple(Published(**row) for row in _TABLE["matrices"])
 
 
 def list_pretrained() -> list[str]:
-    """Names that `LABCLIP.from_pretrained` and `Alignment.from_pretrained` know; folders and repositories work too.
+    """The known names for `LABCLIP.from_pretrained` and `Alignment.from_pretrained`, next to folders and repositories.
 
     Example:
         >>> list_pretrained()
         ['scenes', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14', 'ViT-B-32-cc3m']
     """
-    firsts = {entry.name: entry for entry in reversed(PUBLISHED)}
-    return [EMBEDDED, *(e.name if e is firsts[e.name] else f"{e.name}-{e.alignment}" for e in PUBLISHED)]
+    first_of = {entry.name: entry for entry in reversed(PUBLISHED)}
+    return [EMBEDDED, *(e.name if e is first_of[e.name] else f"{e.name}-{e.alignment}" for e in PUBLISHED)]
 
 
 def find_entry(name: str) -> Published | None:
-    """The published matrix of a name: "ViT-B-32", "ViT-B-32-quickgelu" (its base's own name), "ViT-B-32-cc3m"."""
-    names = ((entry, (entry.name, entry.model, f"{entry.name}-{entry.alignment}")) for entry in PUBLISHED)
-    return next((entry for entry, known in names if name in known), None)
+    """The published matrix of a name, such as "ViT-B-32", "ViT-B-32-quickgelu" or "ViT-B-32-cc3m"; None if unknown."""
+    for entry in PUBLISHED:
+        if name in (entry.name, entry.model, f"{entry.name}-{entry.alignment}"):
+            return entry
+    return None
 
 
 def is_known(name: object) -> bool:
-    """Whether a name, as the user typed it, is in the table, and wins over a folder that is called so; no Path is."""
+    """Whether a string is a known name, which takes precedence over a folder of this name. False for a `Path`."""
     return isinstance(name, str) and (name == EMBEDDED or find_entry(name) is not None)

@@ -1,4 +1,4 @@
-"""A folded OpenCLIP model as transformers' `CLIPModel`; models of transformers: opened, asked, written."""
+"""Convert a folded OpenCLIP model to transformers' `CLIPModel`; load, run and write models of transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from labclip.packages import require
 from labclip.towers.openclip import SkipInitialisation, text_tower
 from labclip.towers.text import evaluating
 
-# OpenAI's names of weights and transformers', in their order: a part of a name is replaced.
+# Patterns in OpenAI's names of weights, and what replaces them in transformers' names; applied in this order.
 _NAMES = {
     r"^visual\.transformer\.resblocks": "vision_model.encoder.layers",
     r"^transformer\.resblocks": "text_model.encoder.layers",
@@ -40,7 +40,7 @@ _GELU = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
 
 
 def load(folder: str | Path) -> Any:
-    """The model of transformers in a folder, in evaluation mode and frozen; ValueError if it can't be opened."""
+    """Load the transformers model of a folder, in evaluation mode and frozen; ValueError if it can't be loaded."""
     try:
         model = _transformers().AutoModel.from_pretrained(str(Path(folder).expanduser()), local_files_only=True)
     except (OSError, KeyError, RuntimeError) as error:
@@ -49,7 +49,7 @@ def load(folder: str | Path) -> Any:
 
 
 def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
-    """Unnormalised text embeddings by a model of transformers, whose releases give a tensor or an object."""
+    """Unnormalised text embeddings of a transformers model, whose releases return a tensor or an object."""
     with torch.no_grad(), evaluating(model):
         output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
     if isinstance(output, torch.Tensor):
@@ -59,19 +59,19 @@ def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
 
 
 def sample_features(model: Any) -> torch.Tensor:
-    """The embedding of some token ids, float64 [1, dim] on the CPU."""
+    """The embedding of fixed token ids, float64 [1, dim] on the CPU, to compare a model before and after a fold."""
     config = getattr(model.config, "text_config", model.config)
-    last = getattr(config, "eos_token_id", None)
-    ids = [number % config.vocab_size for number in (3, 5, 7, 9, 11, last if isinstance(last, int) else 13)]
+    end = getattr(config, "eos_token_id", None)
+    ids = [number % config.vocab_size for number in (3, 5, 7, 9, 11, end if isinstance(end, int) else 13)]
     return text_features(model, input_ids=torch.tensor([ids], device=model.device)).cpu().double()
 
 
 def caption_features(model: Any) -> torch.Tensor | None:
-    """The embedding of the fingerprint's caption, [1, dim]; None where the model's tokenizer is not known."""
+    """The embedding of the fingerprint's caption, [1, dim]; None if the model's tokenizer is not known."""
     config = getattr(model.config, "text_config", model.config)
     length = config.max_position_embeddings
-    if (tokenizer := _beside(model, "AutoTokenizer")) is not None:
-        # To the full context, as OpenCLIP does: SigLIP's padding reaches the embedding.
+    if (tokenizer := _load_from_model_folder(model, "AutoTokenizer")) is not None:
+        # Padded to the full context, as by OpenCLIP, since padding changes SigLIP's embeddings.
         encoded = tokenizer(
             [FINGERPRINT_CAPTION], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
@@ -83,34 +83,34 @@ def caption_features(model: Any) -> torch.Tensor | None:
 
 
 def quick_gelu_of(model: Any) -> bool | None:
-    """Whether the text side runs QuickGELU; None where the config does not say."""
+    """Whether the text side uses QuickGELU; None if the config does not say."""
     activation = getattr(getattr(model.config, "text_config", model.config), "hidden_act", None)
     return activation == "quick_gelu" if isinstance(activation, str) else None
 
 
 def convert(clip: Any) -> Any:
-    """An OpenCLIP model as a `CLIPModel` in evaluation mode; ValueError if that has no such architecture.
+    """Convert an OpenCLIP model to a `CLIPModel` in evaluation mode; ValueError if that can't have its architecture.
 
-    Both are run on some tokens and pixels, and the features compared.
+    Both models are run on test inputs to compare their features.
     """
     transformers = _transformers()
     try:
         with SkipInitialisation():
             model = transformers.CLIPModel(_config(transformers, clip))
-        model.load_state_dict(dict(_renamed(openai_weights(clip))))
+        model.load_state_dict(dict(_rename_weights(openai_weights(clip))))
         reference = clip.visual.conv1.weight
         model = model.to(reference.device, reference.dtype).eval().requires_grad_(False)
 
-        def image(pixels: torch.Tensor) -> Any:
+        def image_features(pixels: torch.Tensor) -> Any:
             output = model.get_image_features(pixel_values=pixels)
             return getattr(output, "pooler_output", output)
 
-        check_form(clip, "transformers", lambda tokens: text_features(model, input_ids=tokens), image)
+        check_form(clip, "transformers", lambda tokens: text_features(model, input_ids=tokens), image_features)
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"transformers' CLIPModel can't hold this {type(clip).__name__} ({first_line(error).rstrip('.:')}): it has "
-            f"vision transformers with a class token, causal text transformers over CLIP's vocabulary and projections "
-            f"without a bias only. Fold it into another form: openclip."
+            f"transformers' CLIPModel can't hold this {type(clip).__name__} ({first_line(error).rstrip('.:')}): it "
+            f"only has vision transformers with a class token, causal text transformers with CLIP's vocabulary, and "
+            f"projections without a bias. Fold it into another form: openclip."
         ) from error
     return model
 
@@ -120,17 +120,17 @@ def _transformers() -> Any:
 
 
 def _config(transformers: Any, clip: Any) -> Any:
+    """The `CLIPConfig` of an OpenCLIP model's architecture."""
     text: Any = text_tower(clip)
     dim, end = text.text_projection.shape[1], VOCABULARY - 1
 
     def tower(transformer: Any) -> dict[str, Any]:
         block = transformer.resblocks[0]
         gelu = block.mlp.gelu
-        quick = type(gelu).__name__ == "QuickGELU"
         return {
             "hidden_size": transformer.width, "num_attention_heads": block.attn.num_heads,
             "num_hidden_layers": len(transformer.resblocks), "intermediate_size": block.mlp.c_fc.out_features,
-            "hidden_act": "quick_gelu" if quick else _GELU[gelu.approximate],
+            "hidden_act": "quick_gelu" if type(gelu).__name__ == "QuickGELU" else _GELU[gelu.approximate],
             "projection_dim": dim, "layer_norm_eps": block.ln_1.eps,
         }  # fmt: skip
 
@@ -146,15 +146,15 @@ def _config(transformers: Any, clip: Any) -> Any:
     )  # fmt: skip
 
 
-def _renamed(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """OpenAI's weights by the names of transformers, attention's three projections apart; others stay as they are."""
+def _rename_weights(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights with OpenAI's names -> with transformers' names; attention's input projection is split in three."""
     for key, value in weights.items():
         value = value.T if key in ("text_projection", "visual.proj") else value
         for old, new in _NAMES.items():
             key = re.sub(old, new, key)
         if "in_proj_" in key:
-            for name, piece in zip("qkv", value.chunk(3), strict=True):
-                yield key.replace("in_proj_", f"{name}_proj."), piece
+            for name, projection in zip("qkv", value.chunk(3), strict=True):
+                yield key.replace("in_proj_", f"{name}_proj."), projection
         else:
             yield key, value
 
@@ -162,24 +162,24 @@ def _renamed(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tens
 def write(model: Any, base: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write the files that `AutoModel`, `AutoProcessor` and a pipeline open.
 
-    `base` is what was folded: of OpenCLIP, the tokenizer and image processor are made of its own; of transformers,
-    they are those that lie where it was loaded from.
+    `base` is the model before the fold. For one of OpenCLIP, the tokenizer and image processor are converted; for one
+    of transformers, they are copied from the folder that it was loaded from.
     """
     model.save_pretrained(folder)
     if of_openclip(base):
         _save_processor(base, tokenizer, folder)
-    elif (processor := _beside(model, "AutoProcessor")) is not None:
+    elif (processor := _load_from_model_folder(model, "AutoProcessor")) is not None:
         processor.save_pretrained(folder)
     else:
         warnings.warn(
-            f"No tokenizer and image processor lie where this {type(model).__name__} was loaded from. Save yours: "
+            f"This {type(model).__name__} was loaded from a folder without tokenizer and image processor. Save yours: "
             f"processor.save_pretrained(FOLDER).",
             stacklevel=3,
         )
 
 
-def _beside(model: Any, kind: str) -> Any | None:
-    """The "AutoTokenizer" or "AutoProcessor" that lies where a model of transformers was loaded from; no download."""
+def _load_from_model_folder(model: Any, kind: str) -> Any | None:
+    """The "AutoTokenizer" or "AutoProcessor" from where a transformers model was loaded; None if it is not on disk."""
     if not (name := getattr(model, "name_or_path", "")):
         return None
     try:
@@ -189,7 +189,7 @@ def _beside(model: Any, kind: str) -> Any | None:
 
 
 def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
-    """Write tokenizer and image processor of an OpenCLIP model in the forms of transformers."""
+    """Convert tokenizer and image processor of an OpenCLIP model to those of transformers, and write them."""
     transformers = _transformers()
     context: int = text_tower(clip).context_length  # type: ignore[assignment]
     tokenizer = SimpleTokenizer(context_length=context) if tokenizer is None else tokenizer
@@ -203,12 +203,12 @@ def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    made = transformers.CLIPTokenizerFast.from_pretrained(str(folder), model_max_length=context)
-    ours, theirs = made(FINGERPRINT_CAPTION)["input_ids"], tokenizer([FINGERPRINT_CAPTION])[0].tolist()
-    if ours != theirs[: len(ours)]:
+    converted = transformers.CLIPTokenizerFast.from_pretrained(str(folder), model_max_length=context)
+    converted_ids = converted(FINGERPRINT_CAPTION)["input_ids"]
+    if converted_ids != tokenizer([FINGERPRINT_CAPTION])[0].tolist()[: len(converted_ids)]:
         raise ValueError("This release of transformers makes other tokens of CLIP's vocabulary. Fold into openclip.")
     images = transformers.CLIPImageProcessor(**_image_settings(clip))
-    transformers.CLIPProcessor(image_processor=images, tokenizer=made).save_pretrained(str(folder))
+    transformers.CLIPProcessor(image_processor=images, tokenizer=converted).save_pretrained(str(folder))
 
 
 def _image_settings(clip: Any) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _image_settings(clip: Any) -> dict[str, Any]:
     height, width = size if isinstance(size, tuple) else (size, size)
     mode = config.get("resize_mode", "shortest")
     if mode not in ("shortest", "squash"):
-        raise ValueError(f"CLIPImageProcessor can't resize images as {mode!r} does. Fold into openclip instead.")
+        raise ValueError(f"CLIPImageProcessor has no resize mode {mode!r}. Fold into openclip instead.")
     return {
         "size": {"shortest_edge": height} if mode == "shortest" else {"height": height, "width": width},
         "crop_size": {"height": height, "width": width},
