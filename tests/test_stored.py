@@ -146,7 +146,7 @@ def feature_folder(name="features", base=BASE):
     Features.from_arrays(images=rows, texts=rows, negatives=negatives, negative_images=negatives, base=base).save(name)
 
 
-BY_NAME = "holds image embeddings by its name"
+BY_NAME = "holds image embeddings, by its name"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ BY_NAME = "holds image embeddings by its name"
         ("in/img_emb", BY_NAME),
         ("image_features.npy", BY_NAME),
         ("features/negative_image_features.npy", BY_NAME),
-        ("features", r"image_features\.npy holds image embeddings by its name"),
+        ("features", r"image_features\.npy holds image embeddings, by its name"),
         ("other/text_features.npy", r"holds embeddings of M \(x\), as its manifest\.json says, but .* fitted on tiny"),
     ],
 )
@@ -197,15 +197,25 @@ def with_rows(values, dtype=np.float16):
 LARGE = np.sign(MATRIX.matrix[0].numpy())
 TWO_TENSORS = r"has several tensors of embeddings, .*'a', .*'b'.* Name one, as in column="
 REFUSED = [
-    ("in.npy", array(lambda: np.ones((3, 8), "f2")), {}, "embeddings of 8 numbers, but the alignment has dim 6"),
+    ("in.npy", array(lambda: np.ones((3, 8), "f2")), {}, "embeddings of dim 8, but the alignment has dim 6"),
     ("in.npy", array(lambda: np.ones((3, DIM), int)), {}, r"holds int64, not float16, float32 or float64"),
     ("in.npy", array(lambda: np.asfortranarray(drawn())), {}, r"holds its array column by column"),
-    ("in.npy", with_rows({17: np.nan, 30: np.inf}), {}, r"row 17, from 0, numbers that are not finite"),
-    ("in.npy", with_rows({4: LARGE * 65504}), {}, r"row 4, .* too large for float16. Leave it out; .* normalize=True"),
-    ("in.npy", lambda path: (array(drawn)(path), os.truncate(path, 247)), {}, "in.npy is cut off: row 9 of 10 is not"),
+    ("in.npy", with_rows({17: np.nan, 30: np.inf}), {}, r"row 17, counted from 0, numbers that are not finite"),
+    (
+        "in.npy",
+        with_rows({4: LARGE * 65504}),
+        {},
+        r"row 4, .* too large for float16. Leave the row out; .* normalize=True",
+    ),
+    (
+        "in.npy",
+        lambda path: (array(drawn)(path), os.truncate(path, 247)),
+        {},
+        "in.npy is truncated: row 9 of 10 is not",
+    ),
     ("in.safetensors", several, {}, TWO_TENSORS),
-    ("in.safetensors", several, {"column": "image"}, r"has in 'image' image embeddings by its name"),
-    ("in.parquet", uneven, {"column": "u"}, r"has embeddings of different lengths, 1 to 6 numbers"),
+    ("in.safetensors", several, {"column": "image"}, r"has image embeddings in 'image', by its name"),
+    ("in.parquet", uneven, {"column": "u"}, r"has embeddings of different dimensions, 1 to 6"),
     ("in.parquet", uneven, {"column": "n"}, r"has 'n' as int64, not as one column of lists of floats"),
 ]
 
@@ -228,7 +238,7 @@ def test_what_is_aligned_already_is_refused():
     transform("in", "out", "A")
     for source in ("out.npy", "out", "out/text_emb", ".", "out/text_emb/text_emb_2.npy"):
         target = "x.npy" if source.endswith(".npy") else "x"
-        with pytest.raises(ValueError, match=r"is aligned already, by A at strength 1.0.* as .* says. Pass the embed"):
+        with pytest.raises(ValueError, match=r"is aligned already, by A at strength 1.0.* as .* says. Pass the base's"):
             transform(source, target)
 
 
@@ -242,10 +252,10 @@ def test_a_target_that_is_there_is_refused_or_made_again():
     before = contents(".")
     for source, target, force, message in (
         ("in.npy", "link.npy", True, r"is the input itself\. Pass another path"),
-        ("in", "in/text_emb", True, "in/text_emb is there, and transform did not write it"),
-        ("in", "photos", True, "photos is there, and transform did not write it"),
+        ("in", "in/text_emb", True, "in/text_emb exists, and transform did not write it"),
+        ("in", "photos", True, "photos exists, and transform did not write it"),
         ("in.npy", "out.txt", True, "out.txt does not end in .npy"),
-        ("in.npy", "out.npy", False, r"out\.npy is there, and .* Pass another path, or force=True"),
+        ("in.npy", "out.npy", False, r"out\.npy exists, and .* Pass another path, or force=True"),
     ):
         with pytest.raises(ValueError, match=message):
             transform(source, target, force=force)
@@ -269,8 +279,8 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     data = broken.read_bytes()
     broken.write_bytes(data[:150])
     result = commands.run("transform", "in", "out", "--alignment", "A", code=2)
-    text = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. 7 of 8 files are done: repair the others and "
-    assert text + "type the same command again.\n" in result.stderr
+    text = "text_emb/text_emb_1.npy is truncated: row 1 of 9 is not complete. 7 of 8 files are done: repair the others "
+    assert text + "and type the same command again.\n" in result.stderr
     kept = embeddings("whole")
     kept.pop("text_emb/text_emb_1.npy")
     assert embeddings("out") == kept
@@ -295,7 +305,7 @@ def test_paths_are_urls_of_fsspec_too():
     memory = path_of("memory://stored").fs
     memory.put("in/", "/stored/in/", recursive=True)
     memory.pipe_file("/stored/in/text_emb/text_emb_2.npy", b"")
-    with pytest.raises(ValueError, match=r"text_emb_2.npy is not a whole NumPy file .* 7 of 8 files are done"):
+    with pytest.raises(ValueError, match=r"text_emb_2.npy is not a complete NumPy file .* 7 of 8 files are done"):
         transform("memory://stored/in", "memory://stored/out")
     memory.put_file("in/text_emb/text_emb_2.npy", "/stored/in/text_emb/text_emb_2.npy")
     transform("memory://stored/in", "memory://stored/out")
@@ -353,7 +363,7 @@ def test_over_ray_the_files_are_the_same(monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)  # which Ray takes
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* 11 of 12 files are done"):
+        with pytest.raises(ValueError, match=r"text_emb_1.npy is truncated.* 11 of 12 files are done"):
             transform("in", "out", "A", engine="ray")
         broken.write_bytes(data)
         transform("in", "out", "A", engine="ray")

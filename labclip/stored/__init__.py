@@ -1,6 +1,6 @@
-"""Stored text embeddings into aligned ones: file by file, streamed, resumable. Image embeddings are left untouched.
+"""Align stored text embeddings, file by file, streamed and resumable. Image embeddings are not changed.
 
-`formats` copies a file with its embeddings changed, `transforming` finds the files and does them.
+`formats` copies one file with its embeddings aligned; `transforming` finds the files, and records which are done.
 """
 
 from labclip.stored.transforming import transform

@@ -1,4 +1,4 @@
-"""Stored text embeddings of a base into aligned ones, without encoding anything again."""
+"""`transform`: align a base's stored text embeddings without encoding the texts again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES, Rows, copied
 
 FORMAT_VERSION = 1
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
-_OTHER = "Pass another path, or force=True to start from scratch."
+_REMEDY = "Pass another path, or force=True to start from scratch."
 _TEXTS, _IMAGES, _METADATA = "text_emb", "img_emb", "metadata"  # the folders of clip-retrieval
 
 AnyPath = Any
@@ -33,7 +33,7 @@ AnyPath = Any
 
 
 class Shard(NamedTuple):
-    """A file: its name in the folder, where it is, where it goes, and whether it only is copied."""
+    """One file: its name in the source folder, its path, the path of its result, and whether it is only copied."""
 
     name: str
     source: AnyPath
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
     @property
     def version(self) -> str:
-        """What changes when the source is written again."""
+        """Size and modification time of the source, or the checksum of a URL: it changes if the source is rewritten."""
         if isinstance(self.source, Path):
             stat = self.source.stat()
             return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -61,38 +61,39 @@ def transform(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Align stored text embeddings of a base: every row times the matrix, nothing else changed.
+    """Align a base's stored text embeddings: multiply every row by the matrix, and change nothing else.
 
-    Files are read and written in blocks, so memory does not grow with them. Each is whole under its name or not there.
-    Killed at any moment, the same call goes on with the files that are not done, and ends with the same bytes. The
-    manifest stands beside the result; with it, a second transform of the result is refused.
+    Files are read and written in blocks, so memory does not grow with their size. A file gets its name when it is
+    complete. If the process is killed, the same call continues with the files that are not done, and ends with the same
+    bytes. A manifest is written next to the result; with it, aligning the result a second time is refused.
 
     Args:
         source: Text embeddings of the alignment's base, any scale, float16, float32 or float64: a `.npy` file
             [rows, dim], a `.safetensors` file with one such tensor, a `.parquet` file with a column of lists of floats,
-            a folder of such files, or a folder of clip-retrieval, whose `metadata` is copied and whose image embeddings
-            are left where they are.
-        target: A file of the same ending, or a folder.
+            a folder of such files, or a folder of clip-retrieval. Of the latter, the `metadata` is copied, and the
+            image embeddings are not.
+        target: A file with the same ending, or a folder.
         alignment: An alignment, or the name, folder or repository of one.
-        strength: 0 is the base exactly, 1 the matrix as fitted; by default what the alignment records.
+        strength: 0 is the base exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
         normalize: Whether to write unit-length rows.
-        column: The column or tensor of the embeddings, where there are several.
-        engine: "local", or "ray" to share the files out over the Ray cluster of RAY_ADDRESS, or this machine's cores
-            where that is not set. All machines must see source and target under these paths.
-        force: Whether to start from scratch where the target is there.
-        progress: Whether to show a bar on stderr.
+        column: The column or tensor of the embeddings, needed if there are several.
+        engine: "local", or "ray" to distribute the files over the Ray cluster at RAY_ADDRESS, or, without that
+            variable, over this machine's cores. All machines need source and target under the same paths.
+        force: Whether to start from scratch if the target exists.
+        progress: Whether to show a progress bar on stderr.
 
     Returns:
-        The manifest: `source`, `alignment`, `matrix_sha256`, `strength`, `base`, `normalize`, `column`, `dim`, and of
-        each of the `shards` `name`, `rows` and `bytes`. Rows keep their dtype; the product is float32.
+        The manifest: `source`, `alignment`, `matrix_sha256`, `strength`, `base`, `normalize`, `column`, `dim`, and for
+        each of the `shards` its `name`, `rows` and `bytes`. Rows keep their dtype; the product is computed in float32.
 
     Raises:
         FileNotFoundError: If the source or the alignment does not exist.
-        ValueError: If the source holds image embeddings by its name or folder, is aligned already, or is of another
-            base as its feature folder says; if the target is there and was not made by the same call; if files are not
-            whole, are of another dim, or have rows that are not finite: the first is named, and all others are done.
+        ValueError: If the name or folder of the source says that it holds image embeddings; if the source is already
+            aligned, or its feature folder records another base; if the target exists and was not written by the same
+            call; if a file is damaged, has another dim, or has rows that are not finite. The message names the first
+            such file, and all others are aligned.
         OSError: If a file can't be read or written.
-        MissingPackageError: If Parquet is to be read without pyarrow, or a URL without universal-pathlib.
+        MissingPackageError: If a Parquet file needs pyarrow, or a URL needs universal-pathlib.
 
     Example:
         >>> import labclip, numpy as np
@@ -103,72 +104,73 @@ def transform(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
-    chosen = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
-    chosen = chosen if strength is None else chosen.at(strength)
-    read, written = path_of(source), path_of(target)
-    shards, is_folder = _find_shards(read, written), read.is_dir()
-    _check_texts(read, shards, chosen.base)
-    if os.path.realpath(str(written)) == os.path.realpath(str(read)):
+    loaded = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
+    loaded = loaded if strength is None else loaded.at(strength)
+    source_path, target_path = path_of(source), path_of(target)
+    shards, is_folder = _find_shards(source_path, target_path), source_path.is_dir()
+    _check_source(source_path, shards, loaded.base)
+    if os.path.realpath(str(target_path)) == os.path.realpath(str(source_path)):
         raise ValueError(f"{target} is the input itself. Pass another path to write to.")
     manifest = {
-        "library_name": "labclip", "format_version": FORMAT_VERSION, "source": read.name,
-        "alignment": name_of(alignment), "matrix_sha256": matrix_sha256(chosen.fitted), "strength": chosen.strength,
-        "base": None if chosen.base is None else vars(chosen.base),
-        "normalize": normalize, "column": column, "dim": chosen.dim,
+        "library_name": "labclip", "format_version": FORMAT_VERSION, "source": source_path.name,
+        "alignment": name_of(alignment), "matrix_sha256": matrix_sha256(loaded.fitted), "strength": loaded.strength,
+        "base": None if loaded.base is None else vars(loaded.base),
+        "normalize": normalize, "column": column, "dim": loaded.dim,
     }  # fmt: skip
-    manifest_file = _manifest_of(written, is_folder=is_folder)
-    done = _done_before(written, manifest_file, manifest, shards, is_folder, force)
+    manifest_path = _manifest_path(target_path, is_folder=is_folder)
+    records = _earlier_records(target_path, manifest_path, manifest, shards, is_folder, force)
 
-    def record() -> None:
-        manifest["shards"] = [done[shard.name] for shard in shards if shard.name in done]
-        if len(done) == len(shards):
+    def write_manifest() -> None:
+        manifest["shards"] = [records[shard.name] for shard in shards if shard.name in records]
+        if len(records) == len(shards):
             manifest["versions"] = versions_of("torch", "numpy")
-        with _whole(manifest_file) as part:
-            part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        with _write_whole(manifest_path) as partial_path:
+            text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+            partial_path.write_text(text, encoding="utf-8", newline="\n")
 
     problems: list[str] = []
-    if is_folder and isinstance(written, Path):
-        written.mkdir(parents=True, exist_ok=True)
-    record()  # before any file, so that after a kill it is known who wrote them
+    if is_folder and isinstance(target_path, Path):
+        target_path.mkdir(parents=True, exist_ok=True)
+    write_manifest()  # before any file, so that after a kill it shows which call wrote the files
     try:
-        left = [shard for shard in shards if shard.name not in done]
-        work = partial(_aligned_file, matrix=chosen.matrix.detach().cpu(), normalize=normalize, column=column)
+        remaining = [shard for shard in shards if shard.name not in records]
+        work = partial(_align_file, matrix=loaded.matrix.detach().cpu(), normalize=normalize, column=column)
         with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
-            for shard, outcome in ENGINES[engine](work, left, bar.update):
+            for shard, outcome in ENGINES[engine](work, remaining, bar.update):
                 if isinstance(outcome, OSError):
                     raise outcome
                 if isinstance(outcome, ValueError):
-                    problems.append(f"{shard.name if is_folder else read} {outcome}.")
+                    problems.append(f"{shard.name if is_folder else source_path} {outcome}.")
                 else:
-                    done[shard.name] = outcome
-                    record()
+                    records[shard.name] = outcome
+                    write_manifest()
     finally:
-        if not done:
-            manifest_file.unlink(missing_ok=True)
-            if is_folder and isinstance(written, Path):
-                with suppress(OSError):  # it holds something else
-                    written.rmdir()
+        if not records:
+            manifest_path.unlink(missing_ok=True)
+            if is_folder and isinstance(target_path, Path):
+                with suppress(OSError):  # it holds other files
+                    target_path.rmdir()
     if problems:
-        others = f" {len(done):,} of {len(shards):,} files are done: repair the others and type the same call again."
-        raise ValueError(problems[0] + (others if len(shards) > 1 else ""))
+        done = f" {len(records):,} of {len(shards):,} files are done: repair the others and type the same call again."
+        raise ValueError(problems[0] + (done if len(shards) > 1 else ""))
     return manifest
 
 
 def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
-    """The files of a source."""
+    """Find the files of a source."""
     if source.is_file():
         if source.suffix.lower() not in FORMATS:
-            raise ValueError(f"{source} is no file of {', '.join(FORMATS)}, from which stored embeddings are read.")
+            raise ValueError(f"{source} does not end in {', '.join(FORMATS)}. Pass one of these, or a folder of them.")
         if target.suffix.lower() != source.suffix.lower():
-            raise ValueError(f"{target} does not end in {source.suffix}. The format is kept: end its name so.")
+            raise ValueError(f"{target} does not end in {source.suffix}, as the source does. Pass a name that does.")
         return [Shard(source.name, source, target)]
     if not source.is_dir():
         raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
     if any((source / name).is_dir() for name in (_TEXTS, _IMAGES)):
         names = [f"{_TEXTS}/{path.name}" for path in _files_in(source / _TEXTS)]
-        others = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)]
+        metadata = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)]
     else:
-        names, others = [path.name for path in _files_in(source)], []
+        names, metadata = [path.name for path in _files_in(source)], []
     shards = [Shard(name, source / name, target / name) for name in names]
     shards = [shard for shard in shards if shard.source.suffix.lower() in FORMATS and shard.source.name[0] not in "_."]
     if not shards:
@@ -176,115 +178,121 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
             f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
             f"clip-retrieval."
         )
-    return shards + [Shard(name, source / name, target / name, copied=True) for name in others]
+    return shards + [Shard(name, source / name, target / name, copied=True) for name in metadata]
 
 
-def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
-    """Refuse with ValueError embeddings of images, of another base than the alignment's, and aligned ones."""
+def _check_source(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
+    """Raise ValueError for embeddings of images or of another base, and for those that are aligned already."""
     path = source.parent / MANIFEST
     features = read_json_object(path) if path.is_file() else {}
-    recorded = features.get("base") if "images_sha256" in features else None  # else it is no feature folder's
+    recorded = features.get("base") if "images_sha256" in features else None  # only feature folders have this key
     if recorded and base is not None and not Base(**recorded).matches(base):
         raise ValueError(
             f"{source} holds embeddings of {Base(**recorded)}, as its {MANIFEST} says, but the alignment was fitted on "
-            f"{base}. Pass the one of their base."
+            f"{base}. Pass an alignment for their base."
         )
     files = [shard.source for shard in shards if not shard.copied]
-    inside = OF_IMAGES.match(source.parent.name)
-    folders = [source.parent] if inside and inside[3] else []  # not a folder "images", which may hold anything
+    parent_match = OF_IMAGES.match(source.parent.name)
+    # A parent folder "img_emb" counts, but not one called "images", which may hold anything.
+    folders = [source.parent] if parent_match and parent_match[3] else []
     for path in (source, *files, *folders):
         if OF_IMAGES.match(path.name):
-            raise ValueError(f"{path} holds image embeddings by its name. {LEFT_ALONE}. Pass the text embeddings.")
-    manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
-    for path in (*manifests, *(_manifest_of(file, is_folder=False) for file in files)):
+            raise ValueError(f"{path} holds image embeddings, by its name. {LEFT_ALONE}. Pass the text embeddings.")
+    manifests = [_manifest_path(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
+    for path in (*manifests, *(_manifest_path(file, is_folder=False) for file in files)):
         if path.is_file():
-            by = describe_mark(read_json_object(path))
-            raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
+            mark = describe_mark(read_json_object(path))
+            raise ValueError(f"{source} is aligned already, by {mark}, as {path} says. Pass the base's embeddings.")
 
 
 def _files_in(folder: AnyPath) -> list[AnyPath]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def _manifest_of(path: AnyPath, *, is_folder: bool) -> AnyPath:
-    """The manifest of a result: in a folder, beside a file. Readers of folders skip names that begin with "_"."""
+def _manifest_path(path: AnyPath, *, is_folder: bool) -> AnyPath:
+    """The manifest of a result: in a folder, or next to a file. Other readers skip names that begin with "_"."""
     return path / "_labclip.json" if is_folder else path.with_name(f"_{path.name}.labclip.json")
 
 
-def _done_before(
+def _earlier_records(
     target: AnyPath, path: AnyPath, manifest: Mapping[str, Any], shards: Sequence[Shard], is_folder: bool, force: bool
 ) -> dict[str, Any]:
-    """The records of the files that an earlier call with the same manifest has done; its other files are removed.
+    """The records of the files that an earlier call with the same manifest finished. Its other files are removed.
 
-    ValueError if the target is there and was not made by the same call, unless with `force`.
+    Raises ValueError if the target exists and another call wrote it, unless `force` is set.
     """
     earlier = read_json_object(path) if path.is_file() else {}
-    there = any(file.name[0] not in "._" for file in target.iterdir()) if target.is_dir() else target.exists()
-    if there and not earlier and (is_folder or not force):
+    exists = any(file.name[0] not in "._" for file in target.iterdir()) if target.is_dir() else target.exists()
+    if exists and not earlier and (is_folder or not force):
         raise ValueError(
-            f"{target} is there, and transform did not write it. {'Pass another path.' if is_folder else _OTHER}"
+            f"{target} exists, and transform did not write it. {'Pass another path.' if is_folder else _REMEDY}"
         )
-    differs = next((key for key in _COMPARED if earlier.get(key) != manifest[key]), None)
-    if there and differs and not force:
+    changed_key = next((key for key in _COMPARED if earlier.get(key) != manifest[key]), None)
+    if exists and changed_key and not force:
         raise ValueError(
-            f"{target} is aligned by {describe_mark(earlier)}: its {differs} is {earlier.get(differs)!r}, not "
-            f"{manifest[differs]!r}. {_OTHER}"
+            f"{target} is aligned by {describe_mark(earlier)}: its {changed_key} is {earlier.get(changed_key)!r}, not "
+            f"{manifest[changed_key]!r}. {_REMEDY}"
         )
     records = {record["name"]: record for record in earlier.get("shards", ())}
-    same = {shard.name: shard for shard in shards if shard.name in records and not (differs or force)}
-    done = {name: records[name] for name, shard in same.items() if _is_done(shard, records[name])}
-    for name in records.keys() - done.keys() if is_folder else ():
+    finished = {}
+    for shard in shards:
+        if shard.name in records and not (changed_key or force) and _is_done(shard, records[shard.name]):
+            finished[shard.name] = records[shard.name]
+    for name in records.keys() - finished.keys() if is_folder else ():
         (target / name).unlink(missing_ok=True)
     if isinstance(target, Path):
         for file in (path, *(shard.target for shard in shards)):
             remove_partial_files(file.parent, {file.name})
-    return done
+    return finished
 
 
 def _is_done(shard: Shard, record: Mapping[str, Any]) -> bool:
-    """Whether a shard was written of the file that is there now, and still is."""
+    """Whether a shard's result still exists, and was made from the present source."""
     if record["source_version"] != shard.version or not shard.target.is_file():
         return False
     return bool(shard.target.stat().st_size == record["bytes"])
 
 
 @contextmanager
-def _whole(target: AnyPath) -> Iterator[Path]:
-    """A path to write to: the target has the file when the block ends, whole or not at all."""
+def _write_whole(target: AnyPath) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends without an error, its file becomes `target`, a path or URL."""
     if isinstance(target, Path):
         if target.parent.name in (_TEXTS, _METADATA):
             target.parent.mkdir(exist_ok=True)
-        with atomic_file(target) as part:
-            yield part
+        with atomic_file(target) as partial_path:
+            yield partial_path
     else:
         with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
             yield Path(folder, "part")
             target.fs.put_file(f"{folder}/part", target.path)
 
 
-def _aligned_file(
-    shard: Shard, seen: Callable[[int], Any], *, matrix: torch.Tensor, normalize: bool, column: str | None
+def _align_file(
+    shard: Shard, count_bytes: Callable[[int], Any], *, matrix: torch.Tensor, normalize: bool, column: str | None
 ) -> dict[str, Any] | Exception:
-    """Align a file: its record, or a ValueError that goes on after its name, or an OSError. `seen` counts bytes."""
+    """Align a file. Returns its record, an OSError, or a ValueError whose message is to follow the file's name.
+
+    `count_bytes` is called with the bytes of each block that is done.
+    """
     count = 0
 
     def change(rows: Rows) -> Rows:
         nonlocal count
         if rows.shape[1] != len(matrix):
             raise ValueError(
-                f"holds embeddings of {rows.shape[1]} numbers, but the alignment has dim {len(matrix)}. Pass the one "
-                f"of their base"
+                f"holds embeddings of dim {rows.shape[1]}, but the alignment has dim {len(matrix)}. Pass an alignment "
+                f"for their base"
             )
         native = torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="), copy=False))
         aligned = align(native, matrix, normalize=normalize)
         if not torch.stack(aligned.aminmax()).isfinite().all():
             row = count + int((~aligned.isfinite().all(dim=1)).nonzero()[0])
             raise ValueError(
-                f"has in row {row:,}, from 0, numbers that are not finite, or that aligned are too large for "
-                f"{rows.dtype}. Leave it out; what is too large fits with normalize=True, or as float32"
+                f"has in row {row:,}, counted from 0, numbers that are not finite, or become too large for "
+                f"{rows.dtype}. Leave the row out; if they are too large, pass normalize=True or store float32"
             )
         count += len(rows)
-        seen(rows.nbytes)
+        count_bytes(rows.nbytes)
         return aligned.numpy().astype(rows.dtype, copy=False)
 
     contents = copied if shard.copied else FORMATS[shard.source.suffix.lower()]
@@ -292,11 +300,11 @@ def _aligned_file(
         version = shard.version
         with (
             torch.inference_mode(),
-            shard.source.open("rb") as read,
-            _whole(shard.target) as part,
-            part.open("wb") as file,
+            shard.source.open("rb") as source_file,
+            _write_whole(shard.target) as partial_path,
+            partial_path.open("wb") as file,
         ):
-            file.writelines(contents(read, change, column))
+            file.writelines(contents(source_file, change, column))
             size = file.tell()
     except (ValueError, OSError) as error:
         return error
@@ -308,25 +316,25 @@ Work = Callable[[Shard, Callable[[int], Any]], dict[str, Any] | Exception]
 Outcomes = Iterable[tuple[Shard, dict[str, Any] | Exception]]
 
 
-def _in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Outcomes:
-    """Align files one after the other in this process, whose threads each product uses."""
-    return ((shard, work(shard, seen)) for shard in shards)
+def _run_local(work: Work, shards: Sequence[Shard], count_bytes: Callable[[int], Any]) -> Outcomes:
+    """Align files one after the other in this process; each product uses all threads."""
+    return ((shard, work(shard, count_bytes)) for shard in shards)
 
 
-def _over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Outcomes:
-    """Align files with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
+def _run_ray(work: Work, shards: Sequence[Shard], count_bytes: Callable[[int], Any]) -> Outcomes:
+    """Align files with Ray Data, one task for each, on the cluster at RAY_ADDRESS or on this machine."""
     connected_ray()
     from ray import data
 
     data.DataContext.get_current().enable_progress_bars = False
 
-    def align_one(row: dict[str, Any]) -> dict[str, Any]:  # Ray would rename an error that is raised
+    def align_shard(row: dict[str, Any]) -> dict[str, Any]:  # returns errors, since Ray wraps those that are raised
         return {"item": row["item"], "outcome": pickle.dumps(work(shards[row["item"]], lambda _: None))}
 
     rows = [{"item": number} for number in range(len(shards))]
-    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align_one).iter_rows() if rows else ():
+    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align_shard).iter_rows() if rows else ():
         yield shards[row["item"]], pickle.loads(row["outcome"])
 
 
-ENGINES = {"local": _in_turn, "ray": _over_ray}
-"""Engines by their names; the first is the default."""
+ENGINES = {"local": _run_local, "ray": _run_ray}
+"""The engines, keyed by name; the first is the default."""
