@@ -142,7 +142,7 @@ LOW = estimate(0.6, 0.55, 0.65)
         (side(0.65, 0.6, 0.7, half=0.64), GOOD, LOW, 99, "image", "binding can't be read"),
         (side(0.54, 0.52, 0.56, half=0.3), GOOD, LOW, 99, "image", "can't be read"),  # it knows the words alone
         (side(0.4, 0.38, 0.42, half=0.3), GOOD, LOW, 99, "unclear", "would read more"),  # not even these yet
-        (side(0.2, 0.18, 0.22, half=0.19), GOOD, LOW, 99, "image", "not even the attributes that are there"),
+        (side(0.2, 0.18, 0.22, half=0.19), GOOD, LOW, 99, "image", "not even a scene's attributes"),
     ],
 )
 def test_the_rules_and_what_they_say_of_the_images(image, text, cosine, combinations, code, why):
@@ -158,7 +158,7 @@ def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to
     assert diagnosis.verdict.code == "text"
     assert diagnosis.repair.binding.estimates[0].value == 0  # ties are wrong
     assert diagnosis.repair.models == ["base"]
-    assert any("every caption and its swapped one the same embedding" in note for note in diagnosis.notes)
+    assert any("each caption and its swapped version the same embedding" in note for note in diagnosis.notes)
 
 
 def test_the_same_seed_gives_the_same_figures(lost_in_alignment):

@@ -1,4 +1,4 @@
-"""Figures of what was measured: each function returns a `matplotlib.figure.Figure`, no state is shared between them."""
+"""Figures of a diagnosis. Each function returns a `matplotlib.figure.Figure`; no state is shared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _COLOURS = {"image": BLUE, "text": ORANGE, "base": SOFT, "own": GREEN, "fitted":
 
 
 def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any:
-    """Bars: accuracy of the probes on "image" and "text", and of the cosine by "base", "own" and "fitted"."""
+    """Bars of accuracy: the probes on "image" and "text", and the cosine of "base", "own" and "fitted"."""
     rows = [(f"linear probe on {SIDES[side]}", probed.accuracy, _COLOURS[side]) for side, probed in probes.items()]
     rows += [(f"cosine, {MODELS[name]}", estimate, _COLOURS[name]) for name, estimate in cosine.items()]
     figure, axes = empty(5.6, 0.9 + 0.4 * len(rows))
-    for number, (_, estimate, colour) in enumerate(rows):
-        axes.barh(number, estimate.value, color=colour, height=0.62)
-        axes.plot([estimate.low, estimate.high], [number, number], color=INK, linewidth=1.6)
-        axes.text(estimate.high + 0.012, number, f"{estimate.value:.3f}", va="center", fontsize=9, color=INK)
+    for row, (_, estimate, colour) in enumerate(rows):
+        axes.barh(row, estimate.value, color=colour, height=0.62)
+        axes.plot([estimate.low, estimate.high], [row, row], color=INK, linewidth=1.6)
+        axes.text(estimate.high + 0.012, row, f"{estimate.value:.3f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlim=(0, 1.1), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy, with 95% interval")
     axes.set_title("Which attribute belongs to which object", loc="left")
@@ -35,12 +35,12 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
     return figure
 
 
-def permutations(measured: Mapping[str, Mapping[str, Distribution]]) -> Any:
-    """Similarity between captions and their permutations, "swapped" and "shuffled", "before" and "after" the matrix."""
-    figure, panels = empty(5.6, 0.4 + 2.2 * len(measured), rows=len(measured), sharex=True, squeeze=False)
-    low = min(cosines.quantiles[0.05] for part in measured.values() for cosines in part.values())
-    for axes, (kind, part) in zip(panels[:, 0], measured.items(), strict=True):
-        for (when, cosine), colour, style in zip(part.items(), (SOFT, GREEN), ("--", "-"), strict=False):
+def permutations(similarity: Mapping[str, Mapping[str, Distribution]]) -> Any:
+    """Histograms of the cosines of captions with their permutations, "swapped" and "shuffled", before and after."""
+    figure, panels = empty(5.6, 0.4 + 2.2 * len(similarity), rows=len(similarity), sharex=True, squeeze=False)
+    low = min(cosine.quantiles[0.05] for cosines in similarity.values() for cosine in cosines.values())
+    for axes, (kind, cosines) in zip(panels[:, 0], similarity.items(), strict=True):
+        for (when, cosine), colour, style in zip(cosines.items(), (SOFT, GREEN), ("--", "-"), strict=False):
             axes.stairs(100 * cosine.histogram, cosine.edges, color=colour, linewidth=1.8, linestyle=style, label=when)
             axes.stairs(100 * cosine.histogram, cosine.edges, color=colour, fill=True, alpha=0.18)
             axes.axvline(cosine.quantiles[0.5], color=colour, linewidth=1, linestyle=":")

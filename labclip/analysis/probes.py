@@ -1,4 +1,4 @@
-"""Linear probes on one encoder's embeddings, and the most confused pairs of words."""
+"""Linear probes on the embeddings of one encoder, and accuracy by pair of words."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Probed:
 
     Attributes:
         accuracy: Fraction of objects whose attribute is read right; its `chance` is 1 / number of attributes.
-        bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
-        by_object: The same for each object name.
-        left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
-        learnt: Scenes that an object's probe was trained on, the median over objects and folds.
+        bag_chance: Accuracy of the bag-of-words baseline, which guesses among the attributes of the scene.
+        by_object: Accuracy for each object name.
+        left_out: Number of objects without a probe: their scene has two objects of this name, or the name never had two
+            attributes.
+        learnt: Number of scenes on which an object's probe was trained, the median over objects and folds.
         dim: Embedding dimension.
-        half: Accuracy of the same probe trained on half of the combinations; None where that was not tried.
+        half: Accuracy of the same probe trained on half of the combinations; None if not measured.
     """
 
     accuracy: Estimate
@@ -43,23 +44,24 @@ class Probed:
 
 
 def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, fraction: float = 1.0) -> Probed:
-    """Read each object's attribute from the embedding of its whole scene, cross-validated by combination.
+    """Measure whether a linear classifier reads each object's attribute from the embedding of its whole scene.
 
-    For each object name a logistic regression over the attributes, on the scenes that hold it once. A combination is in
-    one fold, whichever attribute goes with which object, so that the probe cannot have memorised the answer.
+    For each object name, a logistic regression predicts the attribute on scenes with one object of this name. It is
+    cross-validated: scenes with the same attributes and objects are in one fold, whichever attribute an object has. So
+    the probe can't have learned the scene by heart.
 
     Args:
         features: Embeddings of one side, [n, dim], any scale.
         labels: Labels of the scenes, as for `folds_of`.
         folds: Folds of the cross-validation.
         seed: Seed of the split.
-        fraction: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
+        fraction: Fraction of the combinations outside the fold to train on; values below 1 give a learning curve.
 
     Returns:
-        Accuracy with a 95% interval whose units are combinations; a tie between attributes is wrong.
+        Accuracy with a 95% interval over combinations; a tie between attributes is wrong.
 
     Raises:
-        ValueError: If there are too few combinations, or nothing can be asked.
+        ValueError: If there are too few combinations, or no probe can be trained.
 
     Source: arXiv:2502.03566, section 4.
 
@@ -68,42 +70,42 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
         >>> from labclip.analysis import labels_of
         >>> labels = labels_of([((a, "cube"), (b, "ball")) for a in "rgbw" for b in "rgbw" if a != b] * 4)
         >>> code = np.zeros((labels.n, 8), dtype=np.float32)
-        >>> code[labels.scene, 4 * labels.object + labels.attribute] = 1  # who has what, written out
+        >>> code[labels.scene, 4 * labels.object + labels.attribute] = 1  # a dimension for each pair
         >>> probe(code, labels).accuracy.value
         1.0
     """
-    rows, answers = features_of(features, "Features", labels.n), torch.from_numpy(labels.attribute)
+    rows, attribute = features_of(features, "Features", labels.n), torch.from_numpy(labels.attribute)
     fold = folds_of(labels, folds, seed)[labels.scene]
-    learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
+    sampled = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
     cell = labels.scene * len(labels.objects) + labels.object
-    alone = np.bincount(cell)[cell] == 1
-    correct, asked = np.zeros((2, len(cell)), dtype=np.bool_)
+    is_unique = np.bincount(cell)[cell] == 1
+    correct, is_tested = np.zeros((2, len(cell)), dtype=np.bool_)
     sizes = []
-    for name in range(len(labels.objects)):
-        mine = alone & (labels.object == name)
+    for index in range(len(labels.objects)):
+        has_name = is_unique & (labels.object == index)
         for number in range(folds):
-            train = np.flatnonzero(mine & (fold != number) & learnt[labels.scene])
-            test = np.flatnonzero(mine & (fold == number))
+            train = np.flatnonzero(has_name & (fold != number) & sampled[labels.scene])
+            test = np.flatnonzero(has_name & (fold == number))
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
-                asked[test] = True
+                is_tested[test] = True
                 sizes.append(len(train))
                 correct[test] = metrics.linear_probe(
-                    rows[labels.scene[train]], answers[train], rows[labels.scene[test]], answers[test]
+                    rows[labels.scene[train]], attribute[train], rows[labels.scene[test]], attribute[test]
                 )
-    if not asked.any():
+    if not is_tested.any():
         raise ValueError(
             f"No probe can be trained on {labels.n} scenes: in every fold, each object has fewer than two attributes. "
             f"Pass more scenes, or fewer folds than {folds}."
         )
-    groups = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
-    groups |= {name: np.where(labels.object[asked] == number, 0, -1) for number, name in enumerate(labels.objects)}
-    scores = ScoredItems(correct[asked], labels.combination[labels.scene[asked]], groups, 1 / len(labels.attributes))
-    whole, *parts = compare([scores])
+    names, unit = labels.object[is_tested], labels.combination[labels.scene[is_tested]]
+    groups = {"": np.zeros(len(names), dtype=np.int64)}
+    groups |= {name: np.where(names == index, 0, -1) for index, name in enumerate(labels.objects)}
+    overall, *by_object = compare([ScoredItems(correct[is_tested], unit, groups, 1 / len(labels.attributes))])
     return Probed(
-        accuracy=whole.estimates[0],
-        bag_chance=float(labels.bag_chance()[asked].mean()),
-        by_object={part.metric: part.estimates[0] for part in parts},
-        left_out=int((~asked).sum()),
+        accuracy=overall.estimates[0],
+        bag_chance=float(labels.bag_chance()[is_tested].mean()),
+        by_object={compared.metric: compared.estimates[0] for compared in by_object},
+        left_out=int((~is_tested).sum()),
         learnt=int(np.median(sizes)),
         dim=rows.shape[1],
     )
@@ -112,47 +114,47 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
 def confusions(
     correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None
 ) -> dict[tuple[str, str], Estimate]:
-    """Accuracy of binding by pair, the most confused first.
+    """Measure the accuracy of binding for each pair of attributes or objects, the most confused pair first.
 
     Args:
-        correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].
-        labels: Labels of the scenes. Those without two objects are left out: which were swapped is not known.
+        correct: For each scene whether its own caption beat the caption with swapped attributes, bool [n].
+        labels: Labels of the scenes. Only scenes with two objects are used, as it is known there which were swapped.
         by: "attribute" or "object".
-        keep: Scenes to look at, bool [n]; by default all.
+        keep: Scenes to use, bool [n]; by default all.
 
     Returns:
-        For each two that occur together the fraction of scenes whose own caption won (chance .5, a tie is wrong), with
-        its 95% interval; the lowest first, of equals the one of more scenes.
+        For each pair in one scene, the fraction of such scenes whose own caption won (chance .5, a tie is wrong), with
+        a 95% interval. They are sorted by accuracy, then by number of scenes, the largest number first.
 
     Raises:
-        ValueError: If lengths differ, or no scene has two objects that differ in what is asked `by`.
+        ValueError: If lengths differ, or if no scene has two different attributes (or objects).
 
     Example:
         >>> from labclip.analysis import labels_of
         >>> labels = labels_of([(("red", "cube"), ("blue", "ball"))] * 4)
-        >>> found = confusions([True, True, True, False], labels)
-        >>> [(pair, one.value, one.n) for pair, one in found.items()]
+        >>> accuracy = confusions([True, True, True, False], labels)
+        >>> [(pair, estimate.value, estimate.n) for pair, estimate in accuracy.items()]
         [(('blue', 'red'), 0.75, 4)]
     """
-    right = np.asarray(correct)
-    if right.dtype != np.bool_ or right.shape != (labels.n,) or by not in ("attribute", "object"):
+    correct = np.asarray(correct)
+    if correct.dtype != np.bool_ or correct.shape != (labels.n,) or by not in ("attribute", "object"):
         raise ValueError(
-            f"correct is {right.dtype} {list(right.shape)} and by is {by!r}. Pass bool [{labels.n}], a value a scene, "
-            f"and by='attribute' or by='object'."
+            f"correct is {correct.dtype} {list(correct.shape)} and by is {by!r}. Pass bool [{labels.n}], a value for "
+            f"each scene, and by='attribute' or by='object'."
         )
-    two = ((labels.counts == 2) & (True if keep is None else keep))[labels.scene]
+    has_two = ((labels.counts == 2) & (True if keep is None else keep))[labels.scene]
     index, names = (labels.attribute, labels.attributes) if by == "attribute" else (labels.object, labels.objects)
-    pairs, scenes = np.sort(index[two].reshape(-1, 2), axis=1), labels.scene[two][::2]
+    pairs, scenes = np.sort(index[has_two].reshape(-1, 2), axis=1), labels.scene[has_two][::2]
     differ = pairs[:, 0] != pairs[:, 1]
     if not differ.any():
-        raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
+        raise ValueError(f"No scene has two objects with different {by}s, so none can be confused. Pass such scenes.")
     pairs, scenes = pairs[differ], scenes[differ]
     groups = {
         f"{first} {second}": np.where((pairs == (first, second)).all(axis=1), 0, -1)
         for first, second in np.unique(pairs, axis=0).tolist()
     }
     estimates = {}
-    for measured in compare([ScoredItems(right[scenes], scenes, groups, 0.5)]):
-        first, second = map(int, measured.metric.split())
-        estimates[names[first], names[second]] = measured.estimates[0]
+    for compared in compare([ScoredItems(correct[scenes], scenes, groups, 0.5)]):
+        first, second = map(int, compared.metric.split())
+        estimates[names[first], names[second]] = compared.estimates[0]
     return dict(sorted(estimates.items(), key=lambda item: (item[1].value, -item[1].n, item[0])))

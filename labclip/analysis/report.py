@@ -1,4 +1,4 @@
-"""A diagnosis: every figure of it, as text for a terminal, as JSON, and as a page with its plots."""
+"""`Diagnosis`: all measurements of a diagnosis, as values, as JSON, and as a page with plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table
 from labclip.report.values import Value, gain_sentence, measured_by, percent, worded
 
-_SHOWN = 5  # most confused pairs in a table
+_MAX_PAIRS = 5  # confused pairs in a table
 _SPECTRUM = {
     "distance": "distance from the identity",
     "rank": "effective rank",
@@ -31,7 +31,7 @@ _SPECTRUM = {
     "text_angle": "rotation of a caption, degrees",
 }
 _RULES = (
-    "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired interval "
+    "A tie is wrong everywhere. The units of intervals are combinations; a difference counts if its paired interval "
     "excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
 )
 
@@ -41,28 +41,28 @@ class Diagnosis(Reported):
     """The result of `diagnose`: all measurements, and the verdict.
 
     Attributes:
-        model: The base in words.
-        data: What it was measured on.
-        scenes: Number of scenes; of a table of captions, number of images.
+        model: The name of the base.
+        data: The name of the data.
+        scenes: Number of scenes; for a table of captions, number of images.
         verdict: Where binding is lost, in words.
-        seed: Seed of everything drawn.
-        date: On which it was measured, for example "2026-03-01".
+        seed: Seed of all random choices.
+        date: Date of the diagnosis, for example "2026-03-01".
         combinations: Number of distinct combinations of attributes and objects.
-        probes: "image" and "text"; empty for captions, of which no object is known.
-        repair: Binding and retrieval of base, own and fitted matrix; None for captions.
-        after: Which matrix "after" is about in what follows, which explains the verdict and decides nothing in it:
-            "own", "fitted" (the first fold's, on scenes it was not fitted on) or "".
-        gap: Modality gap "before", and "after" where there is a matrix; empty for too few scenes.
-        permutations: For "swapped" and "shuffled" the similarity to the caption before and after.
-        spectrum: Spectrum of that matrix; None without a matrix.
-        confused: For "attribute" and "object" the base's accuracy by pair, worst first; empty where no scene of two
-            objects tells.
-        evaluated: Parts and search, as `labclip.evaluate` measures them, for "base" and "own"; of captions also
-            retrieval. None for labelled images in memory.
-        seconds: How long it took.
+        probes: Probes of "image" and "text"; empty for a table of captions.
+        repair: Binding and retrieval of base, own and fitted matrix; None for a table of captions.
+        after: The matrix that "after" means in the next three: "own", "fitted" (that of the first fold, on scenes it
+            was not fitted on), or "" without a matrix. The verdict does not depend on them.
+        gap: Modality gap "before", and "after" if there is a matrix; empty for too few scenes.
+        permutations: For "swapped" and "shuffled", the similarity to the caption before and after.
+        spectrum: Spectrum of this matrix; None without a matrix.
+        confused: For "attribute" and "object", the base's accuracy by pair, the lowest first; empty without scenes of
+            two objects.
+        evaluated: Parts and search as measured by `labclip.evaluate`, for "base" and "own"; for a table of captions
+            also retrieval. None for labelled images in memory.
+        seconds: Duration of the diagnosis.
         notes: What was left out, and why.
-        weights_sha256: Of the base's weights; "" where they are not known.
-        versions: Versions of the packages that the numbers depend on.
+        weights_sha256: SHA-256 of the base's weights; "" if unknown.
+        versions: Versions of the packages on which the numbers depend.
     """
 
     model: str
@@ -100,11 +100,12 @@ class Diagnosis(Reported):
             sections.append(_costs(self.repair))
         sections += [_confusions(self)] if self.confused else []
         sections += [_space(self)] if self.gap or self.spectrum else []
-        measured = f"{self.data}: {self.scenes:,} {'scenes' if self.repair else 'images'}"
-        measured += f", {self.combinations:,} combinations" if self.repair else ""
+        size = (
+            f"{self.scenes:,} scenes, {self.combinations:,} combinations" if self.repair else f"{self.scenes:,} images"
+        )
         facts = [
             ("Model", self.model),
-            ("Measured on", measured),
+            ("Measured on", f"{self.data}: {size}"),
             ("Seed", str(self.seed)),
             ("Time", f"{self.seconds:.0f} s"),
             *measured_by(self.weights_sha256, self.versions, self.date),
@@ -119,20 +120,20 @@ class Diagnosis(Reported):
         return f"{lead} {_gain_and_cost(self.repair, 1)}" if len(self.repair.models) > 1 else lead
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: every figure with its interval; `benchmarks` as in `labclip.evaluate`."""
-        values = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)
-                  if entry.name not in ("repair", "evaluated")}  # fmt: skip
-        pairs = self.confused.items()
+        """All figures with their intervals as plain JSON values; `benchmarks` as in `labclip.evaluate`."""
+        names = [entry.name for entry in fields(self) if entry.name not in ("repair", "evaluated")]
+        values = {name: to_plain(getattr(self, name)) for name in names}
         values["confused"] = {
-            by: [{"names": pair} | plain(estimate) for pair, estimate in part.items()] for by, part in pairs
+            by: [{"names": pair} | to_plain(estimate) for pair, estimate in estimates.items()]
+            for by, estimates in self.confused.items()
         }
         values["seconds"] = round(self.seconds, 1)
         if self.repair is not None:
             models, unseen = self.repair.models, self.repair.unseen_pairs
             values |= {
-                "binding": _compared(self.repair.binding, models),
-                "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
-                "retrieval": {metric.metric: _compared(metric, models) for metric in self.repair.retrieval},
+                "binding": _compared_json(self.repair.binding, models),
+                "unseen_pairs": None if unseen is None else _compared_json(unseen, ("base", "fitted")),
+                "retrieval": {metric.metric: _compared_json(metric, models) for metric in self.repair.retrieval},
                 "galleries": list(self.repair.galleries),
                 "strengths": [alignment.strength for alignment in self.repair.fitted],
             }
@@ -140,35 +141,36 @@ class Diagnosis(Reported):
         return values | {"benchmarks": benchmarks, "version": __version__}
 
 
-def plain(value: Any) -> Any:
-    """JSON values of a record: arrays rounded to six decimals, keys as text, None for what is not finite."""
+def to_plain(value: Any) -> Any:
+    """A record as JSON values: arrays rounded to six decimals, keys as text, None for numbers that are not finite."""
     if is_dataclass(value):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+        return {entry.name: to_plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): to_plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):
         return value.round(6).tolist()
     if isinstance(value, list | tuple):
-        return list(map(plain, value))
+        return list(map(to_plain, value))
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _compared(compared: Compared, models: Sequence[str]) -> dict[str, Any]:
-    """Names of models never stand beside fixed keys."""
+def _compared_json(compared: Compared, models: Sequence[str]) -> dict[str, Any]:
+    """The estimate of each model, and its difference from the base, by the models' names."""
+    estimates, differences = map(to_plain, (compared.estimates, compared.differences))
     return {
-        "models": {name: plain(estimate) for name, estimate in zip(models, compared.estimates, strict=True)},
-        "differences": {name: plain(moved) for name, moved in zip(models[1:], compared.differences, strict=True)},
+        "models": dict(zip(models, estimates, strict=True)),
+        "differences": dict(zip(models[1:], differences, strict=True)),
     }
 
 
 def repair_sentences(repaired: Repair) -> list[str]:
-    """The gain and cost of each matrix, a sentence each; empty without one."""
-    sentences = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
+    """The gain and cost of each matrix, a sentence each; empty without a matrix."""
+    sentences = [_gain_and_cost(repaired, model) for model in range(1, len(repaired.models))]
     if (pairs := repaired.unseen_pairs) is not None:
-        (base, ours), (moved,) = pairs.estimates, pairs.differences
+        (base, aligned), (difference,) = pairs.estimates, pairs.differences
         sentences.append(
             f"On the {base.n:,} scenes with an attribute-object pair that the fit never named, the base gets "
-            f"{percent(base.value)}%. {gain_sentence('With the matrix it is', ours.value, moved.measured)}"
+            f"{percent(base.value)}%. {gain_sentence('With the matrix it is', aligned.value, difference.measured)}"
         )
     return sentences
 
@@ -178,18 +180,21 @@ def search_sentences(evaluated: Report | None) -> list[str]:
     compared = [] if evaluated is None else evaluated.results[0].compared
     for metric in compared:
         if metric.metric == "search_confused5":
-            base, *others = metric.estimates
-            confused = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects"
-            pairs = zip(others, metric.differences, strict=True)
-            gains = [gain_sentence(f"With {MODELS['own']} it is", ours.value, moved.measured) for ours, moved in pairs]
-            return [" ".join([f"{confused}.", *gains])]
+            base, *aligned = metric.estimates
+            sentences = [
+                f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects."
+            ]
+            for estimate, difference in zip(aligned, metric.differences, strict=True):
+                subject = f"With {MODELS['own']} it is"
+                sentences.append(gain_sentence(subject, estimate.value, difference.measured))
+            return [" ".join(sentences)]
     return []
 
 
 def _gain_and_cost(repaired: Repair, model: int) -> str:
-    """Gain and cost of a matrix, by its index among the models."""
-    ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", ours.value, moved.measured)
+    """The gain and cost of a matrix, given by its index in `Repair.models`."""
+    aligned, difference = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
+    gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", aligned.value, difference.measured)
     costs = {worded(metric.metric): metric.differences[model - 1] for metric in repaired.retrieval}
     return f"{gain} {summary.cost_sentence(costs)}"
 
@@ -216,9 +221,9 @@ def _costs(repaired: Repair) -> Section:
     table = compared_table("Recall", repaired.models, [("", metric) for metric in repaired.retrieval])
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
-        f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
-        f"words, each with the matrix that was not fitted on it. Tags do not say which attribute goes with which "
-        f"object."
+        f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, each with the matrix "
+        f"that was not fitted on it. No two scenes have the same words. Tags do not say which attribute goes with "
+        f"which object."
     )
     return Section("What it costs", [text], tables=[table])
 
@@ -226,26 +231,26 @@ def _costs(repaired: Repair) -> Section:
 def _confusions(diagnosis: Diagnosis) -> Section:
     tables = []
     for by, pairs in diagnosis.confused.items():
-        worst = list(pairs.items())[:_SHOWN]
+        worst = list(pairs.items())[:_MAX_PAIRS]
         rows: list[list[Value]] = [
             [" and ".join(pair), estimate.value, estimate.low, estimate.high, estimate.n] for pair, estimate in worst
         ]
         title = f"The most confused {by}s, of {len(pairs)} pairs"
         tables.append(Table(title, ["", "accuracy", "from", "to", "scenes"], rows))
     text = (
-        "Cosine of the base, own caption against the swapped one, by what is in the scene. Of many pairs one in twenty "
-        "lies outside its interval by chance."
+        "How often the base's cosine prefers the own caption to the swapped one, by pair. One pair in twenty is "
+        "outside its interval by chance."
     )
     return Section("What is confused", [text], tables=tables)
 
 
 def _space(diagnosis: Diagnosis) -> Section:
-    """The embedding space before and after: captions and their permutations, modality gap, spectrum."""
-    tables, figures, measured = [], [], diagnosis.spectrum
+    """The embedding space before and after: captions and their permutations, modality gap, and spectrum."""
+    tables, figures, spectrum = [], [], diagnosis.spectrum
     if diagnosis.permutations:
         rows: list[list[Value]] = []
-        for kind, part in diagnosis.permutations.items():
-            medians = (part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))
+        for kind, cosines in diagnosis.permutations.items():
+            medians = (cosines[when].quantiles[0.5] if when in cosines else None for when in ("before", "after"))
             rows.append([drawing.PERMUTED[kind], *medians])
         tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
         draw = partial(drawing.permutations, diagnosis.permutations)
@@ -254,9 +259,9 @@ def _space(diagnosis: Diagnosis) -> Section:
         columns = ["", "distance of the means", "linear separability"]
         rows = [[when, gap.distance, gap.separability] for when, gap in diagnosis.gap.items()]
         tables.append(Table("Modality gap, images against captions", columns, rows))
-    if measured is not None:
-        rows = [[words, getattr(measured, name)] for name, words in _SPECTRUM.items()]
+    if spectrum is not None:
+        rows = [[words, getattr(spectrum, name)] for name, words in _SPECTRUM.items()]
         tables.append(Table("The matrix", ["", "value"], rows))
-    matrix = MODELS.get(diagnosis.after, "nothing")
-    text = f"Before and after {matrix}. A bag of words would have all cosines of permutations at 1."
+    matrix = MODELS.get(diagnosis.after, "no matrix")
+    text = f"Before and after {matrix}. For a bag of words, all cosines of permutations are 1."
     return Section("The space", [text], figures, tables)

@@ -1,4 +1,4 @@
-"""Scenes with what is in them, as labels and as embeddings, and splits of them that do not leak."""
+"""Labels and embeddings of scenes, and folds that do not leak."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class SceneLabels:
         attributes: Names of attributes, sorted.
         objects: Names of objects, sorted.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
-        attribute: Index into `attributes`.
-        object: Index of its name into `objects`.
-        combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
-            goes with which, int64 [n]: a scene and the same with attributes swapped share it.
+        attribute: Attribute of each object, as an index into `attributes`, int64 like `scene`.
+        object: Name of each object, as an index into `objects`, int64 like `scene`.
+        combination: Number of each scene's combination, int64 [n]. Scenes with the same attributes and the same objects
+            share it, whichever attribute an object has; so do a scene and its swapped version.
     """
 
     n: int
@@ -56,9 +56,9 @@ class SceneLabels:
         return np.bincount(self.scene, minlength=self.n)
 
     def bag_chance(self) -> NDArray[np.float64]:
-        """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
+        """For each object the accuracy of the bag-of-words baseline, which guesses among the scene's attributes.
 
-        That is the fraction of the scene's objects that have this object's attribute: 1 / n where all differ.
+        This is the fraction of the scene's objects that have this object's attribute: 1 / n if all differ.
         """
         cell = self.scene * len(self.attributes) + self.attribute
         return np.bincount(cell)[cell] / self.counts[self.scene]
@@ -68,44 +68,44 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
     """Turn the objects of scenes, as words, into `SceneLabels`.
 
     Args:
-        scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
+        scenes: For each scene its objects as (attribute, object name), in the order in which the caption names them.
 
     Raises:
-        ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
+        ValueError: If there is no scene, if a scene is empty, or if there are fewer than two attributes or objects.
 
     Example:
         >>> labels = labels_of([(("red", "cube"), ("blue", "ball")), (("blue", "cube"), ("red", "ball"))])
         >>> labels.attributes, labels.objects
         (('blue', 'red'), ('ball', 'cube'))
-        >>> labels.combination  # the second scene is the first one with attributes swapped
+        >>> labels.combination  # the second scene is the first with swapped attributes
         array([0, 0])
     """
     if not len(scenes) or not all(map(len, scenes)):
-        raise ValueError("There are no scenes, or one is empty. Pass for each a tuple of (attribute, object).")
+        raise ValueError("There are no scenes, or one is empty. Pass a tuple of (attribute, object) for each object.")
     attributes, objects = (tuple(sorted({pair[side] for scene in scenes for pair in scene})) for side in (0, 1))
-    for what, known in (("attribute", attributes), ("object", objects)):
-        if len(known) < 2:
-            raise ValueError(f"All scenes hold the same {what}, {known[0]!r}. Pass scenes with at least two {what}s.")
+    for kind, names in (("attribute", attributes), ("object", objects)):
+        if len(names) < 2:
+            raise ValueError(f"All scenes have the same {kind}, {names[0]!r}. Pass scenes with at least two {kind}s.")
     rows = [
         (scene, attributes.index(attribute), objects.index(name))
         for scene, pairs in enumerate(scenes)
         for attribute, name in pairs
     ]
     scene, attribute, name = np.array(rows, dtype=np.int64).T
-    together = group_numbers([combination(pairs) for pairs in scenes])
-    return SceneLabels(len(scenes), attributes, objects, scene, attribute, name, together)
+    combinations = group_numbers([combination(pairs) for pairs in scenes])
+    return SceneLabels(len(scenes), attributes, objects, scene, attribute, name, combinations)
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
-    """Deal scenes into folds so that all scenes of a combination are in one fold.
+    """Assign scenes to folds, so that all scenes of a combination are in one fold.
 
     Args:
         labels: Labels of the scenes.
-        folds: At least 2.
-        seed: Seed of the draw.
+        folds: Number of folds, at least 2.
+        seed: Seed of the assignment.
 
     Returns:
-        The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
+        The fold of each scene, int64 [n]. The numbers of combinations of two folds differ by one at most.
 
     Raises:
         ValueError: If there are fewer combinations than folds.
@@ -114,8 +114,8 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
     """
     if not 2 <= folds <= labels.combinations:
         raise ValueError(
-            f"There are {labels.combinations} different combinations of attributes and objects, which can't be dealt "
-            f"into folds={folds!r}. Pass 2 folds or more, and scenes of at least as many combinations."
+            f"There are {labels.combinations} different combinations of attributes and objects, which does not work "
+            f"with folds={folds!r}. Pass 2 folds or more, and scenes of at least as many combinations."
         )
     order = np.random.default_rng([seed, 0xF01D]).permutation(labels.combinations)
     fold = np.empty(labels.combinations, dtype=np.int64)
@@ -123,80 +123,80 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
     return fold[labels.combination]
 
 
-def features_of(features: Any, what: str, rows: int | None = None) -> Tensor:
-    """Embeddings [n, dim] of any scale, a float tensor or array, as unit-length float32 on the CPU; `rows` of them."""
-    unit = unit_length(torch.as_tensor(features).detach().cpu(), what)
+def features_of(features: Any, name: str, rows: int | None = None) -> Tensor:
+    """Embeddings, a float tensor or array [rows, dim] of any scale, as unit-length float32 on the CPU."""
+    unit = unit_length(torch.as_tensor(features).detach().cpu(), name)
     if rows is not None and len(unit) != rows:
-        raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
+        raise ValueError(f"{name} have {len(unit)} rows, but there are {rows} scenes. Pass one row per scene.")
     return unit
 
 
 @dataclass(frozen=True, eq=False)
 class SceneFeatures:
-    """Unit-length embeddings of n scenes by the base, float32 [n, dim] each: all that a diagnosis looks at.
+    """Unit-length embeddings of n scenes by the base, float32 [n, dim] each. A diagnosis needs nothing else.
 
     Attributes:
-        labels: What is in the scenes.
-        images: Of the images.
-        texts: Of the "captions"; of these "swapped", with two attributes swapped, and "shuffled", with the words in
-            another order; and of "tags", which name objects and attributes without saying which goes with which.
-        there: Whether a scene has a "swapped" and a "shuffled" caption, bool [n]; without, its row is the caption's.
+        labels: Objects and attributes of the scenes.
+        images: Embeddings of the images.
+        texts: Embeddings of four kinds of text: "captions"; "swapped", captions with two attributes swapped;
+            "shuffled", captions with their words in another order; and "tags", which list a scene's objects and
+            attributes without saying which belong together.
+        present: Which scenes have a "swapped" and which a "shuffled" caption, bool [n]. The others have their caption
+            in its row.
         name: The data in words.
-        notes: What was left out, which captions were asked about.
-        weights_sha256: Of the base's weights; "" where they are not known.
+        notes: An example of the captions, and what was left out.
+        weights_sha256: SHA-256 of the base's weights; "" if unknown.
     """
 
     labels: SceneLabels
     images: Tensor
     texts: Mapping[str, Tensor]
-    there: Mapping[str, Mask]
+    present: Mapping[str, Mask]
     name: str = "embeddings"
     notes: Sequence[str] = ()
     weights_sha256: str = ""
 
 
 def embed_scenes(
-    model: LABCLIP,
-    labelled: LabelledScenes,
-    *,
-    seed: int = 0,
-    cache: str | Path | bool | None = None,
+    model: LABCLIP, labelled: LabelledScenes, *, seed: int = 0, cache: str | Path | bool | None = None,
     progress: bool = True,
-) -> SceneFeatures:
-    """Encode labelled images and their captions by the base, each caption once; arguments as in `diagnose`."""
+) -> SceneFeatures:  # fmt: skip
+    """Encode labelled images and their captions with the base; arguments as in `diagnose`."""
     labels, captions = labels_of(labelled.objects), list(labelled.captions)
     kinds: dict[str, Sequence[str | None]] = {
         "captions": captions,
         "swapped": labelled.swapped,
         "shuffled": shuffled_words(captions, seed),
-        # Objects, then attributes, each in the order of the alphabet: "cube sphere blue red".
+        # Objects, then attributes, both in alphabetical order: "cube sphere blue red".
         "tags": [
             " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
             for objects in labelled.objects
         ],
     }
-    asked = {kind: [text or own for text, own in zip(texts, captions, strict=True)] for kind, texts in kinds.items()}
-    there = {kind: np.array(asked[kind]) != np.array(captions) for kind in ("swapped", "shuffled")}
-    if not there["swapped"].any():
+    filled = {
+        kind: [text or caption for text, caption in zip(texts, captions, strict=True)] for kind, texts in kinds.items()
+    }
+    present = {kind: np.array(filled[kind]) != np.array(captions) for kind in ("swapped", "shuffled")}
+    if not present["swapped"].any():
         raise ValueError(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
             f"of two or more objects with different attributes."
         )
-    every = [text for several in asked.values() for text in several]
-    with Cache(cache, model) as known:
-        images, features = encode(model, labelled.images, every, cache=known, progress=progress)
-    first = int(there["swapped"].argmax())
-    notes = [f"Captions are such as {captions[first]!r} against {asked['swapped'][first]!r}.", *labelled.notes]
-    texts = dict(zip(asked, features.reshape(len(asked), labels.n, -1), strict=True))
-    return SceneFeatures(labels, images, texts, there, labelled.name, notes, known.identity["weights_sha256"])
+    all_texts = [text for texts in filled.values() for text in texts]
+    with Cache(cache, model) as opened_cache:
+        images, features = encode(model, labelled.images, all_texts, cache=opened_cache, progress=progress)
+    first = int(present["swapped"].argmax())
+    notes = [f"Captions are such as {captions[first]!r} against {filled['swapped'][first]!r}.", *labelled.notes]
+    texts = dict(zip(filled, features.reshape(len(filled), labels.n, -1), strict=True))
+    return SceneFeatures(labels, images, texts, present, labelled.name, notes, opened_cache.identity["weights_sha256"])
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
-    """The words of each caption in another order; None where there is no other one.
+    """Put the words of each caption in another random order; None if they have no other order.
 
     Args:
         captions: Any text; words are separated by white space.
-        seed: Seed of the draws.
+        seed: Seed of the orders.
 
     Example:
         >>> shuffled_words(["a red cube", "cube"], seed=0)
@@ -205,8 +205,8 @@ def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
     rng = np.random.default_rng([seed, 0x5F1E])
     shuffled: list[str | None] = []
     for caption in captions:
-        words = drawn = caption.split()
-        while drawn == words and len(set(words)) > 1:
-            drawn = [words[index] for index in rng.permutation(len(words))]
-        shuffled.append(None if drawn == words else " ".join(drawn))
+        words = permuted = caption.split()
+        while permuted == words and len(set(words)) > 1:
+            permuted = [words[index] for index in rng.permutation(len(words))]
+        shuffled.append(None if permuted == words else " ".join(permuted))
     return shuffled

@@ -1,4 +1,4 @@
-"""The embedding space before and after a matrix: similarity of permuted captions, modality gap, spectrum."""
+"""The embedding space before and after a matrix: similarity of permuted captions, modality gap, and spectrum."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Distribution:
-    """Cosines of n pairs.
+    """The distribution of the cosines of n pairs.
 
     Attributes:
-        n: Pairs.
-        quantiles: For each of `QUANTILES` the cosine below which that fraction lies.
+        n: Number of pairs.
+        quantiles: The cosine at each of the `QUANTILES`.
         edges: Edges of the histogram, [bins + 1], from -1 to 1.
-        histogram: Fraction of the pairs in each bin, [bins]; sums to 1.
+        histogram: Fraction of the pairs in each bin, [bins]; the sum is 1.
     """
 
     n: int
@@ -39,9 +39,9 @@ class Distribution:
 
 
 def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> dict[str, Distribution]:
-    """Cosines between captions and their permutations, in the base's text space and after the matrix.
+    """Measure the cosines between captions and their permutations, in the base's text space and after the matrix.
 
-    A bag of words would have them all at 1. Images play no part.
+    For a bag of words all of them are 1. Images are not used.
 
     Args:
         captions: The base's own text embeddings, [n, dim], any scale.
@@ -49,7 +49,7 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
         matrix: An `Alignment` or [dim, dim]; None measures the base alone.
 
     Returns:
-        "before", and "after" where there is a matrix.
+        "before", and "after" if there is a matrix.
 
     Raises:
         ValueError: If the features do not fit together, or the matrix is not square and finite.
@@ -63,15 +63,15 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
         >>> permutation_similarity(texts, texts)["before"].quantiles[0.5]
         1.0
     """
-    own = features_of(captions, "Captions")
-    other = features_of(permuted, "Permuted captions", len(own))
-    measured = {}
-    for when, before, after in _before_and_after(matrix, own, other):
-        cosines = (before * after).sum(dim=1).clamp(-1, 1).numpy()  # rounding takes equal rows past 1, where no bin is
+    captions = features_of(captions, "Captions")
+    permuted = features_of(permuted, "Permuted captions", len(captions))
+    distributions = {}
+    for when, first, second in _before_and_after(matrix, captions, permuted):
+        cosines = (first * second).sum(dim=1).clamp(-1, 1).numpy()  # by rounding they may pass 1, the last edge
         counts, edges = np.histogram(cosines, bins=np.linspace(-1, 1, _BINS + 1))
         quantiles = dict(zip(QUANTILES, np.quantile(cosines, QUANTILES).tolist(), strict=True))
-        measured[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
-    return measured
+        distributions[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
+    return distributions
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Gap:
     """The modality gap of n images and n captions.
 
     Attributes:
-        distance: Between the mean image and the mean caption, both of unit-length embeddings: 0 to 2.
-        separability: Cross-validated accuracy of a linear classifier that tells an image from a caption: .5 where their
-            distributions are the same, 1 where a hyperplane separates them.
-        n: Images, and captions.
+        distance: Distance between the mean image and the mean caption, means of unit-length embeddings: 0 to 2.
+        separability: Cross-validated accuracy of a linear classifier that tells images from captions: .5 if their
+            distributions are the same, 1 if a hyperplane separates them.
+        n: Number of images, and of captions.
     """
 
     distance: float
@@ -91,7 +91,7 @@ class Gap:
 
 
 def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 0) -> dict[str, Gap]:
-    """Measure the modality gap of the base, and after the matrix: how far images and captions lie apart.
+    """Measure the modality gap, how far images and captions are apart, of the base and after the matrix.
 
     An image and its caption are in one fold, so that no pair is in both training and test.
 
@@ -102,14 +102,14 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         seed: Seed of the folds.
 
     Returns:
-        "before", and "after" where there is a matrix.
+        "before", and "after" if there is a matrix.
 
     Raises:
         ValueError: If the features do not fit together, or there are too few of them.
         RuntimeError: If the embeddings and the matrix have different dims.
 
-    Source: distance: arXiv:2203.02053; separability: arXiv:2502.03566 and its reviews, which ask whether a matrix
-    widens the gap.
+    Source: arXiv:2203.02053 (distance); arXiv:2502.03566 and its reviews, which ask whether a matrix widens the gap
+    (separability).
 
     Example:
         >>> import numpy as np
@@ -118,35 +118,35 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         >>> gap.distance, gap.separability <= 0.5  # a tie is wrong
         (0.0, True)
     """
-    seen = features_of(images, "Image features")
-    texts, n = features_of(captions, "Text features", len(seen)), len(seen)
+    images = features_of(images, "Image features")
+    captions, n = features_of(captions, "Text features", len(images)), len(images)
     if n < 2 * _FOLDS:
         raise ValueError(f"There are {n} images, too few to tell from captions. Pass {2 * _FOLDS} or more.")
     fold = torch.from_numpy(np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS)
-    measured = {}
-    for when, moved in _before_and_after(matrix, texts):
+    gaps = {}
+    for when, texts in _before_and_after(matrix, captions):
         correct = 0
         for number in range(_FOLDS):
-            train, test = (torch.cat([seen[rows], moved[rows]]) for rows in (fold != number, fold == number))
-            of_train, of_test = (torch.arange(2).repeat_interleave(len(part) // 2) for part in (train, test))
-            correct += int(metrics.linear_probe(train, of_train, test, of_test).sum())
-        measured[when] = Gap(metrics.modality_gap(seen, moved), correct / (2 * n), n)
-    return measured
+            train, test = (torch.cat([images[rows], texts[rows]]) for rows in (fold != number, fold == number))
+            train_side, test_side = (torch.arange(2).repeat_interleave(len(rows) // 2) for rows in (train, test))
+            correct += int(metrics.linear_probe(train, train_side, test, test_side).sum())
+        gaps[when] = Gap(metrics.modality_gap(images, texts), correct / (2 * n), n)
+    return gaps
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The spectrum of a matrix A, [dim, dim], and the angles it rotates by.
+    """The spectrum of a matrix A, [dim, dim], and the angles by which it rotates.
 
     Attributes:
-        singular_values: Descending, [dim].
-        distance: ||A - I||_F. It predicts what large galleries lose (a third party's 21 matrices: r = -.989), where
-            the scale of A is fixed; under a cosine that scale is free.
+        singular_values: Singular values of A, descending, [dim].
+        distance: ||A - I||_F. It predicts the loss on large galleries (others report r = -.989 for 21 matrices) if the
+            scale of A is fixed, which cosines do not depend on.
         rank: Effective rank of A: exp of the entropy of its normalised singular values; dim for the identity.
-        change_rank: The same of A - I; 0 for the identity.
-        rotation: Angle in degrees by which A turns a direction drawn at random: the cosine is trace(Q) / dim for the
-            rotation Q of its polar form.
-        text_angle: Mean angle in degrees between text embeddings before and after A, where texts were given.
+        change_rank: Effective rank of A - I; 0 for the identity.
+        rotation: Angle in degrees by which A rotates a random direction: its cosine is trace(Q) / dim, where Q is the
+            rotation of A's polar form.
+        text_angle: Mean angle in degrees between text embeddings before and after A; None without texts.
     """
 
     singular_values: NDArray[np.float64]
@@ -158,11 +158,11 @@ class Spectrum:
 
 
 def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
-    """Measure a matrix: its distance from the identity, its spectrum, the angles it rotates by.
+    """Measure a matrix: its distance from the identity, its spectrum, and the angles by which it rotates.
 
     Args:
-        matrix: An `Alignment` (as it is applied, strength included) or [dim, dim].
-        texts: The base's own text embeddings, [n, dim], any scale, to measure the angle on.
+        matrix: An `Alignment` (at its strength) or [dim, dim].
+        texts: The base's own text embeddings, [n, dim], any scale, for the text angle.
 
     Raises:
         ValueError: If the matrix is not square and finite, or the texts have another dim.
@@ -171,8 +171,8 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
 
     Example:
         >>> import numpy as np
-        >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # 90 degrees
-        >>> round(found.rotation), found.distance, round(found.change_rank, 6)
+        >>> turn = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # 90 degrees
+        >>> round(turn.rotation), turn.distance, round(turn.change_rank, 6)
         (90, 2.0, 2.0)
     """
     a = _matrix_of(matrix).numpy()
@@ -180,8 +180,8 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
     change, angle = a - np.eye(len(a)), None
     if texts is not None:
         rows = features_of(texts, "Text features").double().numpy()
-        moved = rows @ a.T
-        cosine = (rows * moved).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(moved, axis=1))
+        aligned = rows @ a.T
+        cosine = (rows * aligned).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(aligned, axis=1))
         angle = float(_degrees(cosine).mean())
     return Spectrum(
         singular_values=values,
@@ -203,12 +203,12 @@ def _effective_rank(values: NDArray[Any]) -> float:
 
 
 def _matrix_of(matrix: Any) -> Tensor:
-    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim] on the CPU."""
+    """An `Alignment` at its strength, or a plain matrix, as float64 [dim, dim] on the CPU."""
     return checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu().double()
 
 
 def _before_and_after(matrix: Any, *texts: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Unit-length text embeddings behind "before", and behind "after" what the matrix makes of them if there is one."""
+    """("before", *texts), then with a matrix ("after", *texts) with aligned unit-length texts."""
     yield "before", *texts
     if matrix is not None:
         square = _matrix_of(matrix)

@@ -1,4 +1,4 @@
-"""Where binding is lost, in plain words, by rules that are written down here."""
+"""The verdict of a diagnosis, where binding is lost, and its rules."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from labclip.evaluation.scores import Estimate
 from labclip.evaluation.summary import TELLS_FROM
 
 KEPT = 0.5
-"""Fraction of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
-that baseline and always right: CLIP's own sides lie far above (.92 and 1.00 on CLEVR, arXiv:2502.03566), bags of words
-at 0, so that nothing hangs on the exact threshold."""
+"""Fraction of the binding that a probe must read on a side: 0 at the bag-of-words baseline, 1 at accuracy 1. The exact
+value matters little: CLIP's encoders are far above it (.92 and 1.00 on CLEVR, arXiv:2502.03566)."""
 
 BINDS = TELLS_FROM
-"""Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of the errors at
-chance is left. `labclip.fit` calls a base of .95 repaired."""
+"""Accuracy of the cosine on swapped captions at which there is little to repair: a fifth of the errors at chance is
+left. `labclip.fit` uses .95."""
 
 FEW = 30
-"""Combinations below which nothing is said: they are the units of the intervals, which are too narrow with fewer."""
+"""Minimum number of combinations for a verdict. They are the units of the intervals, too narrow with fewer units."""
 
 RISING = 0.03
-"""Accuracy that a probe gains from twice the scenes, from which on a low reading may be the probe's lack of data."""
+"""If a probe gains this much accuracy from twice the scenes, a low accuracy may be due to too few scenes."""
 
 LEARNT = 1.0
-"""Scenes that an object's probe must have learnt from, as a fraction of the embedding's dim, before a low reading
-counts as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
+"""Minimum number of training scenes per object, as a fraction of the embedding dimension, for a low accuracy to count
+as a loss. With fewer scenes a linear map fits anything, and does not generalise even if binding is there."""
 
 SIDES = {"image": "images", "text": "captions"}
 MODELS = {"base": "base", "own": "the model's own matrix", "fitted": "a matrix fitted on other combinations"}
@@ -52,8 +51,8 @@ class Verdict:
     Attributes:
         code: "nothing", "alignment", "image", "text", "both" or "unclear".
         headline: The verdict in one or two sentences.
-        reasons: The figures behind it, a sentence each; those of search do not decide.
-        repair: What a matrix repairs and costs, a sentence each; empty where none was tried.
+        reasons: The figures behind the verdict, a sentence each. The one on search does not affect it.
+        repair: The gain and cost of each matrix, a sentence each; empty without a matrix.
     """
 
     code: str
@@ -74,44 +73,42 @@ UNLABELLED = Verdict(
 
 
 def state(probed: Probed) -> str:
-    """Kept, lost or unclear: the whole interval on one side of `KEPT`, and, to be lost, no doubt about the probe."""
+    """Whether binding is "kept" (the interval is above `KEPT`), "lost" (it is below, without doubt) or "unclear"."""
     if probed.kept(probed.accuracy.low) >= KEPT:
         return "kept"
     return "unclear" if _doubt(probed) else "lost"
 
 
 def _doubt(probed: Probed) -> str:
-    """Why a low reading may be the probe's fault and not the embedding's; empty if there is no reason to think so.
-
-    A probe that nears the bag-of-words baseline, and stays there, has learnt the words and no binding.
-    """
+    """Why a low accuracy may be due to the probe and not to the embedding; empty if nothing suggests this."""
     if probed.learnt < LEARNT * probed.dim:
         return f"learned from {probed.learnt:,} scenes per object, fewer than the embedding dimension {probed.dim:,}"
-    ours, bag = probed.accuracy, probed.bag_chance
-    near_words = ours.low - bag < RISING and ours.value >= bag - RISING
-    if probed.half is not None and ours.value - probed.half >= RISING and not near_words:
+    accuracy, bag = probed.accuracy, probed.bag_chance
+    # A probe that rises to the bag-of-words baseline and no further has learned the words, but no binding.
+    at_baseline = accuracy.low - bag < RISING and accuracy.value >= bag - RISING
+    if probed.half is not None and accuracy.value - probed.half >= RISING and not at_baseline:
         return "would read more from more scenes"
-    return "has an interval that spans the threshold" if probed.kept(ours.high) >= KEPT else ""
+    return "has an interval that spans the threshold" if probed.kept(accuracy.high) >= KEPT else ""
 
 
 def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> Verdict:
-    """Say where binding is lost, by the rules in `docs/analysis.md`.
+    """Decide where binding is lost, by the rules in `docs/analysis.md`.
 
-    `cosine` is that of the base, own caption against the swapped one, on scenes of some different combinations.
+    `cosine` is the accuracy of the base's cosine, own caption against swapped caption. `combinations` is the number of
+    different combinations on which it was measured.
     """
     reasons = [
         f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(cosine)} of "
         f"{cosine.n:,} scenes (chance .5, a tie is wrong).",
-        *(_reading(SIDES[side], probed) for side, probed in probes.items()),
+        *(_probe_sentence(SIDES[side], probed) for side, probed in probes.items()),
     ]
-    # Binding that one side lost cannot be restored by the other, whatever the other side's state.
     lost = {("lost", "lost"): "both", ("lost", "kept"): "image", ("kept", "lost"): "text"}
     states = state(probes["image"]), state(probes["text"])
     if combinations < FEW:
         code = "unclear"
         reasons.append(
-            f"There are {combinations} different combinations of attributes and objects, fewer than {FEW}: too few to "
-            f"judge by. Pass scenes of more combinations."
+            f"There are {combinations} different combinations of attributes and objects, but a verdict needs {FEW}. "
+            f"Pass scenes of more combinations."
         )
     elif cosine.low >= BINDS:
         code = "nothing"
@@ -121,7 +118,7 @@ def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> 
         code = lost[states]
     else:
         code = "unclear"
-        spans = "" if "unclear" in states else f"Cosine's interval spans {BINDS}, from which on it counts as binding. "
+        spans = "" if "unclear" in states else f"The interval of the cosine spans {BINDS}, the threshold for binding. "
         reasons.append(f"{spans}Pass more labelled scenes.")
     return Verdict(code, _HEADLINES[code], reasons)
 
@@ -130,14 +127,15 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def _reading(what: str, probed: Probed) -> str:
+def _probe_sentence(source: str, probed: Probed) -> str:
     below = probed.accuracy.high < probed.bag_chance
-    read = {
+    conclusions = {
         "kept": "binding can be read",
-        "lost": "not even the attributes that are there can be read" if below else "binding can't be read",
+        "lost": "not even a scene's attributes can be read" if below else "binding can't be read",
         "unclear": f"the probe {_doubt(probed)}",
     }
     return (
-        f"A linear probe reads an object's attribute from {what} alone with accuracy {_interval(probed.accuracy)} "
-        f"(chance {probed.accuracy.chance:.3f}, bag-of-words baseline {probed.bag_chance:.3f}): {read[state(probed)]}."
+        f"A linear probe reads an object's attribute from {source} alone with accuracy {_interval(probed.accuracy)} "
+        f"(chance {probed.accuracy.chance:.3f}, bag-of-words baseline {probed.bag_chance:.3f}): "
+        f"{conclusions[state(probed)]}."
     )
