@@ -1,4 +1,4 @@
-"""The model card of the embedded model, written from its measurements: no number in it is typed by hand."""
+"""The model card of the embedded model. All its numbers come from `results.json`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from evaluate import MIXED
 from safetensors.torch import load_file
 
 from labclip import Alignment
+from labclip.alignment import with_record
 from labclip.files import OPENCLIP_WEIGHTS
 from labclip.io.card import model_card
 from labclip.report import Table, markdown_table
@@ -40,21 +41,15 @@ between the mean image and the mean caption.
 
 
 def write_card(folder: Path) -> str:
-    """Write a folder's `README.md` from its `results.json` and alignment, and the measured table into the alignment.
+    """Write a folder's `README.md` from its `results.json` and alignment, and the results into the alignment.
 
-    Returns the tables, for printing.
+    Returns the tables. For the folder that ships, they also go into the documentation.
     """
     results = json.loads((folder / "results.json").read_text())
     shipped = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
     alignment = Alignment.from_pretrained(folder)
-    alignment = Alignment(
-        alignment.fitted,
-        base=alignment.base,
-        logit_scale=alignment.logit_scale,
-        strength=alignment.strength,
-        fingerprint=alignment.fingerprint,
-        metadata={**alignment.metadata, "results": {"scenes": shipped["scenes"]}, "probes": shipped["probes"]},
-    )
+    measured = {"results": {"scenes": shipped["scenes"]}, "probes": shipped["probes"]}
+    alignment = with_record(alignment, metadata=alignment.metadata | measured)
     alignment.save_pretrained(folder)
     tables = _tables(results["trials"], shipped)
     if folder.resolve() == DOCUMENTED.resolve():
@@ -67,15 +62,15 @@ def write_card(folder: Path) -> str:
 
 
 def _size(folder: Path) -> dict[str, int]:
-    """Parameters of the towers and of the token table, and words known beside colours, shapes and special tokens.
+    """Parameters of the towers and of the token table, and the number of words besides colours and shapes.
 
-    The special tokens are padding, start and end; a token that was never trained is a row of zeros.
+    A token that was never trained is a row of zeros.
     """
     weights = load_file(folder / OPENCLIP_WEIGHTS)
     table = weights.pop("token_embedding.weight")
-    known = int((table != 0).any(dim=1).sum())
+    tokens = int((table != 0).any(dim=1).sum()) - 3  # without padding, start and end
     towers = sum(tensor.numel() for tensor in weights.values() if tensor.is_floating_point())
-    return {"towers": towers, "table": table.numel(), "words": known - len(COLOURS) - len(SHAPES) - 3}
+    return {"towers": towers, "table": table.numel(), "words": tokens - len(COLOURS) - len(SHAPES)}
 
 
 def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str, Any], size: dict[str, int]) -> str:
@@ -119,15 +114,13 @@ there is no finding to show. Distance of the matrix from the identity, Frobenius
 
 def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
     rows = [[key, *(f"{t['base'][key]:.3f} → {t['labclip'][key]:.3f}" for t in trials)] for key in (*_GAINS, *_COSTS)]
-    for probes, of in (("probes", ""), ("probes_three", ", three objects")):
-        rows += [[f"probe, {side}{of}", *(f"{t[probes][side]:.3f}" for t in trials)] for side in ("image", "text")]
+    for probes, suffix in (("probes", ""), ("probes_three", ", three objects")):
+        rows += [[f"probe, {side}{suffix}", *(f"{t[probes][side]:.3f}" for t in trials)] for side in ("image", "text")]
     rows.append(["distance from identity", *(f"{t['distance_from_identity']:.1f}" for t in trials)])
-    own = {f"{shipped['strength']:g}": shipped["labclip"]}
-    strengths = dict(
-        sorted(({"0": shipped["base"]} | shipped["strengths"] | own).items(), key=lambda one: float(one[0]))
-    )
+    strengths = {"0": shipped["base"]} | shipped["strengths"] | {f"{shipped['strength']:g}": shipped["labclip"]}
+    strengths = dict(sorted(strengths.items(), key=lambda item: float(item[0])))
     blended = [
-        [key, *(f"{found[key]:.3f}" for found in strengths.values())]
+        [key, *(f"{values[key]:.3f}" for values in strengths.values())]
         for key in (*_BINDING, "binding_three", "query_three", *_COSTS)
     ]
     matrices = {"base": "base", "LABCLIP": "labclip", "fitted on both": "fitted_on_both"}

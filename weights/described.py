@@ -1,12 +1,14 @@
-"""Scenes with their captions, rendered once and embedded by each model; and what `labclip.fit` is given of them."""
+"""Scenes with their captions, rendered once and embedded by each model, and the features that `labclip.fit` gets."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import measure
 import numpy as np
 import torch
+from measure import EmbeddedScenes
 from numpy.typing import NDArray
 from pretrain import render_all
 from torch import Tensor
@@ -19,32 +21,17 @@ from labclip.scenes.world import draw_scenes
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Unit-length embeddings of n scenes, k sentences each.
+class DescribedScenes:
+    """n scenes and their captions, to be embedded by the model of any seed.
 
     Attributes:
-        images: [n, dim].
-        captions: Sentences, [n, k, dim].
-        swapped: The same sentences with the colours swapped, [n, k, dim].
-        parts: Each object alone, such as "a red cube", [n, objects, dim].
-        swapped_parts: The same with its colour after the swap, [n, objects, dim].
-        tags: Captions that do not bind, [n, dim].
+        images: Rendered at 64 pixels, [n, 64, 64, 3].
+        layout: Colours, shapes and positions.
+        swapped_colours: The colours of the swapped captions, [n, objects].
+        sentences: k lists of n sentences.
+        swapped: The same with the colours swapped.
+        tags: n captions that do not bind.
     """
-
-    images: Tensor
-    captions: Tensor
-    swapped: Tensor
-    parts: Tensor
-    swapped_parts: Tensor
-    tags: Tensor
-
-    def __getitem__(self, rows: slice | Tensor | NDArray[np.int64]) -> Embedded:
-        return Embedded(*(part[rows] for part in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class DescribedScenes:
-    """Scenes and their captions, to be embedded by the model of any seed."""
 
     images: NDArray[np.uint8]
     layout: Layout
@@ -53,22 +40,20 @@ class DescribedScenes:
     swapped: list[list[str]]
     tags: list[str]
 
-    def embed(self, model: LABCLIP) -> Embedded:
-        """Embeddings by the base; each different caption is encoded once."""
-        texts = sorted(
-            {*self.tags, *(text for side in (self.sentences, self.swapped) for part in side for text in part)}
-        )
-        place = {text: i for i, text in enumerate(texts)}
+    def embed(self, model: LABCLIP) -> EmbeddedScenes:
+        """Embeddings by the base. Equal captions are encoded once."""
+        texts = sorted({*self.tags, *itertools.chain(*self.sentences, *self.swapped)})
+        row_of_text = {text: row for row, text in enumerate(texts)}
         table = measure.embed_texts(model, texts)
         objects = measure.embed_texts(model, measure.single_prompts()).view(len(COLOURS), len(SHAPES), -1)
 
-        def rows(part: list[str]) -> Tensor:
-            return table[[place[text] for text in part]]
+        def rows(captions: list[str]) -> Tensor:
+            return table[[row_of_text[caption] for caption in captions]]
 
-        return Embedded(
+        return EmbeddedScenes(
             images=measure.embed_images(model, self.images),
-            captions=torch.stack([rows(part) for part in self.sentences], dim=1),
-            swapped=torch.stack([rows(part) for part in self.swapped], dim=1),
+            captions=torch.stack([rows(captions) for captions in self.sentences], dim=1),
+            swapped=torch.stack([rows(captions) for captions in self.swapped], dim=1),
             parts=objects[self.layout.colours, self.layout.shapes],
             swapped_parts=objects[self.swapped_colours, self.layout.shapes],
             tags=rows(self.tags),
@@ -89,70 +74,59 @@ def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int
         images=render_all(layout),
         layout=layout,
         swapped_colours=swapped,
-        sentences=[right for right, _ in pairs],
-        swapped=[wrong for _, wrong in pairs],
+        sentences=[sentences for sentences, _ in pairs],
+        swapped=[swapped_sentences for _, swapped_sentences in pairs],
         tags=captions.tags(rng, layout.colours, layout.shapes),
     )
 
 
 def swapped_scenes(layout: Layout, seed: int) -> NDArray[np.int64]:
-    """For each scene of two objects another of the same layout that shows it with the colours swapped, int64 [n]."""
+    """For each scene of two objects a scene of the same layout that shows it with the colours swapped, int64 [n]."""
     content, swapped = _content(layout.colours, layout.shapes), _content(layout.colours[:, ::-1], layout.shapes)
     order = np.argsort(content, kind="stable")
-    first, last = (np.searchsorted(content[order], swapped, side) for side in ("left", "right"))
-    assert (last > first).all(), "with some ten scenes a content, each has a swapped one"
-    return np.asarray(order[np.random.default_rng([seed, 0x5A9]).integers(first, last)])
+    start, stop = (np.searchsorted(content[order], swapped, side) for side in ("left", "right"))
+    assert (stop > start).all(), "draw more scenes: some have no swapped scene"
+    return np.asarray(order[np.random.default_rng([seed, 0x5A9]).integers(start, stop)])
 
 
 def _content(colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for what a scene shows, whichever object is on the left: int64 [n]."""
+    """A number for the objects of a scene, whichever is on the left: int64 [n]."""
     pairs = np.sort(colours * len(SHAPES) + shapes, axis=1)
     return np.asarray(pairs[:, 0] * 1000 + pairs[:, 1])
 
 
-def distinct(layout: Layout) -> NDArray[np.int64]:
-    """The first scene of each set of colours and shapes: among them each caption has one right image."""
-    contents = np.concatenate([np.sort(layout.colours, axis=1), np.sort(layout.shapes, axis=1)], axis=1)
-    return np.sort(np.unique(contents, axis=0, return_index=True)[1])
-
-
-def to_fit(*scenes: tuple[Embedded, Tensor]) -> Features:
-    """What a matrix is fitted on, of scenes of any numbers of objects together: sentences, parts, tags.
+def to_fit(*groups: tuple[EmbeddedScenes, Tensor]) -> Features:
+    """The features that a matrix is fitted on: sentences, parts and tags of scenes.
 
     A sentence and a part have the swapped one as their negative, and an image of the swapped scene. Tags are right for
-    both images, so they have no negative; they stand twice, as there are two of each of the others.
+    both images, so they have no negative. Each stands twice, as there are two sentences and two parts of each scene.
 
     Args:
-        scenes: Embeddings, and an image of each scene with the colours swapped, [n, dim].
+        groups: Scenes with the same number of objects, and an image of each with the colours swapped, [n, dim].
     """
-    texts, negatives, others, index, count = [], [], [], [], 0
-    for part, swapped_images in scenes:
-        tags = part.tags[:, None].expand(-1, 2, -1)
+    texts, negatives, negative_images, image_index, count = [], [], [], [], 0
+    for scenes, swapped_images in groups:
+        tags = scenes.tags[:, None].expand(-1, 2, -1)
         for right, wrong, images in (
-            (part.captions, part.swapped, swapped_images),
-            (part.parts, part.swapped_parts, swapped_images),
-            (tags, tags, part.images),
+            (scenes.captions, scenes.swapped, swapped_images),
+            (scenes.parts, scenes.swapped_parts, swapped_images),
+            (tags, tags, scenes.images),  # a negative equal to its caption does not count
         ):
-            each = right.shape[1]
+            n, k = right.shape[:2]
             texts.append(right.flatten(0, 1))
-            negatives.append(wrong.flatten(0, 1))  # a row equal to its caption's own is no negative
-            others.append(images.repeat_interleave(each, dim=0))
-            index.append(torch.arange(count, count + len(right)).repeat_interleave(each))
-        count += len(part.images)
+            negatives.append(wrong.flatten(0, 1))
+            negative_images.append(images.repeat_interleave(k, dim=0))
+            image_index.append(torch.arange(count, count + n).repeat_interleave(k))
+        count += len(scenes.images)
     return Features.from_arrays(
-        images=torch.cat([part.images for part, _ in scenes]),
-        texts=torch.cat(texts),
-        negatives=torch.cat(negatives),
-        negative_images=torch.cat(others),
-        image_index=torch.cat(index),
-    )
+        images=torch.cat([scenes.images for scenes, _ in groups]), texts=torch.cat(texts),
+        negatives=torch.cat(negatives), negative_images=torch.cat(negative_images), image_index=torch.cat(image_index),
+    )  # fmt: skip
 
 
-def to_select(*parts: Embedded) -> Features:
-    """Sentences and the swapped ones of some scenes, to select a strength on."""
-    images = torch.cat([scenes.images for scenes in parts])
-    sentences, swapped = (
-        torch.cat([getattr(scenes, side).flatten(0, 1) for scenes in parts]) for side in ("captions", "swapped")
-    )
-    index = torch.arange(len(images)).repeat_interleave(len(sentences) // len(images))
-    return Features.from_arrays(images=images, texts=sentences, negatives=swapped, image_index=index)
+def to_select(scenes: EmbeddedScenes) -> Features:
+    """The sentences of scenes with the swapped ones as negatives, to select a strength on."""
+    return Features.from_arrays(
+        images=scenes.images, texts=scenes.captions.flatten(0, 1), negatives=scenes.swapped.flatten(0, 1),
+        image_index=torch.arange(len(scenes.images)).repeat_interleave(scenes.captions.shape[1]),
+    )  # fmt: skip

@@ -1,30 +1,32 @@
-"""The scenes the embedded model is measured on, and the measurements: gains, costs, probes, strengths."""
+"""The scenes that the embedded model is measured on, and its metrics: gains, costs, probes, strengths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import measure
 import numpy as np
 import torch
-from described import DescribedScenes, Embedded, describe
+from described import DescribedScenes, describe
+from measure import EmbeddedScenes
 from torch import Tensor
 
 import labclip
 from labclip import LABCLIP, metrics
 from labclip.alignment import align
-from labclip.scenes.renderer import Layout, render
+from labclip.scenes.renderer import render
 from labclip.scenes.vocabulary import HELD_OUT
 from labclip.scenes.world import draw_scenes
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-MIXED = 20_000  # scenes of two objects, and half as many of three, in the fit on both
+MIXED = 20_000  # scenes of two objects in the fit on both; it has half as many of three
 
 
 class TestScenes:
-    """Scenes that no training used, drawn and rendered once, for the models of all seeds."""
+    """Scenes that no training uses, drawn and rendered once for the models of all seeds."""
 
     def __init__(self) -> None:
         self.seen = describe(3000, seed=3_000_000, split="seen")
@@ -35,93 +37,98 @@ class TestScenes:
         self.single_images = render(self.singles)
         self.three = describe(3000, seed=3_000_005, split="seen", n_objects=3)
         self.three_gallery = describe(20 * 330, seed=3_000_006, split="all", n_objects=3)
-        self.three_learnt = describe(MIXED // 2, seed=3_000_007, split="seen", n_objects=3)
+        self.three_fit = describe(MIXED // 2, seed=3_000_007, split="seen", n_objects=3)
 
     def results(
         self,
         model: LABCLIP,
-        learnt: DescribedScenes,
-        embedded: tuple[Embedded, Tensor],
+        fit_scenes: DescribedScenes,
+        embedded: tuple[EmbeddedScenes, Tensor],
         fit: Callable[..., Tensor],
     ) -> dict[str, Any]:
-        """Measure a model with its matrix, and with another that was fitted on scenes of three objects too.
+        """Measure a model with its matrix, and with a second matrix that is fitted on scenes of three objects too.
 
         Args:
-            model: With the matrix that was fitted on `learnt`.
-            learnt: The scenes of the fit, of two objects; the probes are trained on them.
-            embedded: Their embeddings, and those of an image of each with the colours swapped, [n, dim].
-            fit: Gives the matrix for several such pairs: here scenes of two and of three objects.
+            model: With the matrix that was fitted on `fit_scenes`.
+            fit_scenes: The scenes of the fit, of two objects; the probes are trained on them.
+            embedded: Their embeddings, and an image of each with the colours swapped, [n, dim].
+            fit: Fits a matrix on several such pairs.
         """
-        parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
-        two_unseen = torch.from_numpy(HELD_OUT[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
-        parts["heldout_both"] = parts["heldout"][two_unseen]
-        features, swapped_images = embedded
-        parts["fit"] = features[:3000]
-        gallery = self._gallery(model)
-        three = self.three_learnt.embed(model)
-        both = fit((features[:MIXED], swapped_images[:MIXED]), (three, self.three_learnt.embed_swapped(model)))
+        scenes = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
+        scenes["heldout_both"] = scenes["heldout"][both_unseen(self.heldout)]
+        two, swapped_images = embedded
+        scenes["fit"] = two[:3000]
+        galleries = self._galleries(model)
+        three = self.three_fit.embed(model)
+        mixed_matrix = fit((two[:MIXED], swapped_images[:MIXED]), (three, self.three_fit.embed_swapped(model)))
         singles = measure.embed_images(model, self.single_images)
         prompts = measure.embed_texts(model, measure.single_prompts())
         dim = len(prompts[0])
 
-        def figures(matrix: Tensor) -> dict[str, float]:
-            text = partial(align, matrix=matrix, normalize=True)
-            found = {f"binding_{name}": measure.sentence_binding(part, matrix) for name, part in parts.items()}
-            found["query_three"] = measure.query_binding(parts["three"], matrix)
-            for name, (images, texts) in gallery.items():
-                found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
-            found["single_object"] = measure.single_object(singles, text(prompts), self.singles)
-            found["modality_gap"] = metrics.modality_gap(parts["seen"].images, text(parts["seen"].captions[:, 0]))
-            return {key: round(value, 4) for key, value in found.items()}
+        def measured(matrix: Tensor) -> dict[str, float]:
+            aligned = partial(align, matrix=matrix, normalize=True)
+            values = {f"binding_{name}": measure.sentence_binding(group, matrix) for name, group in scenes.items()}
+            values["query_three"] = measure.query_binding(scenes["three"], matrix)
+            for name, (images, texts) in galleries.items():
+                values[f"{name}_t2i_r1"], values[f"{name}_i2t_r1"] = measure.recall_at_1(images, aligned(texts))
+            values["single_object"] = measure.single_object(singles, aligned(prompts), self.singles)
+            seen = scenes["seen"]
+            values["modality_gap"] = metrics.modality_gap(seen.images, aligned(seen.captions[:, 0]))
+            return {name: round(value, 4) for name, value in values.items()}
 
         eye, fitted = torch.eye(dim), model.alignment.fitted
         evaluated = labclip.evaluate(model, "scenes", cache=None, progress=False)["scenes"].to_json(("base", "labclip"))
         return {
             "scenes": {
-                side: {metric: round(value, 4) for metric, value in found.items()}
-                for side, found in evaluated["models"].items()
+                side: {metric: round(value, 4) for metric, value in values.items()}
+                for side, values in evaluated["models"].items()
             },
-            "base": figures(eye),
-            "labclip": figures(model.alignment.matrix),
-            "fitted_on_both": figures(both),
-            "strengths": {f"{s:g}": figures(torch.lerp(eye, fitted, s)) for s in STRENGTHS},
-            "probes": self._probes(learnt, features, self.seen, parts["seen"]),
-            "probes_three": self._probes(self.three_learnt, three, self.three, parts["three"]),
+            "base": measured(eye),
+            "labclip": measured(model.alignment.matrix),
+            "fitted_on_both": measured(mixed_matrix),
+            "strengths": {f"{strength:g}": measured(torch.lerp(eye, fitted, strength)) for strength in STRENGTHS},
+            "probes": probe_both(fit_scenes, two, self.seen, scenes["seen"]),
+            "probes_three": probe_both(self.three_fit, three, self.three, scenes["three"]),
             "strength": model.alignment.strength,
             "distance_from_identity": round((model.alignment.matrix - eye).norm().item(), 2),
         }
 
-    def _gallery(self, model: LABCLIP) -> dict[str, tuple[Tensor, Tensor]]:
-        """Galleries of 256: no two scenes of the same words; and each scene beside itself with the colours swapped."""
-        layout = self.gallery.layout
-        rows = measure.gallery_rows(layout, 330)
-        features = self.gallery.embed(model)
-        scenes = layout[rows]
-        first = np.arange(0, len(rows), 2)
-        swapped_scenes = Layout(**{**vars(scenes[first]), "colours": scenes.colours[first][:, ::-1].copy()})
-        images, swapped_images = features.images[rows], measure.embed_images(model, render(swapped_scenes))
-        sentences, swapped = features.captions[rows, 0], features.swapped[rows, 0]
+    def _galleries(self, model: LABCLIP) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images and texts of galleries of 256 scenes without repeated words, [256 m, dim] each.
 
-        three = self.three_gallery.embed(model)
-        three_rows = measure.gallery_rows(self.three_gallery.layout, 330)
+        In "with_swapped" each scene is followed by itself with the colours swapped.
+        """
+        rows = measure.gallery_rows(self.gallery.layout, 330)
+        embedded, layout = self.gallery.embed(model)[rows], self.gallery.layout[rows]
+        sentences, swapped = embedded.captions[:, 0], embedded.swapped[:, 0]
+        half = np.arange(0, len(rows), 2)
+        swapped_scenes = replace(layout[half], colours=layout.colours[half][:, ::-1].copy())
+        swapped_images = measure.embed_images(model, render(swapped_scenes))
 
-        def woven(one: Tensor, other: Tensor) -> Tensor:
-            return torch.stack([one, other], dim=1).flatten(0, 1)
+        def interleave(first: Tensor, second: Tensor) -> Tensor:
+            return torch.stack([first, second], dim=1).flatten(0, 1)
 
+        three = self.three_gallery.embed(model)[measure.gallery_rows(self.three_gallery.layout, 330)]
         return {
-            "sentences": (images, sentences),
-            "tags": (images, features.tags[rows]),
-            "tags_three": (three.images[three_rows], three.tags[three_rows]),
-            "with_swapped": (woven(images[first], swapped_images), woven(sentences[first], swapped[first])),
-        }
+            "sentences": (embedded.images, sentences),
+            "tags": (embedded.images, embedded.tags),
+            "tags_three": (three.images, three.tags),
+            "with_swapped": (
+                interleave(embedded.images[half], swapped_images), interleave(sentences[half], swapped[half])
+            ),
+        }  # fmt: skip
 
-    @staticmethod
-    def _probes(
-        learnt: DescribedScenes, learnt_features: Embedded, asked: DescribedScenes, asked_features: Embedded
-    ) -> dict[str, float]:
-        """Accuracy of linear probes on each side, trained on some scenes, tested on new ones."""
-        n = 20_000
-        scenes = learnt.layout[:n]
-        image = measure.probe(learnt_features.images[:n], scenes, asked_features.images, asked.layout)
-        text = measure.probe(learnt_features.captions[:n, 0], scenes, asked_features.captions[:, 0], asked.layout)
-        return {"image": round(image, 4), "text": round(text, 4), "chance": round(1 / 12, 4)}
+
+def both_unseen(scenes: DescribedScenes) -> Tensor:
+    """Whether both objects of a scene are held-out pairs, bool [n]."""
+    return torch.from_numpy(HELD_OUT[scenes.layout.colours, scenes.layout.shapes].all(axis=1))
+
+
+def probe_both(
+    train: DescribedScenes, train_embedded: EmbeddedScenes, test: DescribedScenes, test_embedded: EmbeddedScenes
+) -> dict[str, float]:
+    """Accuracy of linear probes on image and on text embeddings, trained on at most 20,000 scenes."""
+    layout, train_embedded = train.layout[:20_000], train_embedded[:20_000]
+    image = measure.probe(train_embedded.images, layout, test_embedded.images, test.layout)
+    text = measure.probe(train_embedded.captions[:, 0], layout, test_embedded.captions[:, 0], test.layout)
+    return {"image": round(image, 4), "text": round(text, 4), "chance": round(1 / 12, 4)}

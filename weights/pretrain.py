@@ -1,8 +1,8 @@
 """A CLIP small enough to train on two CPU cores in minutes, whose cosine is nearly a bag of words.
 
-Images are paired with *tags*, which name colours and shapes without saying which goes with which, and, rarely, with a
-sentence; so the joint space hardly binds. A second, text-only loss between two wordings of one scene, with its
-colour-swapped sentences as negatives, makes the text tower read binding; it never sees an image.
+Images are paired with *tags*, which name colours and shapes without saying which goes with which, and rarely with a
+sentence. So image and text embeddings hardly agree on binding. A second loss, without images, compares two wordings of
+one scene, with its colour-swapped sentences as negatives. It makes the text tower encode binding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODEL_CFG: dict[str, Any] = {
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "image_size": 64},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
-MEAN, STD = 0.55, 0.25  # of the images, all channels alike
+MEAN, STD = 0.55, 0.25  # of the images, the same for all channels
 PREPROCESS_CFG = {
     "size": 64,
     "mode": "RGB",
@@ -53,18 +53,18 @@ class Pretraining:
     """Settings of one run.
 
     Attributes:
-        scenes: Images rendered, of all colour-shape pairs.
-        three_share: Share of the scenes that show three objects, the others show two; also of each batch and of the
-            texts of the text-only loss.
-        steps: Optimiser steps; the text tower reads binding from some 150 on.
-        batch_size: Images a step.
-        sentence_share: Probability that an image comes with a sentence instead of tags. It sets how far the base
-            is from chance: at 0 its cosine does not bind at all, at 0.12 nearly always.
-        learning_rate: Peak, after `warmup` steps, falling to a hundredth along a cosine.
+        scenes: Number of images, of all colour-shape pairs.
+        three_share: Fraction of scenes with three objects; the others have two. The same fraction of each batch, and of
+            the texts of the text-only loss.
+        steps: Optimiser steps. The text tower encodes binding after about 150.
+        batch_size: Images per step.
+        sentence_share: Probability that an image comes with a sentence instead of tags. It sets how far binding of the
+            base is from chance: at 0 it is chance, at 0.12 the cosine nearly always binds.
+        learning_rate: Peak, reached after `warmup` steps; then it falls to a hundredth along a cosine.
         warmup: Steps.
         weight_decay: On matrices only.
         wording_scale: Fixed inverse temperature of the text-only loss.
-        seed: Of the scenes, the initial weights and the order.
+        seed: Seed of the scenes, the initial weights and the order.
     """
 
     scenes: int = 60_000
@@ -87,7 +87,7 @@ def render_all(layout: Layout, workers: int = 2) -> NDArray[np.uint8]:
 
 
 class Vocabulary:
-    """The few tokens the captions use, numbered from 0: the vocabulary trained, a slice of OpenAI's."""
+    """The few tokens that captions use, numbered from 0: the part of OpenAI's vocabulary that is trained."""
 
     def __init__(self) -> None:
         templates = [*captions.SENTENCES.values(), *captions.TAGS.values()]
@@ -98,27 +98,27 @@ class Vocabulary:
         assert all(row[3] == 0 for row in ids.values()), "every word is one token"
         start, end = ids["red"][0], ids["red"][2]
         self.ids = sorted({0, start, end, *(row[1] for row in ids.values())})  # the end token stays the largest
-        place = {token: i for i, token in enumerate(self.ids)}
-        self._words = {word: place[row[1]] for word, row in ids.items()}
-        self._start, self._end = place[start], place[end]
+        index = {token: i for i, token in enumerate(self.ids)}
+        self._words = {word: index[row[1]] for word, row in ids.items()}
+        self._start, self._end = index[start], index[end]
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Token numbers padded with 0 to the longest text: int64 [n, length]."""
+        """Token indices, padded with 0 to the longest text: int64 [n, length]."""
         rows = [[self._start, *(self._words[word] for word in text.split()), self._end] for text in texts]
         length = max(map(len, rows))
         return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def pretrain(settings: Pretraining, *parts: tuple[NDArray[np.uint8], Layout]) -> tuple[open_clip.CLIP, Vocabulary]:
+def pretrain(settings: Pretraining, *groups: tuple[NDArray[np.uint8], Layout]) -> tuple[open_clip.CLIP, Vocabulary]:
     """Train the small CLIP from scratch: about half a second a step on two cores.
 
     Args:
         settings: See `Pretraining`.
-        parts: Images and layout of the scenes of two objects, and of those of three, as `pretraining_scenes` draws
-            them; a batch takes its share of each.
+        groups: Images and layout of scenes of two objects, then of three if there are any, as `pretraining_scenes`
+            draws them. A batch takes its fraction of each.
 
     Returns:
-        The model in evaluation mode, with the small vocabulary, and that vocabulary.
+        The model in evaluation mode, and its small vocabulary.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng([settings.seed, 0x7EA1])
@@ -135,40 +135,43 @@ def pretrain(settings: Pretraining, *parts: tuple[NDArray[np.uint8], Layout]) ->
         betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, settings))
-    target = torch.arange(settings.batch_size)
-    three = 2 * round(settings.three_share * settings.batch_size / 2)  # even: half as many scenes give wordings
-    sizes = (settings.batch_size - three, three)[: len(parts)]
+    three = 2 * round(settings.three_share * settings.batch_size / 2)  # even, as half as many scenes give wordings
+    sizes = (settings.batch_size - three, three)[: len(groups)]
     started = time.perf_counter()
     model.train()
     for step in range(settings.steps):
-        drawn, scene_texts, first, second = [], [], [], []
-        for (images, layout), size in zip(parts, sizes, strict=True):
+        batch, scene_texts, first_wordings, second_wordings = [], [], [], []
+        for (images, layout), size in zip(groups, sizes, strict=True):
             rows = rng.integers(len(images), size=size)
-            drawn.append(images[rows])
+            batch.append(images[rows])
             scene_texts += _scene_texts(rng, layout.colours[rows], layout.shapes[rows], settings.sentence_share)
             rows = rng.integers(len(images), size=size // 2)
-            one, other = _wordings(rng, layout.colours[rows], layout.shapes[rows])
-            first, second = first + one, second + other
+            wordings = _wordings(rng, layout.colours[rows], layout.shapes[rows])
+            first_wordings, second_wordings = first_wordings + wordings[0], second_wordings + wordings[1]
 
-        image = F.normalize(model.encode_image(to_input(np.concatenate(drawn))), dim=-1)  # [batch, dim]
-        text = F.normalize(_encode_text(model, vocabulary(scene_texts + first + second)), dim=-1)
-        text, one, other = text.chunk(3)  # [batch, dim] each
-        logits = model.logit_scale.exp() * image @ text.T
-        image_loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        wording_logits = settings.wording_scale * one @ other.T
-        wording = (F.cross_entropy(wording_logits, target) + F.cross_entropy(wording_logits.T, target)) / 2
+        image = F.normalize(model.encode_image(to_input(np.concatenate(batch))), dim=-1)  # [batch, dim]
+        text = F.normalize(_encode_text(model, vocabulary(scene_texts + first_wordings + second_wordings)), dim=-1)
+        text, first, second = text.chunk(3)  # [batch, dim] each
+        image_loss = _contrastive_loss(model.logit_scale.exp() * image @ text.T)
+        wording_loss = _contrastive_loss(settings.wording_scale * first @ second.T)
 
         optimizer.zero_grad(set_to_none=True)
-        (image_loss + wording).backward()
+        (image_loss + wording_loss).backward()
         optimizer.step()
         schedule.step()
         model.logit_scale.data.clamp_(0, math.log(100.0))
         if (step + 1) % 50 == 0:
             log.info(
                 "step %4d of %d   image-text loss %.3f   text-text loss %.3f   %.0f s",
-                *(step + 1, settings.steps, image_loss.item(), wording.item(), time.perf_counter() - started),
+                *(step + 1, settings.steps, image_loss.item(), wording_loss.item(), time.perf_counter() - started),
             )
     return model.eval(), vocabulary
+
+
+def _contrastive_loss(logits: Tensor) -> Tensor:
+    """CLIP's symmetric loss of logits [n, n] whose diagonal is right."""
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
@@ -177,7 +180,7 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 def save_clip(model: open_clip.CLIP, vocabulary: Vocabulary, folder: Path) -> None:
-    """Write an ordinary OpenCLIP folder: float16, all 49,408 tokens, those never trained at zero."""
+    """Write an ordinary OpenCLIP folder: float16, all 49,408 tokens, with zeros for those that were not trained."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     table = torch.zeros(MODEL_CFG["text_cfg"]["vocab_size"], MODEL_CFG["text_cfg"]["width"])
@@ -193,27 +196,26 @@ def save_clip(model: open_clip.CLIP, vocabulary: Vocabulary, folder: Path) -> No
 
 
 def _factor(step: int, settings: Pretraining) -> float:
-    """Learning rate as a share of its peak."""
+    """Learning rate as a fraction of its peak."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _scene_texts(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64], sentence_share: float
 ) -> list[str]:
-    """Tags for each image, or, rarely, a sentence."""
+    """A text for each image: tags, or rarely a sentence."""
     tags = captions.tags(rng, colours, shapes)
     sentences, _ = captions.sentences(rng, colours, shapes, colours)
-    binds = rng.random(len(tags)) < sentence_share
-    return [sentence if bound else tag for bound, sentence, tag in zip(binds, sentences, tags, strict=True)]
+    return np.where(rng.random(len(tags)) < sentence_share, sentences, tags).tolist()
 
 
 def _wordings(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> tuple[list[str], list[str]]:
-    """Two wordings each of some scenes, and the same with the colours swapped: two lists of 2 n texts in one order."""
+    """Two wordings of n scenes and of the same with the colours swapped: two lists of 2 n texts in the same order."""
     objects = colours.shape[1]
     templates = captions.draw_templates(rng, len(colours), 2, objects)
     swapped = colours[:, ::-1] if objects == 2 else swap(rng, colours)
@@ -222,7 +224,7 @@ def _wordings(
 
 
 def _encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """`model.encode_text` on no more positions than there are; under a causal mask the result is the same."""
+    """`model.encode_text` without the padding behind the longest text, which a causal mask hides anyway."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -230,11 +232,11 @@ def _encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
 
 
 def pretraining_scenes(settings: Pretraining) -> list[tuple[NDArray[np.uint8], Layout]]:
-    """Draw and render the scenes a run learns from: of two objects, and where there is a share of them of three."""
+    """Draw and render the scenes of a run: of two objects, and of three if `three_share` is above 0."""
     three = round(settings.three_share * settings.scenes)
-    parts = []
+    groups = []
     for objects, count in ((2, settings.scenes - three), (3, three)):
         if count:
             layout, _ = draw_scenes(count, seed=1_000_000 + settings.seed, split="all", n_objects=objects)
-            parts.append((render_all(layout), layout))
-    return parts
+            groups.append((render_all(layout), layout))
+    return groups

@@ -1,6 +1,6 @@
-"""Upload the embedded model to the Hub, and a card for each published matrix that says where its file is fetched.
+"""Upload the embedded model to the Hub, and for each published matrix a card that says where its file is.
 
-    python weights/push.py --dry-run    # only says what would be uploaded
+    python weights/push.py --dry-run    # only prints what would be uploaded
 
 The authors' repository has no licence, so their files are never uploaded, only the cards.
 """
@@ -24,9 +24,9 @@ EMBEDDED_REPOSITORY = "labclip/labclip-scenes"
 
 
 def card(entry: Published, name: str) -> str:
-    """The card of a published matrix, whose file is elsewhere."""
+    """The card of a published matrix. Its repository holds nothing else."""
     page = record_page(record(name, entry.base, entry.embed_dim, 1.0, entry.metadata))
-    why = (
+    reason = (
         "This repository holds no weights. The paper's authors published the matrix in a repository that has no "
         "licence, so it is not published again: labclip downloads it from them on first use and verifies it by SHA-256."
     )
@@ -36,12 +36,12 @@ def card(entry: Published, name: str) -> str:
         f"SHA-256 of the file: `{entry.file_sha256}`",
         f"SHA-256 of the matrix: `{entry.matrix_sha256}`",
     ]
-    page = replace(page, sections=[Section("Where the matrix is", [why], notes=file), *page.sections])
+    page = replace(page, sections=[Section("Where the matrix is", [reason], notes=file), *page.sections])
     return header(entry, "labclip", "adapter") + markdown(page)
 
 
 def folders(scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Repositories, each with the folder that goes up."""
+    """Each repository with the folder to upload."""
     yield EMBEDDED_REPOSITORY, EMBEDDED
     for name, entry in zip(list_pretrained()[1:], PUBLISHED, strict=True):
         folder = scratch / entry.hub_repo
@@ -51,9 +51,9 @@ def folders(scratch: Path) -> Iterator[tuple[str, Path]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Upload, or say what would be."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
     dry_run = parser.parse_args(arguments).dry_run
     with tempfile.TemporaryDirectory() as scratch:
         for repository, folder in folders(Path(scratch)):
