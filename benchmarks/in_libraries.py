@@ -1,10 +1,10 @@
-"""What each library makes of one index, with the base and with the matrix folded in: R@1, version, time.
+"""Search one index in each library, with the base and with the matrix folded in: R@1, version, time.
 
     python benchmarks/in_libraries.py [TITLE ...] [--rounds 6] [--json benchmarks/in_libraries.json]
 
-Runs every function of `docs/libraries.py` whose package is installed, or those named. The index is 400 image embeddings
+Runs the functions of `docs/libraries.py` whose package is installed, or those named. The index has 400 image embeddings
 by the base: 200 scenes, and the same with the colours of their objects swapped. R@1 is the fraction of the 200 captions
-whose own scene comes first. The file keeps the rows of libraries and of major versions that are not installed.
+whose own scene comes first. The file keeps its rows of libraries and of major versions that were not run.
 """
 
 import argparse
@@ -34,12 +34,18 @@ ROOT = Path(__file__).parents[1]
 LIBRARIES = runpy.run_path(str(ROOT / "docs" / "libraries.py"))["LIBRARIES"]
 N, SEED = 200, 2
 SIDES = {"base": 0.0, "aligned": 1.0}  # strengths
-ELSEWHERE = {"Ray Serve", "Triton"}  # processes of their own serve, and their time is not this one's
+OTHER_PROCESSES = {"Ray Serve", "Triton"}  # they serve in processes whose time is not counted here
 
 
 @dataclass(frozen=True)
 class Index:
-    """The one index: embeddings of images by the base, unit length [400, dim]; the first 200 have the captions."""
+    """The index that all libraries search.
+
+    Attributes:
+        pixels: The images, uint8 [400, 64, 64, 3].
+        images: Their embeddings by the base, unit length, [400, dim].
+        captions: The captions of the first 200 images.
+    """
 
     pixels: np.ndarray
     images: np.ndarray
@@ -47,26 +53,26 @@ class Index:
 
 
 def make_index():
-    """Scenes, the same with colours swapped, and the captions of the former."""
-    model, drawn = LABCLIP.from_pretrained("scenes"), scenes.sample(N, seed=SEED)
-    swapped = replace(drawn, layout=replace(drawn.layout, colours=drawn.layout.colours[:, ::-1]))
-    pixels = np.concatenate([drawn.images, swapped.render(64)])
+    """Scenes with captions, then the same scenes with the colours swapped."""
+    model, sample = LABCLIP.from_pretrained("scenes"), scenes.sample(N, seed=SEED)
+    swapped = replace(sample, layout=replace(sample.layout, colours=sample.layout.colours[:, ::-1]))
+    pixels = np.concatenate([sample.images, swapped.render(64)])
     images = model.encode_image([Image.fromarray(image) for image in pixels], normalize=True)
-    return Index(pixels, images.numpy(), drawn.captions)
+    return Index(pixels, images.numpy(), sample.captions)
 
 
 def write_folders(parent):
-    """The folders that the functions open, of the base and folded: `parent/base/folded`, `parent/aligned/folded` ..."""
+    """Write the folders that the functions open: `parent/base/folded`, `parent/aligned/folded` and so on."""
     for side, strength in SIDES.items():
         model = LABCLIP.from_pretrained("scenes", strength=strength)
         labclip.fold(model, folder=parent / side / "folded")
         labclip.fold(with_transformer(model), to="transformers", folder=parent / side / "folded-hf")
-        with contextlib.suppress(ValueError):  # ONNX is not installed
+        with contextlib.suppress(ValueError):  # if ONNX is not installed
             labclip.fold(model, to="onnx", folder=parent / side / "folded-onnx")
 
 
 def write_fastembed(parent):
-    """A text tower that exists in ONNX, as fastembed opens it, and the matrix put behind that."""
+    """Write an existing text tower as fastembed opens it, an ONNX file, and the same with the matrix folded in."""
     from transformers import CLIPTextModelWithProjection
 
     class Tower(torch.nn.Module):
@@ -92,7 +98,7 @@ def write_fastembed(parent):
 
 
 def with_transformer(model):
-    """The same text tower beside a small random vision transformer: transformers has no CLIP with a ResNet."""
+    """The same text tower with a small random vision transformer, as transformers has no CLIP with a ResNet."""
     clip = copy.deepcopy(model.clip)
     torch.manual_seed(0)
     visual = VisionTransformer(64, 16, width=64, layers=1, heads=1, mlp_ratio=4, output_dim=model.alignment.dim)
@@ -103,8 +109,8 @@ def with_transformer(model):
 
 @contextlib.contextmanager
 def inside(folder):
-    """A new folder to work in, where the content of another can be opened."""
-    before = Path.cwd()
+    """Work in a new folder, from which the content of `folder` can be opened."""
+    previous = Path.cwd()
     with tempfile.TemporaryDirectory() as scratch:
         for path in folder.iterdir():
             (Path(scratch) / path.name).symlink_to(path)
@@ -112,13 +118,13 @@ def inside(folder):
         try:
             yield
         finally:
-            os.chdir(before)
-            if "ray" in sys.modules:  # its processes work where they were started
+            os.chdir(previous)
+            if "ray" in sys.modules:  # its processes still work in the folder they were started in
                 sys.modules["ray"].shutdown()
 
 
-def given(index, folders, side):
-    """What a function may ask for by the name of its argument."""
+def make_arguments(index, folders, side):
+    """For each argument that a function may have, a function that makes its value."""
     model = LABCLIP.from_pretrained("scenes", strength=SIDES[side])
     base = f"local-dir:{folders / 'base' / 'folded'}"
 
@@ -126,10 +132,11 @@ def given(index, folders, side):
         import chromadb
         from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
 
-        found = chromadb.PersistentClient(str(Path.cwd() / "chroma"))  # a relative path would give the last one again
-        photos = found.create_collection("existing", embedding_function=OpenCLIPEmbeddingFunction(base, ""))
+        # A relative path would open the client of the last folder again.
+        made = chromadb.PersistentClient(str(Path.cwd() / "chroma"))
+        photos = made.create_collection("existing", embedding_function=OpenCLIPEmbeddingFunction(base, ""))
         photos.add(ids=[str(number) for number in range(len(index.images))], embeddings=index.images)
-        return found
+        return made
 
     def table():
         import lancedb
@@ -149,9 +156,9 @@ def given(index, folders, side):
     def connection():
         import psycopg
 
-        found = psycopg.connect(os.environ["PGVECTOR"], autocommit=True)
-        found.execute("DROP TABLE IF EXISTS photos")
-        return found
+        server = psycopg.connect(os.environ["PGVECTOR"], autocommit=True)
+        server.execute("DROP TABLE IF EXISTS photos")
+        return server
 
     def architecture():
         import open_clip
@@ -164,19 +171,20 @@ def given(index, folders, side):
     def pairs():
         captions = [[caption] for caption in index.captions] + [[] for _ in index.captions]
         return [
-            (model.preprocess(Image.fromarray(image)), some) for image, some in zip(index.pixels, captions, strict=True)
+            (model.preprocess(Image.fromarray(image)), texts)
+            for image, texts in zip(index.pixels, captions, strict=True)
         ]
 
     def task():
         import datasets
         import mteb
 
-        found, drawn = mteb.get_task("SugarCrepe"), scenes.sample(N, seed=SEED)
-        pairs = {"caption": drawn.captions, "negative_caption": drawn.swapped_captions}
-        pixels = [Image.fromarray(image) for image in drawn.images]
-        found.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_dict({"images": pixels, **pairs})})
-        found.data_loaded = True  # MTEB would fetch SugarCrepe's own
-        return found
+        sugarcrepe, sample = mteb.get_task("SugarCrepe"), scenes.sample(N, seed=SEED)
+        columns = {"caption": sample.captions, "negative_caption": sample.swapped_captions}
+        columns["images"] = [Image.fromarray(image) for image in sample.images]
+        sugarcrepe.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_dict(columns)})
+        sugarcrepe.data_loaded = True  # else MTEB fetches SugarCrepe's data
+        return sugarcrepe
 
     return {
         "images": lambda: index.images,
@@ -190,58 +198,58 @@ def given(index, folders, side):
 
 
 def call(library, index, folders, side):
-    """What a function gives, and the seconds of processor time it took, loading included."""
+    """The result of a library's function, and the seconds of processor time it took, loading included."""
     with inside(folders / side):
-        made = given(index, folders, side)
-        arguments = {name: made[name]() for name in inspect.signature(library.run).parameters}
+        make = make_arguments(index, folders, side)
+        arguments = {name: make[name]() for name in inspect.signature(library.run).parameters}
         start = time.process_time()
         with torch.no_grad():
-            found = library.run(**arguments)
-        return found, time.process_time() - start
+            result = library.run(**arguments)
+        return result, time.process_time() - start
 
 
-def unit(found):
-    """Embeddings that a function gave, unit length, or None where it gave something else."""
-    found = np.asarray(found, dtype=None if isinstance(found, np.ndarray | torch.Tensor) else object)
-    if found.ndim != 2 or found.shape[1] == 1:
+def unit_embeddings(result):
+    """A function's result as unit-length embeddings, or None if it is something else."""
+    result = np.asarray(result, dtype=None if isinstance(result, np.ndarray | torch.Tensor) else object)
+    if result.ndim != 2 or result.shape[1] == 1:
         return None
-    return torch.nn.functional.normalize(torch.from_numpy(found.astype(np.float32)), dim=1)
+    return torch.nn.functional.normalize(torch.from_numpy(result.astype(np.float32)), dim=1)
 
 
-def recall(found, index):
-    """R@1 of what a function gave: embeddings, the number of the first image, or a number, which is that itself.
+def recall(result, index):
+    """R@1 of a function's result: of embeddings, of the index of the first image for each caption, or R@1 itself.
 
-    None where it gave another score.
+    None if the result is another score.
     """
-    if isinstance(found, float | dict):
-        return found if isinstance(found, float) else None
-    if (texts := unit(found)) is not None:
+    if isinstance(result, float | dict):
+        return result if isinstance(result, float) else None
+    if (texts := unit_embeddings(result)) is not None:
         ranks, *_ = metrics.ranks(torch.from_numpy(index.images), texts, torch.arange(N))
         return round(float((ranks < 1).double().mean()), 4)
-    return round(float((np.asarray(found).reshape(-1).astype(int) == np.arange(N)).mean()), 4)
+    return round(float((np.asarray(result).reshape(-1).astype(int) == np.arange(N)).mean()), 4)
 
 
-def measured(library, index, folders, rounds):
-    """A row of the file: both figures, and the time with the folded folder as a ratio to that with the base's."""
+def measure(library, index, folders, rounds):
+    """A row of the file: R@1 of both models, and the time with the matrix as a ratio to that of the base."""
     row = {"title": library.title, "package": library.package, "version": version(library.package)}
     seconds = {side: [] for side in SIDES}
     for turn in range(rounds):
         for side in reversed(SIDES) if turn % 2 else SIDES:
-            found, spent = call(library, index, folders, side)
-            row[side] = recall(found, index)
-            seconds[side].append(spent)
+            result, duration = call(library, index, folders, side)
+            row[side] = recall(result, index)
+            seconds[side].append(duration)
     return row | {"ratio": round(min(seconds["aligned"]) / min(seconds["base"]), 2)}  # the first warms up
 
 
 def major(row):
-    """What a row stands for: a library, and its major version."""
+    """A row's key: the library and its major version."""
     return row["title"], row["version"].partition(".")[0]
 
 
 def main():
-    """Measure, print, and write."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("titles", nargs="*", help="headings of docs/libraries.py; by default all that are installed")
+    parser.add_argument("titles", nargs="*", help="titles in docs/libraries.py; by default all that are installed")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -254,20 +262,20 @@ def main():
                 write_fastembed(Path(scratch))
             if library.title in options.titles or (not options.titles and installed(library.package)):
                 try:
-                    rows.append(measured(library, index, Path(scratch), options.rounds))
-                except ModuleNotFoundError as error:  # of a part of the package that is not installed
+                    rows.append(measure(library, index, Path(scratch), options.rounds))
+                except ModuleNotFoundError as error:  # for an extra of the package that is not installed
                     print(f"{library.title} is left out: {error}", flush=True)
                 else:
                     print(rows[-1], flush=True)
     if options.json:
-        kept = json.loads(options.json.read_text()) if options.json.exists() else []
-        found = {major(row): row for row in [*kept, *rows]}
+        earlier_rows = json.loads(options.json.read_text()) if options.json.exists() else []
+        row_of = {major(row): row for row in [*earlier_rows, *rows]}
         order = [library.title for library in LIBRARIES]
         for library in LIBRARIES:
             gets_vectors = "texts" in inspect.signature(library.run).parameters  # and runs no model
-            if gets_vectors or library.title in ELSEWHERE:
-                found |= {key: row | {"ratio": None} for key, row in found.items() if key[0] == library.title}
-        rows = sorted(found.values(), key=lambda row: (order.index(row["title"]), row["version"]))
+            if gets_vectors or library.title in OTHER_PROCESSES:
+                row_of |= {key: row | {"ratio": None} for key, row in row_of.items() if key[0] == library.title}
+        rows = sorted(row_of.values(), key=lambda row: (order.index(row["title"]), row["version"]))
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

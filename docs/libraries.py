@@ -1,8 +1,8 @@
-"""How each library takes the matrix: the table that `docs/libraries.md` is made of and that tests run.
+"""How each library uses the matrix. `docs/libraries.md` is generated from these functions, and tests run them.
 
-A function is a section: its docstring the words, its body the code. It runs where `folded`, `folded-hf` and
-`folded-onnx` lie, and gives what the library makes of the captions: embeddings [n, dim], the number of the image found
-first for each, R@1 itself, or another score by name. Its arguments are what a reader has already:
+Each function is a section of the page: its docstring is the text, its body the code. It runs in a folder that contains
+`folded`, `folded-hf` and `folded-onnx`. It returns embeddings of the captions [n, dim], the index of the first image
+for each caption, R@1 itself, or another score as {name: value}. Its arguments are what a reader already has:
 
     images: Embeddings of images by the base, float32 [n_images, dim], unit length: the stored index.
     captions: list[str].
@@ -30,9 +30,9 @@ class Library:
 
     Attributes:
         title: Its heading.
-        package: As pip names it; its version is recorded where the function is run.
+        package: The name that pip installs; `benchmarks/in_libraries.py` records its version.
         run: The function.
-        installed: Whether `make libraries` installs and runs it; the others were run by hand.
+        installed: Whether `make libraries` installs and runs it.
     """
 
     title: str
@@ -42,25 +42,25 @@ class Library:
 
     @property
     def words(self):
-        """The paragraphs of the section."""
+        """The text of the section."""
         return inspect.getdoc(self.run)
 
     @property
     def code(self):
-        """The lines to type."""
-        lines = inspect.getsource(self.run)
-        body = textwrap.dedent(lines.partition('"""')[2].partition('"""')[2].lstrip("\n"))
+        """The code to type."""
+        source = inspect.getsource(self.run)
+        body = textwrap.dedent(source.partition('"""')[2].partition('"""')[2].lstrip("\n"))
         return body.replace("\nreturn ", "\n").rstrip()
 
 
 def library(title, package, *, installed=False):
-    """Put a function into the table."""
+    """Add the decorated function to `LIBRARIES`."""
 
-    def put(function):
+    def add(function):
         LIBRARIES.append(Library(title, package, function, installed))
         return function
 
-    return put
+    return add
 
 
 @library("OpenCLIP", "open_clip_torch", installed=True)
@@ -88,8 +88,8 @@ def clip_benchmark(pairs):
     model, _, tokenizer = load_clip("open_clip", "local-dir:folded", "", cache_dir=None, device="cpu")
     batches = DataLoader(pairs, len(pairs), collate_fn=image_captions_collate_fn)
     options = {"amp": False, "recall_k_list": [1]}
-    found = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", **options)
-    return found["image_retrieval_recall@1"]
+    scores = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", **options)
+    return scores["image_retrieval_recall@1"]
 
 
 @library("transformers", "transformers", installed=True)
@@ -101,8 +101,8 @@ def transformers(captions):
 
     model = AutoModel.from_pretrained("folded-hf")
     processor = AutoProcessor.from_pretrained("folded-hf")
-    found = model.get_text_features(**processor(text=captions, padding=True, return_tensors="pt"))
-    return getattr(found, "pooler_output", found)
+    features = model.get_text_features(**processor(text=captions, padding=True, return_tensors="pt"))
+    return getattr(features, "pooler_output", features)
 
 
 @library("sentence-transformers", "sentence-transformers", installed=True)
@@ -219,7 +219,7 @@ def txtai(captions):
 @library("fastembed", "fastembed")
 def fastembed(captions):
     """It runs ONNX. Fold the matrix into its own text tower: `labclip fold --model clip-text/model.onnx --alignment
-    ViT-B-32 folded-onnx`. Put `text.onnx` in the place of `model.onnx`, beside the tokenizer's files.
+    ViT-B-32 folded-onnx`. Replace `model.onnx` by `text.onnx`, in the folder of the tokenizer's files.
     """
     from fastembed import TextEmbedding
 
@@ -281,7 +281,7 @@ def duckdb(texts, images):
 @library("torchmetrics", "torchmetrics")
 def torchmetrics(captions, pixels):
     """By name `CLIPScore` takes only a few models of the Hub; by a function it takes any. Compare its scores only with
-    scores of the same model.
+    scores of the same model. Version 1.9 needs transformers 4.
     """
     from torchmetrics.multimodal.clip_score import CLIPScore
     from transformers import CLIPModel, CLIPProcessor
@@ -342,10 +342,10 @@ def onnx(captions):
 
 @library("Triton", "nvidia-pytriton")
 def triton(captions):
-    """PyTriton brings a Triton server with its Python backend, and batches requests. A Triton with the ONNX backend
+    """PyTriton includes a Triton server with its Python backend, and batches requests. A Triton with the ONNX backend
     takes the file itself: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not tried). The
-    Python backend loads the machine's own `libpython3.11.so.1.0`; for another Python set `LD_LIBRARY_PATH` to the
-    folder of its library.
+    Python backend loads the system's `libpython3.11.so.1.0`; for another Python set `LD_LIBRARY_PATH` to the folder of
+    its library.
     """
     import numpy as np
     import onnxruntime
@@ -362,20 +362,20 @@ def triton(captions):
         return session.run(["text_features"], {"input_ids": input_ids})
 
     tokens = open_clip.get_tokenizer("local-dir:folded")(captions).numpy()
-    takes = Tensor(name="input_ids", dtype=np.int64, shape=tokens.shape[1:])
-    gives = Tensor(name="text_features", dtype=np.float32, shape=(-1,))
+    inputs = Tensor(name="input_ids", dtype=np.int64, shape=tokens.shape[1:])
+    outputs = Tensor(name="text_features", dtype=np.float32, shape=(-1,))
     with Triton() as server:
-        server.bind("text", encode, inputs=[takes], outputs=[gives])
+        server.bind("text", encode, inputs=[inputs], outputs=[outputs])
         server.run()
         with ModelClient("localhost", "text") as client:
             batches = (tokens[start : start + 4] for start in range(0, len(tokens), 4))
-            parts = [client.infer_batch(one) for one in batches]
-    return np.concatenate([part["text_features"] for part in parts])
+            results = [client.infer_batch(batch) for batch in batches]
+    return np.concatenate([result["text_features"] for result in results])
 
 
 @library("FastAPI", "fastapi")
 def fastapi(captions, images):
-    """Open the model once, beside the routes. An index of image embeddings stays in memory or in a database."""
+    """Open the model once, outside the routes. The index of image embeddings is in memory or in a database."""
     import open_clip
     import torch
     from fastapi import FastAPI
@@ -398,7 +398,7 @@ def fastapi(captions, images):
 @library("Ray Serve", "ray")
 def ray_serve(captions, images):
     """Each replica opens the folder, so give a path that all machines see. Do not start Ray in a temporary folder: when
-    it is removed, torch ends each replica with "oneMKL FATAL ERROR: Cannot load libtorch_cpu.so".
+    it is removed, each replica ends with "oneMKL FATAL ERROR: Cannot load libtorch_cpu.so".
     """
     from pathlib import Path
 
@@ -445,8 +445,8 @@ def peft(captions):
     lora = LoraConfig(target_modules=["q_proj", "v_proj"])
     model = get_peft_model(AutoModel.from_pretrained("folded-hf"), lora).eval()
     tokenizer = AutoTokenizer.from_pretrained("folded-hf")
-    found = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
-    return getattr(found, "pooler_output", found)
+    features = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
+    return getattr(features, "pooler_output", features)
 
 
 @library("accelerate", "accelerate")
@@ -457,5 +457,5 @@ def accelerate(captions):
 
     model = Accelerator().prepare(AutoModel.from_pretrained("folded-hf", device_map="auto"))
     tokenizer = AutoTokenizer.from_pretrained("folded-hf")
-    found = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
-    return getattr(found, "pooler_output", found)
+    features = model.get_text_features(**tokenizer(captions, padding=True, return_tensors="pt"))
+    return getattr(features, "pooler_output", features)

@@ -461,12 +461,12 @@ def libraries():
     for library in _libraries():
         anchor = re.sub(r"[^a-z0-9_ -]", "", library.title.lower()).replace(" ", "-")
         found = [row for row in measured if row["title"] == library.title]
-        tested = "tests" if library.installed else "hand" if found else "nobody"
-        for row in found or [{}]:
-            figures = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in ("base", "aligned")]
-            time = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
-            tried = [f"{row['package']} {row['version']}" if row else "", *figures, time]
-            rows.append([f"[{library.title}](#{anchor})", *tried, tested])
+        for row in found:
+            figures = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("base", "aligned")]
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            runner = "tests" if library.installed else "script" if any([*figures, ratio]) else "hand"
+            package = f"{row['package']} {row['version']}"
+            rows.append([f"[{library.title}](#{anchor})", package, *figures, ratio, runner])
     return table(("library", "tried with", "base", "aligned", "time", "run by"), rows)
 
 

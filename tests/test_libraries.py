@@ -58,7 +58,7 @@ def test_a_library_finds_what_labclip_finds(library, index, folders, models, exp
             continue
         figures[side] = HARNESS["recall"](results, index)
         assert figures[side] == pytest.approx(HARNESS["recall"](texts, index), abs=1e-7)
-        if (theirs := HARNESS["unit"](results)) is not None:
+        if (theirs := HARNESS["unit_embeddings"](results)) is not None:
             assert float((theirs - texts).abs().max()) < UNIT
     assert figures["aligned"] > figures["base"] + 0.2
     with capsys.disabled():
@@ -135,7 +135,7 @@ def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, 
     pytest.importorskip("chromadb")
     pytest.importorskip("lancedb")
     with HARNESS["inside"](folders / "aligned"):
-        made = HARNESS["given"](index, folders, "aligned")
+        made = HARNESS["make_arguments"](index, folders, "aligned")
         photos, table = made["client"]().get_collection("existing"), made["table"]()
         results = {
             "Chroma": photos.query(query_texts=index.captions, n_results=1)["ids"],
