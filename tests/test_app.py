@@ -276,7 +276,7 @@ def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
     (((typed, other), named),) = served
     assert (typed, other) == (["--model", "scenes"], ["--alignment", str(tmp_path / "mine")])
     assert (named["name"], named["port"], named["share"]) == ("scenes with mine", 7999, False)
-    assert "asks for no password" in shown.stderr
+    assert "has no password" in shown.stderr
 
 
 def test_without_gradio_the_command_says_what_to_type(monkeypatch):

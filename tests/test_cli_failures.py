@@ -86,7 +86,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
     captions.write_text("image,caption\n")
     stderr = run("embed", "--model", "scenes", "--captions", captions, out, code=130).stderr
     assert stderr == (
-        "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
+        "\nInterrupted. Embeddings are kept, and the same command continues from there. Type again: "
         f"labclip embed --model scenes --captions {captions} {shlex.quote(str(out))}\n"
     )
 
@@ -195,11 +195,11 @@ EARLY = {
     "transform a b --alignment scenes --alignment al": "--alignment is given twice",
     "embed --clean --as-is out": "--clean/--as-is is given twice",
     "embed --model= out": "The argument '--model=' has no value",
-    "fit nothing out": "nothing is no feature folder. If it is a captions file, pass --model too",
+    "fit nothing out": "nothing is not a feature folder. If it is a captions file, also pass the base",
     "fit none.csv out --model scenes": "There is no file none.csv",
     "fit feat out --model scenes": "feat is a feature folder. Leave out --model",
     "fit feat out --checkpoint plain.csv": "plain.csv is a file. Pass the path of a folder",
-    "fit plain.csv out --model scenes --images none": "There is no none. Pass a path that is there",
+    "fit plain.csv out --model scenes --images none": "There is no none. Pass a path that exists",
     "fit feat plain.csv/out": "plain.csv is a file. Pass the path of a folder",
     "fit feat al": "al is not empty. Pass --force to overwrite it",
     "fit feat out --validation al": "There is no feature folder al",
@@ -207,7 +207,7 @@ EARLY = {
     "embed --model scenes --captions plain.csv out --column captoin": "has no column 'captoin'; it has 'caption'",
     "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",
     "evaluate scenes --model ./nothing": "There is no folder ./nothing",
-    "evaluate csv --model scenes --data none.csv": "There is no none.csv. Pass a path that is there",
+    "evaluate csv --model scenes --data none.csv": "There is no none.csv. Pass a path that exists",
     "transform none.npy out.npy --alignment al": "There is no none.npy",
     "transform texts.npy out.npy --alignment ./nothing": "There is no folder ./nothing",
     "diagnose --model scenes --data nothing": "There is no nothing",
@@ -223,16 +223,16 @@ EARLY = {
     "fit feat out --attributes red": "--attributes and --objects go with --split combinations",
     "evaluate scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
     "evaluate scenes --model scenes --markdown a.html --items a.html": "a.html is an input or another output",
-    "evaluate scenes --model scenes --out x.csv": "x.csv does not end in .html or .htm. Name it so.",
+    "evaluate scenes --model scenes --out x.csv": "x.csv must end in .html or .htm.",
     "evaluate scenes --model scenes --percent": "--rows and --percent go with --latex FILE. Pass it too.",
-    "evaluate scenes --model scenes --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one",
+    "evaluate scenes --model scenes --model scenes --items i.csv": "i.csv is for one model, but there are 2. Pass one",
     "negatives plain.csv out.csv": "Missing option '--method'",
     "negatives plain.csv out.csv --method swap": "--method swap needs --attributes, for example",
     "negatives plain.csv out.csv --method shuffle --attributes a,b": "--attributes goes with --method swap",
     "negatives plain.csv out.csv --method parts --k 2": "go with the methods swap and shuffle",
     "negatives plain.csv out.csv --method swap --attributes a,b --image-column x": "has no column 'x'",
     "negatives plain.csv out.txt --method swap --attributes a,b": ".txt'. Negatives are written as .tsv, .csv, .jsonl,",
-    "sample ok": "ok is not empty. Pass a folder that is",
+    "sample ok": "ok is not empty. Pass an empty or a new folder",
 }
 
 

@@ -71,7 +71,7 @@ def test_combinations_are_held_out_of_captions_and_negatives(folder, tmp_path):
 def test_a_split_that_can_not_be_made_is_refused(folder, tmp_path):
     words = (*SPLIT, "--attributes", "furry,bald", *WORDS[2:])
     message = fails("fit", folder / "features", tmp_path / "a", *words)
-    assert "No caption names one of --attributes furry,bald and" in message
+    assert "No caption has one of --attributes furry,bald and" in message
     assert not (tmp_path / "a").exists()
 
 
@@ -125,7 +125,7 @@ def test_a_captions_file_is_embedded_once_and_fitted(folder, tmp_path, monkeypat
     ):
         stderr = run("fit", folder / file, out, *MODEL, "--force", *options, code=2).stderr
         typed = f"labclip embed --model scenes --captions {folder / file} {features}{'' if options else ' --parts'}"
-        for part in (differs, "or --force", f"{typed}; then type: labclip fit {features} {out}"):
+        for part in (differs, "or --force", f"{typed} OPTIONS, then: labclip fit {features} {out}"):
             assert part in stderr
 
 
@@ -173,7 +173,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
         ("plain.csv", ("--recipe", "paper"), 2, "no negatives and no parts", make),
         ("german.csv", (), 2, "No parts and keywords are made: 0 of the first 200 rows", "English only", make),
         ("plain.csv", ("--column", "text"), 2, "No such option '--column'"),
-        ("features/captions.jsonl", (), 2, "Pass --image-column NAME", "These are options of labclip embed --model"),
+        ("features/captions.jsonl", (), 2, "Pass --image-column NAME", "other options, type: labclip embed --model"),
         ("plain.csv", ("--device", "gpu"), 2, "--device 'gpu' can't be used"),
         ("plain.csv", (), 0, "has no negatives in its first 200 rows", make, "400 captions, 0 of them with negatives"),
     ):

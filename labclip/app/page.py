@@ -254,8 +254,8 @@ async def _as_it_is(path: str) -> str:
 
 
 def serve(
-    model: LABCLIP, typed: Sequence[str], alignment: Sequence[str] = (), *, name: str, host: str, port: int,
-    say: Callable[[str], object], share: bool = False,
+    model: LABCLIP, model_options: Sequence[str], alignment_options: Sequence[str] = (), *, name: str, host: str,
+    port: int, announce: Callable[[str], object], share: bool = False,
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or a termination; afterwards nothing of any session is left.
 
@@ -271,7 +271,7 @@ def serve(
         for number, (example, _) in enumerate(EXAMPLES.values()):
             shown = Image.fromarray(scenes.sample(1, split="all", **example).render(128)[0])
             style += f"#example-{number} {{ background-image: url({uri(shown)}) }}"
-        page = _Page(ModelPair(model), Path(root, "sessions"), typed, alignment, name=name).blocks
+        page = _Page(ModelPair(model), Path(root, "sessions"), model_options, alignment_options, name=name).blocks
         guard = Middleware(_guard, local=host in _LOCAL, public=share)
         # This machine's fonts: the usual theme asks Google's server for its own.
         fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -283,7 +283,7 @@ def serve(
                 max_file_size=FILE_BYTES, allowed_paths=[str(Path(root, "uploads"))], enable_monitoring=False,
                 app_kwargs={"middleware": [guard]}, theme=theme, css=style, head=f"<script>{script}</script>",
             )  # fmt: skip
-            say(public or local)
+            announce(public or local)
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:

@@ -1,6 +1,6 @@
-"""The `labclip` command. Results on stdout, progress and errors on stderr; exit code 2 with one line on bad input.
+"""The `labclip` command. Results go to stdout, progress and errors to stderr. Bad input exits with code 2 and one line.
 
-Each command imports what it needs when it runs, so that `labclip --help` loads no torch.
+Commands import what they need when they run, so that `labclip --help` does not load torch.
 """
 
 from labclip.cli import apply, demo, embed, evaluate, fit  # noqa: F401  (they register)

@@ -1,4 +1,4 @@
-"""The commands list, info, fold, transform, convert and push: the matrices there are, and what is done with one."""
+"""The commands list, info, fold, transform, convert and push: they show matrices, apply them and pass them on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FORMS = {
     "openai": ('clip.load("{}/model.pt")', ("model.pt",)),
     "onnx": ('onnxruntime.InferenceSession("{}/text.onnx")', ("text.onnx",)),
 }
-"""For each form what opens it, and files by which it is recognised."""
+"""For each form, the call that opens it and the files that identify it."""
 
 
 @main.command("list", example="labclip list")
 @options.as_json
 def list_command(as_json: bool) -> None:
-    """List the matrices known by name."""
+    """List the matrices that have a name."""
     from labclip.io.published import find_entry, list_pretrained
 
     columns = ("name", "alignment", "base", "dim", "source")
@@ -42,10 +42,10 @@ def list_command(as_json: bool) -> None:
 @click.argument("name", type=options.NAME)
 @options.as_json
 def info(name: str, as_json: bool) -> None:
-    """Say what a matrix gains and costs, and when to use it.
+    """Show what a matrix gains and costs, and when to use it.
 
-    NAME is a name of `labclip list`, a folder, or a Hub repository org/name. The figures are those recorded with the
-    matrix, fractions of 1; nothing is measured now.
+    NAME is a name of `labclip list`, a folder, or a Hub repository org/name. The figures were recorded with the matrix,
+    as fractions of 1; nothing is measured now.
     """
     from labclip.io.card import record, record_of, record_page
     from labclip.io.published import find_entry
@@ -78,18 +78,18 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     """
     from labclip.io.names import form_of
 
-    others = form_of(model)
-    opens, files = _FORMS[to or others or "openclip"]
+    form = to or form_of(model) or "openclip"
+    call, files = _FORMS[form]
     check_empty(out, force, writes=files, inputs=filter(None, [model, alignment]))
     from labclip.io.folding import fold as fold_model
 
-    fold_model(model, alignment, strength=strength, to=to or others or "openclip", folder=out)
-    show(f"{out}: {opens.format(out)}")
+    fold_model(model, alignment, strength=strength, to=form, folder=out)
+    show(f"{out}: {call.format(out)}")
 
 
 @main.command(
     example="labclip transform texts.npy aligned.npy --alignment ViT-B-32",
-    interrupted="Files that are done are kept, and are not aligned again.",
+    interrupted="Finished files are kept, and are not aligned again.",
 )
 @click.argument("source", metavar="IN")
 @click.argument("out")
@@ -97,7 +97,7 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     "--alignment", "A", "A name of `labclip list`, a folder or a Hub repository.", type=options.NAME, required=True
 )
 @options.strength
-@options.text("--column", "NAME", "Column or tensor of the embeddings, where there are several.")
+@options.text("--column", "NAME", "Column or tensor of the embeddings, if there are several.")
 @options.flag("--normalize", "Write rows of unit length.")
 @options.engine
 @options.flag("--force", "Start from scratch if OUT exists.")
@@ -105,18 +105,18 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
 def transform(source: str, out: str, alignment: str, as_json: bool, **settings: Any) -> None:
     """Align stored text embeddings.
 
-    IN is a .npy, .safetensors or .parquet file, a folder of these, or a folder of clip-retrieval. OUT is one of the
-    same kind. An interrupted run continues when started again. Image embeddings stay as they are.
+    IN is a .npy, .safetensors or .parquet file, a folder of these, or a clip-retrieval folder. OUT has the same form.
+    An interrupted run continues when started again. Image embeddings stay as they are.
     """
     check_inputs(source)
     from labclip.stored import transform as transform_stored
 
     manifest = transform_stored(source, out, alignment, progress=progress(), **settings)
-    files = [shard for shard in manifest["shards"] if shard["rows"] is not None]
-    rows = sum(shard["rows"] for shard in files)
-    several = f" in {len(files):,} files" if len(files) > 1 else ""
-    line = f"{out}: {rows:,} embeddings{several}, aligned by {alignment} at strength {manifest['strength']:g}"
-    show_either(as_json, {"out": out, "rows": rows, "files": len(files), **manifest}, line)
+    row_counts = [shard["rows"] for shard in manifest["shards"] if shard["rows"] is not None]
+    rows, n_files = sum(row_counts), len(row_counts)
+    in_files = f" in {n_files:,} files" if n_files > 1 else ""
+    line = f"{out}: {rows:,} embeddings{in_files}, aligned by {alignment} at strength {manifest['strength']:g}"
+    show_either(as_json, {"out": out, "rows": rows, "files": n_files, **manifest}, line)
 
 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
@@ -127,11 +127,11 @@ def transform(source: str, out: str, alignment: str, as_json: bool, **settings: 
 def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     """Convert a published torch checkpoint.
 
-    Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT.
+    Reads CHECKPOINT without running code in it, and writes the alignment folder OUT.
     """
     model, _, tag = (base or "").partition(":")
     if base is not None and not tag:
-        raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
+        raise ValueError(f"--base is {base!r}. Pass a model and a tag, for example ViT-B-32-quickgelu:openai.")
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
     from labclip.io.folder import convert_checkpoint
     from labclip.io.names import named_base
@@ -139,11 +139,11 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     alignment = convert_checkpoint(checkpoint, base=None if base is None else named_base(model, tag))
     alignment.save_pretrained(out)
     if alignment.base is None:
-        note("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.")
+        note("Warning: the base is not recorded, so it can't be checked later. Pass --base MODEL:TAG.")
     show(f"{out}: {alignment}")
 
 
-@main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what arrived.")
+@main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what was uploaded.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo_id", metavar="ORG/NAME")
 @click.option("--message", default="Upload with labclip", show_default=True, help="Subject of the commit.")
@@ -154,5 +154,5 @@ def push(folder: Path, repo_id: str, message: str, private: bool | None, create_
     from labclip.io.folder import load
     from labclip.io.hub import push_folder
 
-    load(folder)  # only what can be loaded again is uploaded
+    load(folder)  # an error here stops the upload of a folder that can't be loaded
     show(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))

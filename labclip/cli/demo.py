@@ -1,4 +1,4 @@
-"""The commands demo, sample and app: the failure and the fix on rendered scenes, such scenes to try on, the page."""
+"""The commands demo, sample and app: they show the finding, write rendered scenes, and serve the page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from labclip.packages import EMBEDDED, require
 @main.command(example="labclip demo --out figures")
 @click.option("--out", default=Path(), type=options.FILE, help="Folder of the figure. [default: .]")
 @options.number("--seed", options.SEED, "Seed of the scenes.", default=0)
-@click.option("--dark", is_flag=True, help="Draw the figure light on dark.")
-@click.option("--narrow", is_flag=True, help="Draw the figure one card wide, for a phone.")
+@options.flag("--dark", "Draw the figure light on dark.")
+@options.flag("--narrow", "Draw the figure one card wide, for a phone.")
 @options.as_json
 def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
     """Reproduce the failure and the fix, offline, in a minute.
@@ -28,7 +28,7 @@ def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
     note("Loading the embedded model ...")
     from labclip.demo import draw, run
 
-    make_folder(out)  # before the work, so that a wrong one costs nothing
+    make_folder(out)  # errors come before the work
     path = out / f"labclip-demo{'-narrow' * narrow}{'-dark' * dark}.png"
     result = run(seed=seed, progress=progress())
     show_either(as_json, result.results, str(result))
@@ -48,16 +48,16 @@ def sample(folder: Path, n: int, seed: int) -> None:
     """
     check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty. Pass a folder that is, or a new one.")
+        raise ValueError(f"{folder} is not empty. Pass an empty or a new folder.")
     from labclip import scenes
 
     table = scenes.sample(n, seed=seed).save(folder)
-    test = f"{folder}-test"  # a matrix is measured on scenes that its fit did not see
+    test_folder = f"{folder}-test"  # the fit must not see the scenes that measure it
     show(
         f"{table}: {n:,} images, each with a caption and a negative. Type next:\n"
         f"  labclip fit {table} my-alignment --model scenes\n"
-        f"  labclip sample {test} --seed {seed + 1}\n"
-        f"  labclip evaluate csv --model scenes --alignment my-alignment --data {test}/captions.csv"
+        f"  labclip sample {test_folder} --seed {seed + 1}\n"
+        f"  labclip evaluate csv --model scenes --alignment my-alignment --data {test_folder}/captions.csv"
     )
 
 
@@ -66,42 +66,42 @@ def sample(folder: Path, n: int, seed: int) -> None:
 @options.alignment
 @options.number("--port", click.IntRange(1, 65_535), "Port of the page.", default=7860)
 @options.text("--host", "TEXT", "Address to listen on; by default only this machine can connect.", default="127.0.0.1")
-@options.flag("--share", "Also open a public address, through a server of gradio's.")
+@options.flag("--share", "Also open a public address, through gradio's server.")
 @options.device
 def app(model: str, alignment: str | None, port: int, host: str, share: bool, device: str | None) -> None:
     """Serve a page to compare, search, diagnose and fit.
 
-    Works offline; what is uploaded is not kept.
+    Works offline. Uploads are not kept.
     """
-    _check_free(host, port)
+    _check_address(host, port)
     note(f"Starting the page on {model}; this takes a while ...")
     require("gradio", "The page needs gradio", 'pip install "labclip[app]"')
     from labclip.app.page import serve
 
-    opened = open_model(model, device, alignment=alignment)
+    loaded_model = open_model(model, device, alignment=alignment)
     if host not in ("127.0.0.1", "localhost", "::1") or share:
-        note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
-    typed = ["--model", _absolute(model), *(["--device", device] if device else [])]
-    other = ["--alignment", _absolute(alignment)] if alignment else []
+        note("Warning: anyone who can reach this page can use it; it has no password. See docs/app.md.")
+    model_options = ["--model", _absolute(model), *(["--device", device] if device else [])]
+    alignment_options = ["--alignment", _absolute(alignment)] if alignment else []
     name = " with ".join(Path(path).name if Path(path).exists() else path for path in (model, alignment) if path)
-    serve(opened, typed, other, name=name, host=host, port=port, share=share,
-          say=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
+    serve(loaded_model, model_options, alignment_options, name=name, host=host, port=port, share=share,
+          announce=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
 
 
-def _check_free(host: str, port: int) -> None:
-    """Refuse an address that can't be listened on, with ValueError."""
+def _check_address(host: str, port: int) -> None:
+    """Raise ValueError if the page can't listen on this address."""
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        why = (error.strerror or str(error)).partition(" (")[0]
+        reason = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
-            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port {port + 1}, or "
-            f"another --host."
+            f"The page can't listen on {host}:{port} ({reason}). Pass another --port, for example --port {port + 1}, "
+            f"or another --host."
         ) from error
 
 
 def _absolute(name: str) -> str:
-    """A name as it is, which wins over a folder that is called so; a path as one that leads there from every folder."""
+    """A path that exists as an absolute path. Known names stay: they win over a folder with the same name."""
     from labclip.io.published import is_known
 
     return str(Path(name).absolute()) if not is_known(name) and Path(name).exists() else name

@@ -1,4 +1,4 @@
-"""The commands negatives and embed: captions with hard negatives, and images and captions as feature files."""
+"""The commands negatives and embed: they add hard negatives to captions, and write feature folders."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @options.number("--k", int, "Negatives per caption.", default=1)
 @options.number("--seed", options.SEED, "Seed of the random choices.", default=0)
 @options.column
-@options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as in embed]")
+@options.text("--image-column", "NAME", "Column that identifies the image of a caption. [default: as in embed]")
 @options.text("--tagger", "NAME", "For shuffle and parts: hanta or spacy. [default: hanta]")
-@options.flag("--clean", "Also clean the captions, so that negatives do not differ by their lack of a full stop.")
+@options.flag("--clean", "Clean the captions too, so that only negatives do not lack a full stop.")
 @options.flag("--force", "Overwrite OUT, which may be IN itself.")
 @options.as_json
 def negatives(
@@ -35,16 +35,17 @@ def negatives(
 ) -> None:
     """Add hard negatives to captions.
 
-    Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
-    `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
+    Rows and columns stay. A column `negative` is added (with --k also `negative_2` and so on); a cell is empty if there
+    is no different caption. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
 
     swap: two attributes of a caption are swapped, or a relation is replaced by its opposite. shuffle, as in the paper:
     the caption is cleaned, then its nouns are permuted, and its adjectives. parts: phrases such as "a red shirt", each
     with a wrong one, and keywords, in the columns `parts`, `part_negatives`, `part_kinds` and `keywords`, each a list.
     """
-    if (attributes is not None) != (method == "swap"):
-        need = "--method swap needs --attributes, for example red,green,blue,left/right or a file."
-        raise ValueError(need if method == "swap" else "--attributes goes with --method swap.")
+    if method == "swap" and attributes is None:
+        raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
+    if method != "swap" and attributes is not None:
+        raise ValueError("--attributes goes with --method swap.")
     if method == "swap" and tagger is not None:
         raise ValueError("--tagger goes with the methods shuffle and parts.")
     check_inputs(source)
@@ -54,21 +55,21 @@ def negatives(
         if settings.pop("k") != 1 or settings.pop("clean"):
             raise ValueError("--k and --clean go with the methods swap and shuffle.")
         counts = add_parts(source, out, tagger=tagger, progress=progress(), **settings)
-    elif attributes is None:
-        counts = add(source, out, Shuffler(tagger), progress=progress(), **settings)
     else:
-        pairs = (word.split("/") for word in options.words("--attributes", attributes))
-        swapper = Swapper([(pair[0], pair[1]) if len(pair) == 2 else "/".join(pair) for pair in pairs])
-        counts = add(source, out, swapper, progress=progress(), **settings)
-    made, without = "parts" if method == "parts" else "negatives", counts.captions - counts.with_negative
-    same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
-    line = f"{out}: {counts.negatives} {made} for {counts.with_negative} captions, none for {without}{same}"
+        maker: Shuffler | Swapper = Shuffler(tagger)
+        if attributes is not None:
+            pairs = (word.split("/") for word in options.words("--attributes", attributes))
+            maker = Swapper([(pair[0], pair[1]) if len(pair) == 2 else "/".join(pair) for pair in pairs])
+        counts = add(source, out, maker, progress=progress(), **settings)
+    noun, without = "parts" if method == "parts" else "negatives", counts.captions - counts.with_negative
+    left_out = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
+    line = f"{out}: {counts.negatives} {noun} for {counts.with_negative} captions, none for {without}{left_out}"
     show_either(as_json, {"out": str(out), **asdict(counts)}, line)
 
 
-def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Check OUT instead of making it; no other option is looked at."""
-    if not asked or context.resilient_parsing:
+def _verify(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+    """Check the folder OUT and exit; the other options are ignored."""
+    if not is_set or context.resilient_parsing:
         return
     from labclip.features import Features
 
@@ -79,7 +80,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 @main.command(
     example="labclip embed --model ViT-B-32 --captions captions.csv --images photos features",
-    interrupted="What was embedded is kept, and the same command goes on from there.",
+    interrupted="Embeddings are kept, and the same command continues from there.",
 )
 @click.argument("out", type=options.FILE, is_eager=True)
 @options.model
@@ -93,8 +94,8 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--image-column", "NAME", "Column of the images. [default: image, filename, filepath, image_path or file_name]"
 )
 @options.text(
-    "*--negative-column negative_columns", "NAME", "Column of hard negatives; may be given again. [default: all of "
-    "negative, negative_2, ..., negatives, neg_caption and negative_caption that are there]",
+    "*--negative-column negative_columns", "NAME", "Column of hard negatives; may be given again. [default: all that "
+    "exist of negative, negative_2, ..., negatives, neg_caption and negative_caption]",
 )  # fmt: skip
 @options.text(
     "*--negative-images", "COLUMN", "Column of images that the negatives describe; may be given again, for the next "
@@ -102,11 +103,10 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )  # fmt: skip
 @options.text("*--split", "NAME", "Use only rows with this value in the column `split`.")
 @click.option(
-    "--clean/--as-is", default=None, help="Clean captions and negatives alike (lower case, most punctuation gone, 40 "
-    "words), or take them as they are. [default: as they are, but stop where cleaned, shuffled negatives stand beside "
-    "raw captions]",
+    "--clean/--as-is", default=None, help="Clean captions and negatives (lower case, little punctuation, 40 words), or "
+    "leave them as they are. [default: as they are, but stop if raw captions have cleaned, shuffled negatives]",
 )  # fmt: skip
-@options.flag("--parts", 'Make parts of captions ("a red shirt") and keywords for the fit, where FILE has none.')
+@options.flag("--parts", 'Make parts of captions ("a red shirt") and keywords for the fit, for rows without them.')
 @options.choice("--on-error", ["raise", "skip"], "Stop at a row that can't be used, or leave it out.", default="raise")
 @options.batch_size
 @options.workers
@@ -114,7 +114,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @options.ignore_exif
 @options.device
 @options.precision
-@options.flag("--force", "Start from scratch where OUT has other features.")
+@options.flag("--force", "Start from scratch if OUT has other features.")
 @options.flag("--verify", "Only check every byte of the finished folder OUT.", expose_value=False, callback=_verify)
 @options.as_json
 def embed(
@@ -133,33 +133,33 @@ def embed(
     if not settings["force"]:
         check_embed_target(out)
     check_inputs(settings["images"])
-    # Before a model is fetched, and torch imported.
-    given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
+    settings = {name: value for name, value in settings.items() if value != ()}  # () is an option not given
     names = ("column", "image_column", "negative_columns", "negative_images", "images", "clean")
-    next(read_items(find_inputs(captions)[:1], **{name: given[name] for name in names if name in given}), None)
+    columns = {name: settings[name] for name in names if name in settings}
+    next(read_items(find_inputs(captions)[:1], **columns), None)  # errors before torch and a model are loaded
     from labclip.features import embed as embed_folder
 
-    opened = open_model(model, device, precision, ignore_exif=ignore_exif)
-    features = embed_folder(opened, captions, out, progress=progress(), **given)
+    base = open_model(model, device, precision, ignore_exif=ignore_exif)
+    features = embed_folder(base, captions, out, progress=progress(), **settings)
     manifest = features.manifest
     value = {"folder": str(out), "base": manifest["base"], **manifest["counts"], "skipped": manifest["skipped"]}
-    show_either(as_json, value, what_it_holds(features, out))
+    show_either(as_json, value, describe_features(features, out))
 
 
-def what_it_holds(features: Features, folder: Path) -> str:
-    """A feature folder in one line; what was left out is noted."""
+def describe_features(features: Features, folder: Path) -> str:
+    """Note what was left out of a feature folder, and return a line on what it holds."""
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     for item in skipped[:5]:
         name = f" ({item['image']})" if item["image"] else ""
         note(f"Left out: {item['where']}{name} {item['reason']}")
     if len(skipped) > 5:
         note(f"Left out: {len(skipped) - 5} more, all listed in {folder / 'manifest.json'}")
-    if true := counts.get("true_negatives"):
-        note(f"Not counted: {true:,} negatives that say what a caption of the same image says")
-    short = {"parts": "parts", "keywords": "lists of keywords"}
-    more = "".join(f"{counts[kind]:,} {name}, " for kind, name in short.items() if counts.get(kind))
+    if counts.get("true_negatives"):
+        note(f"Not counted: {counts['true_negatives']:,} negatives that equal a caption of their image")
+    nouns = {"parts": "parts", "keywords": "lists of keywords"}
+    phrases = "".join(f"{counts[kind]:,} {noun}, " for kind, noun in nouns.items() if counts.get(kind))
     return (
         f"{folder}: {counts['images']:,} images, {counts['captions']:,} captions, "
-        f"{counts['captions_with_negative']:,} of them with negatives, {more}{len(skipped):,} items left out; "
-        f"of {features.base or 'a base without a name'}"
+        f"{counts['captions_with_negative']:,} of them with negatives, {phrases}{len(skipped):,} items left out; "
+        f"embedded by {features.base or 'a base without a name'}"
     )

@@ -1,10 +1,11 @@
-"""The command that fits a matrix on a captions file, which it embeds, or on a feature folder."""
+"""The command fit: fits a matrix on a feature folder, or on a captions file, which it embeds first."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,30 +13,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labclip.cli import options
-from labclip.cli.embed import what_it_holds
+from labclip.cli.embed import describe_features
 from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_inputs, check_outputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
 from labclip.files import MANIFEST, UNFINISHED, check_embed_target, check_feature_folder, check_folder
 from labclip.packages import MissingPackageError
 
 if TYPE_CHECKING:
+    from labclip.data import Item
     from labclip.training import Split
 
-_HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
-_LOOKED_AT = 200  # rows: what a captions file holds, before a model is loaded
-_FEW_PARTS = 0.01  # of the rows; of captions in English about a third have some
+_HELD_OUT = 0.05  # fraction of the combinations; a caption with two attributes and two objects has four
+_FIRST_ROWS = 200  # rows of a captions file that are read before a model is loaded
+_MIN_PARTS = 0.01  # fraction of these rows with parts; in English about a third of the captions have some
 
 
 @main.command(
     example="labclip fit captions.csv my-alignment --model ViT-B-32 --images photos",
-    interrupted="What was embedded is kept; with --checkpoint DIR the fit goes on where it stopped, without it from "
-    "scratch.",
+    interrupted="Embeddings are kept. The fit continues with --checkpoint DIR, and starts from scratch without it.",
 )
 @click.argument("features", metavar="DATA", type=options.FILE)
 @click.argument("out", type=options.FILE)
 @options.text("--model", "M", f"With a captions file, the base. {options.MODEL}", type=options.NAME)
 @options.text("--images", "DIR", "With a captions file: folder or URL that image paths are relative to. [default: the "
-    "folder of the file]")  # fmt: skip
+              "folder of the file]")  # fmt: skip
 @options.flag("--no-parts", 'With a captions file: make no parts ("a red shirt") and keywords of the captions.')
 @options.path("--validation", "FEATURES", "Held-out feature folder, of other images.")
 @options.choice(
@@ -82,116 +83,125 @@ def fit(
 ) -> None:  # fmt: skip
     """Fit a matrix on a captions file or a feature folder.
 
-    DATA is a captions file, as `labclip embed --captions` takes it, or a feature folder. Images and captions are
-    embedded first, into the folder OUT-features, which is kept; parts and keywords are made where the file has none
-    and their tagger is installed. Writes the alignment folder OUT. If the fit does not help, it says why, writes
-    nothing and exits with code 1.
+    DATA is a captions file as in `labclip embed --captions`, or a feature folder. A captions file is embedded first,
+    into the folder OUT-features, which is kept; parts and keywords are made if the file has none and their tagger is
+    installed. Writes the alignment folder OUT. If the fit does not help, it says why, writes nothing and exits with
+    code 1.
     """
-    embedded = any((features / name).exists() for name in (MANIFEST, UNFINISHED))
-    others, checkpoint = _named(retain), settings["checkpoint"]
-    folders = [*([validation] if validation else []), *others.values()]
-    inputs = [features, *folders, *([checkpoint] if checkpoint else [])]
+    is_embedded = any((features / name).exists() for name in (MANIFEST, UNFINISHED))
+    retained, checkpoint = _by_name(retain), settings["checkpoint"]
+    other_folders = [*([validation] if validation else []), *retained.values()]
+    inputs = [features, *other_folders, *([checkpoint] if checkpoint else [])]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
     check_outputs(plot, html, inputs=[*inputs, out])
     check_drawing(plot, *FIGURE)
     check_drawing(html, *PAGE)
-    if embedded and (model or images or no_parts):
+    if is_embedded and (model or images or no_parts):
         raise ValueError(f"{features} is a feature folder. Leave out --model, --images and --no-parts.")
-    if not embedded and not model:
+    if not is_embedded and not model:
         raise ValueError(
-            f"{features} is no feature folder. If it is a captions file, pass --model too, the base that embeds it, "
-            f"for example --model ViT-B-32."
+            f"{features} is not a feature folder. If it is a captions file, also pass the base that embeds it, for "
+            f"example --model ViT-B-32."
         )
-    for folder in [*([features] if embedded else []), *folders]:
+    for folder in [*([features] if is_embedded else []), *other_folders]:
         check_feature_folder(folder)
     if checkpoint:
         check_folder(checkpoint)
-    words = _words(split, attributes, objects, validation)
+    words = _combination_words(split, attributes, objects, validation)
     if model:
-        features = _embedded(features, out, model, images, parts=not no_parts, others=folders, settings=settings)
-    held_out = validation if words is None else _combinations(features, *words, settings["seed"])
+        features = _embed(features, out, model, images, parts=not no_parts, others=other_folders, settings=settings)
+    held_out = validation if words is None else _hold_out_combinations(features, *words, settings["seed"])
     from labclip.training import fit as fit_matrix
 
-    result = fit_matrix(features, validation=held_out, retain=others, progress=progress(), **settings)
-    written = result.worthwhile or anyway
-    if written:
+    result = fit_matrix(features, validation=held_out, retain=retained, progress=progress(), **settings)
+    is_written = result.worthwhile or anyway
+    if is_written:
         result.alignment.save_pretrained(out)
-    value = {"written": str(out) if written else None, "features": str(features), **result.to_json()}
+    value = {"written": str(out) if is_written else None, "features": str(features), **result.to_json()}
     show_either(as_json, value, str(result))
     if plot:
         result.plot(plot)
     if html:
         result.write_html(html)
-    if not written:
+    if not is_written:
         note("No matrix was written. Pass --anyway to write it nevertheless.")
         raise SystemExit(1)
     (note if as_json else show)(f"{out}: {result.alignment}, strength {result.alignment.strength:g}")
 
 
-def _embedded(
+def _embed(
     captions: Path, out: Path, model: str, images: str | None, *, parts: bool, others: Iterable[Path],
     settings: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """The feature folder beside `out` of a captions file, which is embedded unless it was before."""
+    """Embed a captions file into the folder OUT-features, unless this is done already; return the folder."""
     folder = (out if out.name else out.absolute()).with_name(f"{out.absolute().name}-features")
-    try:
-        check_folder(folder)
-        check_embed_target(folder)
-        check_inputs(images)
-        parts = _makes_parts(str(captions), images, parts=parts, settings=settings)
-        note(f"The features are kept in {folder}. To fit again with other settings: labclip fit {folder} OUT")
-        from labclip.features import Features, embed
+    check_folder(folder)
+    check_inputs(images)
+    command = ["labclip", "embed", "--model", model, "--captions", str(captions), str(folder)]
+    command += ["--images", images] if images else []
+    fit_command = shlex.join(["labclip", "fit", str(folder), str(out)])
+    from labclip.data import read_items
 
-        opened = open_model(model, settings["device"])
-        for other in others:
-            Features.load(other, base=opened)
-        features = embed(opened, str(captions), folder, images=images, parts=parts, progress=progress())
-    except ValueError as error:
-        message = options.with_options(str(error), "embed", main.commands)
-        if message == options.with_options(str(error), "fit", main.commands) and "--force" not in message:
-            raise
-        typed = ["labclip", "embed", "--model", model, "--captions", str(captions), str(folder)]
-        typed += [*(["--images", images] if images else []), *(["--parts"] if parts else [])]
-        again = shlex.join(["labclip", "fit", str(folder), str(out)])
-        raise ValueError(f"{message} These are options of {shlex.join(typed)}; then type: {again}") from error
-    note(what_it_holds(features, folder))
+    with _advise_embed(command, fit_command):
+        check_embed_target(folder)
+        first_items = list(islice(read_items(str(captions), images=images), _FIRST_ROWS))
+    parts = _makes_parts(str(captions), images, first_items, parts=parts, settings=settings)
+    note(f"The features are kept in {folder}. To fit again with other settings: labclip fit {folder} OUT")
+    from labclip.features import Features, embed
+
+    base = open_model(model, settings["device"])
+    for other in others:
+        Features.load(other, base=base)
+    with _advise_embed([*command, *(["--parts"] if parts else [])], fit_command):
+        features = embed(base, str(captions), folder, images=images, parts=parts, progress=progress())
+    note(describe_features(features, folder))
     return folder
 
 
-def _makes_parts(captions: str, images: str | None, *, parts: bool, settings: Mapping[str, Any]) -> bool:
-    """Whether parts are made of a captions file, which is said; settings and a file that can't be fitted are errors."""
-    from labclip.data import find_inputs, read_items
-    from labclip.negatives.files import with_parts
+@contextmanager
+def _advise_embed(command: Sequence[str], fit_command: str) -> Iterator[None]:
+    """Add to an error of `labclip.embed` how to use its options, since `labclip fit` has few of them."""
+    try:
+        yield
+    except ValueError as error:
+        message = options.with_options(str(error), "embed", main.commands)
+        advice = f"To embed with other options, type: {shlex.join(command)} OPTIONS, then: {fit_command}"
+        raise ValueError(f"{message} {advice}") from error
 
-    inputs = find_inputs(captions)
-    some = list(islice(read_items(inputs, images=images), _LOOKED_AT))
-    from labclip.training.recipes import CHANGES, settings_of  # imports torch
+
+def _makes_parts(
+    captions: str, images: str | None, first_items: Sequence[Item], *, parts: bool, settings: Mapping[str, Any]
+) -> bool:
+    """Whether to make parts of a captions file, which is noted. ValueError if the file cannot be fitted."""
+    from labclip.data import read_items
+    from labclip.negatives.files import with_parts
+    from labclip.training.recipes import CHANGES, settings_of
 
     recipe = settings_of(settings["recipe"], **{name: settings[name] for name in CHANGES})
     if parts := parts and not recipe.published:
         line = "Parts and keywords are made of captions that have none (--no-parts leaves them out)."
         try:
-            count = sum(bool(item.parts) for item in with_parts(some))
-            if count < _FEW_PARTS * len(some):
+            count = sum(bool(item.parts) for item in with_parts(first_items))
+            if count < _MIN_PARTS * len(first_items):
                 parts = False
                 line = (
-                    f'No parts and keywords are made: {count} of the first {len(some)} rows have a part such as "a red '
-                    f'shirt". They are found in English only.'
+                    f"No parts and keywords are made: {count} of the first {len(first_items)} rows have a part such as "
+                    f'"a red shirt". They are found in English only.'
                 )
         except MissingPackageError as error:
             parts, line = False, f"No parts and keywords are made. {error}"
         note(line)
-    if recipe.hard_negatives and not any(any(item.negatives) for item in some):
-        make = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
-        everything = read_items(inputs, images=images)
-        if not parts and not any(item.parts or any(item.negatives) for item in everything):
-            raise ValueError(f"{captions} has no negatives and no parts, so a fit has nothing to learn. {make}")
-        note(f"{captions} has no negatives in its first {len(some)} rows. {make}")
+    if recipe.hard_negatives and not any(any(item.negatives) for item in first_items):
+        advice = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
+        all_items = read_items(captions, images=images)
+        if not parts and not any(item.parts or any(item.negatives) for item in all_items):
+            raise ValueError(f"{captions} has no negatives and no parts, so a fit has nothing to learn. {advice}")
+        note(f"{captions} has no negatives in its first {len(first_items)} rows. {advice}")
     return parts
 
 
-def _named(retain: tuple[str, ...]) -> dict[str, Path]:
-    """Folders by name."""
+def _by_name(retain: tuple[str, ...]) -> dict[str, Path]:
+    """The folders of --retain by name."""
     folders = {}
     for text in retain:
         name, equals, folder = text.partition("=")
@@ -201,10 +211,10 @@ def _named(retain: tuple[str, ...]) -> dict[str, Path]:
     return folders
 
 
-def _words(
+def _combination_words(
     split: str, attributes: str | None, objects: str | None, validation: Path | None
 ) -> tuple[list[str], list[str]] | None:
-    """The attributes and objects whose combinations are held out; None where images are."""
+    """The attributes and objects whose combinations are held out; None if images are held out."""
     if split == "images" and (attributes or objects):
         raise ValueError("--attributes and --objects go with --split combinations.")
     if split == "images":
@@ -216,15 +226,15 @@ def _words(
     return options.words("--attributes", attributes), options.words("--objects", objects)
 
 
-def _combinations(features: Path, attributes: list[str], objects: list[str], seed: int) -> Split:
-    """The rows of captions some of whose combinations are held out, and those to fit on."""
+def _hold_out_combinations(features: Path, attributes: list[str], objects: list[str], seed: int) -> Split:
+    """Split the rows of a feature folder so that some combinations are held out."""
     from labclip.training import find_combinations, split_combinations
 
     with (features / "captions.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    named = find_combinations((row["caption"] for row in rows), attributes, objects)
-    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), attributes, objects)
-    if not any(named):
-        given = f"--attributes {','.join(attributes)} and one of --objects {','.join(objects)}"
-        raise ValueError(f"No caption names one of {given}.")
-    return split_combinations(named, wrong, share=_HELD_OUT, seed=seed)
+    captions = find_combinations((row["caption"] for row in rows), attributes, objects)
+    negatives = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), attributes, objects)
+    if not any(captions):
+        words = f"--attributes {','.join(attributes)} and one of --objects {','.join(objects)}"
+        raise ValueError(f"No caption has one of {words}.")
+    return split_combinations(captions, negatives, share=_HELD_OUT, seed=seed)

@@ -1,6 +1,6 @@
-"""The group of commands: options and output that they share, and whatever fails in one line.
+"""The `labclip` group: options and output that all commands share, and errors in one line.
 
-Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interrupted.
+Exit codes: 0 success, 1 a fit that does not help, 2 an error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 _LOG = logging.getLogger("labclip")
-"""Whose level is how much is said on stderr: nothing but errors, notes and warnings, also what is done, tracebacks."""
+"""Its level decides what goes to stderr: ERROR for --quiet, NOTE by default, INFO for --verbose, DEBUG for --debug."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error in one line: labclip's own message as it is, those of the system and other packages explained."""
+    """The message of an error in one line. Errors of the system and of other packages are explained."""
     text = re.sub(r"\[Errno \d+\] ", "", " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror is not None:
-        what = f"{error.filename} can't be used" if error.filename else "Reading or writing failed"
-        return f"{what} ({error.strerror}). Check the path, that you may use it, and that its disk has space."
+        problem = f"{error.filename} can't be used" if error.filename else "Reading or writing failed"
+        return f"{problem} ({error.strerror}). Check the path, its permissions, and the free space of its disk."
     if isinstance(error, ValueError | OSError) and text:
         return text
     if isinstance(error, MemoryError) or "memory" in text.lower():
@@ -48,29 +48,29 @@ class _Failed(click.ClickException):
     exit_code = 2
 
 
-def _set_level(_: click.Context, switch: click.Parameter, asked: bool) -> None:
-    if asked and _LOG.level != logging.DEBUG:
+def _set_level(_: click.Context, switch: click.Parameter, is_set: bool) -> None:
+    if is_set and _LOG.level != logging.DEBUG:
         _LOG.setLevel({"quiet": logging.ERROR, "verbose": logging.INFO}.get(switch.name or "", logging.DEBUG))
-    if asked and switch.name == "quiet":
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client reads it when it is imported
+    if is_set and switch.name == "quiet":
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
 
 
 _SWITCHES = [
     click.Option(names, is_flag=True, expose_value=False, callback=_set_level, help=help)
     for names, help in (
         (["-q", "--quiet"], "Show results and errors only: no progress, no notes."),
-        (["-v", "--verbose"], "Also say on stderr what is done, and how long it took."),
+        (["-v", "--verbose"], "Also show on stderr what is done and how long it took."),
         (["--debug"], "Show where an error comes from."),
     )
 ]
 
 
 class _Command(click.Command):
-    """A command with the options that all have.
+    """A command with the options that all commands have.
 
     Args:
-        example: What to type, shown below the help.
-        interrupted: What Ctrl-C leaves behind, as a sentence.
+        example: A command line, shown below the help.
+        interrupted: A sentence on what is kept after Ctrl-C.
     """
 
     def __init__(self, *args: Any, example: str = "", interrupted: str = "Nothing was kept.", **kwargs: Any) -> None:
@@ -81,25 +81,21 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if empty := [value for value in args if not value or (value.startswith("--") and value.endswith("="))]:
-            raise click.UsageError(f"The argument {empty[0]!r} has no value. Is a variable of the shell not set?")
-        _, _, given = self.make_parser(ctx).parse_args([*args])
-        for option in given:  # of several values click would take the last
-            single = (
-                isinstance(option, click.Option)
-                and not option.multiple
-                and (option.secondary_opts or not option.is_flag)
-            )
-            if single and given.count(option) > 1:
-                raise click.UsageError(
-                    f"{'/'.join([*option.opts, *option.secondary_opts])} is given twice. Type it once."
-                )
+            raise click.UsageError(f"The argument {empty[0]!r} has no value. Is a shell variable not set?")
+        _, _, parsed = self.make_parser(ctx).parse_args([*args])
+        for option in parsed:  # click would take the last of several values
+            if not isinstance(option, click.Option) or option.multiple or parsed.count(option) == 1:
+                continue
+            if option.secondary_opts or not option.is_flag:
+                names = "/".join([*option.opts, *option.secondary_opts])
+                raise click.UsageError(f"{names} is given twice. Type it once.")
         return super().parse_args(ctx, args)
 
 
 class _Commands(click.Group):
-    """Turns whatever a command raises into one line and an exit code, never a traceback.
+    """Turns every error of a command into one line and an exit code, without a traceback.
 
-    While a command runs, messages name options instead of parameters, and warnings are one line on stderr.
+    While a command runs, its messages name options instead of Python's parameters, and warnings are one line on stderr.
     """
 
     command_class = _Command
@@ -110,12 +106,12 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        started, handler = time.monotonic(), _Notes(ctx)
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin slow a busy machine down 20 times
+        started, handler = time.monotonic(), _StderrHandler(ctx)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads make a busy machine 20 times slower
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
+            sys.stdout.reconfigure(errors="backslashreplace")  # a Windows code page lacks most characters
         _LOG.addHandler(handler)
-        _LOG.propagate = False  # OpenCLIP gives the root logger a handler of its own
+        _LOG.propagate = False  # OpenCLIP adds its own handler to the root logger
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_, **__: _LOG.warning("Warning: %s", message)
@@ -123,49 +119,49 @@ class _Commands(click.Group):
             _LOG.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
             return value
         except click.UsageError as error:
-            where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
-            message = " ".join(error.format_message().split())  # the values of a choice have a line each
-            raise _Failed(printable(f"{message} See: {where} --help")) from error
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends them
+            command_line = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
+            message = " ".join(error.format_message().split())  # each value of a choice is on its own line
+            raise _Failed(printable(f"{message} See: {command_line} --help")) from error
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click handles these
             raise
         except KeyboardInterrupt:
             _LOG.debug(traceback.format_exc())
             command = self.commands.get(ctx.invoked_subcommand or "")
-            kept = command.interrupted if isinstance(command, _Command) else ""
-            click.echo(f"\nInterrupted. {kept} Type again: {printable(ctx.obj)}", err=True)
+            note_on_files = command.interrupted if isinstance(command, _Command) else ""
+            click.echo(f"\nInterrupted. {note_on_files} Type again: {printable(ctx.obj)}", err=True)
             raise SystemExit(130) from None
         except Exception as error:
             _LOG.debug(traceback.format_exc())
-            raise _Failed(_worded(ctx, in_one_line(error))) from error
+            raise _Failed(_for_terminal(ctx, in_one_line(error))) from error
         finally:
             _LOG.removeHandler(handler)
             _LOG.propagate = True
             _LOG.setLevel(logging.NOTSET)
 
 
-class _Notes(logging.Handler):
-    """Writes on stderr what is no result; threads have no context of their own, so that it keeps the group's."""
+class _StderrHandler(logging.Handler):
+    """Writes log records to stderr. It keeps the group's context, because threads have none of their own."""
 
     def __init__(self, context: click.Context) -> None:
         super().__init__()
         self.context = context
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(_worded(self.context, record.getMessage()), err=True)
+        click.echo(_for_terminal(self.context, record.getMessage()), err=True)
 
 
-def _worded(context: click.Context, text: str) -> str:
-    """A printable message, with the command's options in place of Python's parameters."""
+def _for_terminal(context: click.Context, text: str) -> str:
+    """The message with the command's options instead of Python's parameters, and without control characters."""
     return printable(with_options(text, context.invoked_subcommand, main.commands))
 
 
 def show(text: str) -> None:
     """Print a result on stdout."""
-    click.echo(_worded(click.get_current_context().find_root(), text))
+    click.echo(_for_terminal(click.get_current_context().find_root(), text))
 
 
 def show_either(as_json: bool, value: Any, text: str) -> None:
-    """Print a result on stdout, as one JSON object or as text."""
+    """Print a result on stdout: `value` as one JSON object, or `text`."""
     if as_json:
         click.echo(json.dumps(value))
     else:
@@ -173,12 +169,12 @@ def show_either(as_json: bool, value: Any, text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print on stderr what is no result, unless --quiet."""
+    """Print a note on stderr, unless --quiet is given."""
     _LOG.log(NOTE, "%s", text)
 
 
 def progress() -> bool:
-    """Whether progress is shown."""
+    """Whether to show progress bars."""
     return _LOG.isEnabledFor(NOTE)
 
 
@@ -196,7 +192,7 @@ def main() -> None:
 def open_model(
     name: str, device: str | None = None, precision: str = PRECISIONS[0], *, ignore_exif: bool = False, **options: Any
 ) -> LABCLIP:
-    """The model of a name on the device asked for; `options` are those of `LABCLIP.from_pretrained`."""
+    """Load a model by name. `options` are arguments of `LABCLIP.from_pretrained`."""
     from labclip.model import LABCLIP
     from labclip.towers.images import as_stored
 
@@ -207,7 +203,7 @@ def open_model(
 
 
 def chosen_device(device: str | None) -> str:
-    """The device asked for, else a GPU if available."""
+    """The given device; by default a GPU if available, else the CPU."""
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Short ways to declare an option, the options that several commands have, and their names in messages."""
+"""Helpers that declare options, the options that several commands share, and the names of options in messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED, COUNT = click.IntRange(0), click.IntRange(1, 65_536)
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg]
-    """The name of a model or alignment; one that can't be any is refused before torch is imported."""
+    """The name of a model or alignment. An impossible name is refused before torch is imported."""
 
     name = "name"
 
@@ -34,31 +34,31 @@ class _Name(click.ParamType):  # type: ignore[type-arg]
 NAME = _Name()
 
 
-def text(names: str, metavar: str, help: str, **more: Any) -> Option:
-    """An option with a text; several names stand with spaces between, "*" before them lets it be given again."""
-    return click.option(*names.strip("*").split(), metavar=metavar, help=help, multiple=names[0] == "*", **more)
+def text(names: str, metavar: str, help: str, **attributes: Any) -> Option:
+    """An option with a text. `names` are separated by spaces; a "*" before them means it may be given again."""
+    return click.option(*names.strip("*").split(), metavar=metavar, help=help, multiple=names[0] == "*", **attributes)
 
 
-def path(names: str, metavar: str, help: str, **more: Any) -> Option:
+def path(names: str, metavar: str, help: str) -> Option:
     """An option with a path."""
-    return text(names, metavar, help, type=FILE, **more)
+    return text(names, metavar, help, type=FILE)
 
 
-def flag(names: str, help: str, **more: Any) -> Option:
+def flag(names: str, help: str, **attributes: Any) -> Option:
     """An option without a value."""
-    return click.option(*names.split(), is_flag=True, help=help, **more)
+    return click.option(*names.split(), is_flag=True, help=help, **attributes)
 
 
-def number(name: str, kind: Any, help: str, default: Any = None, **more: Any) -> Option:
+def number(name: str, kind: Any, help: str, default: Any = None, **attributes: Any) -> Option:
     """An option with a number."""
-    if default is not None:  # a default of None would count as a value of a required option
-        more |= {"default": default, "show_default": True}
-    return click.option(name, type=kind, help=help, **more)
+    if default is not None:  # for click, a default of None would be a value of a required option
+        attributes |= {"default": default, "show_default": True}
+    return click.option(name, type=kind, help=help, **attributes)
 
 
-def choice(name: str, values: Sequence[str], help: str, default: str | None = None, **more: Any) -> Option:
+def choice(name: str, values: Sequence[str], help: str, default: str | None = None, **attributes: Any) -> Option:
     """An option with one of some values."""
-    return number(name, click.Choice(values), help, default, **more)
+    return number(name, click.Choice(values), help, default, **attributes)
 
 
 MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
@@ -76,30 +76,30 @@ precision = text(
 workers = number("--workers", click.IntRange(1, 256), "Decoding threads. [default: one per processor, at most 16]")
 batch_size = number("--batch-size", COUNT, "Images in one pass.", default=64)
 column = text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
-ignore_exif = flag("--ignore-exif", "Read images as they are stored, as OpenCLIP does, not turned by their EXIF.")
+ignore_exif = flag("--ignore-exif", "Read images as they are stored, as OpenCLIP does, not rotated by their EXIF.")
 no_cache = flag("--no-cache", "Do not cache embeddings.")
 engine = choice("--engine", ["local", "ray"], "This process, or the Ray cluster of RAY_ADDRESS.", default="local")
 force = flag("--force", "Overwrite OUT.")
 as_json = flag("--json as_json", "Print one JSON object instead.")
 
 
-def words(option: str, given: str) -> list[str]:
-    """Words with commas between, or the lines of a file."""
-    if Path(given).is_file():
-        words = Path(given).read_text(encoding="utf-8-sig").splitlines()
-    elif "," in given or ("/" in given and not Path(given).suffix):
-        words = given.split(",")
+def words(option: str, value: str) -> list[str]:
+    """The words of a comma-separated list, or the lines of a file."""
+    if Path(value).is_file():
+        words = Path(value).read_text(encoding="utf-8-sig").splitlines()
+    elif "," in value or ("/" in value and not Path(value).suffix):
+        words = value.split(",")
     else:
-        raise ValueError(f"{option} is {given!r}, but there is no such file. Separate words with commas.")
+        raise ValueError(f"{option} is {value!r}, but there is no such file. Separate words with commas.")
     return [word for word in map(str.strip, words) if word]
 
 
-# What a message of the package tells to type: in Python a parameter, on the command line an option.
+# Messages of the package advise Python's parameters, for example "pass force=True". The command line shows options.
 _VALUE = r"(?P<name>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w)(?![\w/])"
-_ADVISED = re.compile(rf"(?i)(?P<before>\b(?:pass|or|try|with|of|out|in|set|need|example),?\s+){_VALUE}")
-_NAMED = re.compile(r"`([a-z_]+)`|^([a-z_]+)(?= is | ')")
-_CHOSEN = re.compile(r"options=\{[\"'](\w+)[\"']: [\"']?(\w+)[\"']?\}")
-_CALLED = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*)\))?(?!\.\w)")
+_ADVICE = re.compile(rf"(?i)(?P<before>\b(?:pass|or|try|with|of|out|in|set|need|example),?\s+){_VALUE}")
+_PARAMETER = re.compile(r"`([a-z_]+)`|^([a-z_]+)(?= is | ')")
+_BENCHMARK_OPTION = re.compile(r"options=\{[\"'](\w+)[\"']: [\"']?(\w+)[\"']?\}")
+_CALL = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*)\))?(?!\.\w)")
 _PHRASES = {
     "base=, an OpenCLIP model that you loaded": "--model with its base, and this as --alignment",
     ", or pass token=...": "",
@@ -110,43 +110,45 @@ _PHRASES = {
 
 
 def with_options(text: str, name: str | None, commands: Mapping[str, click.Command]) -> str:
-    """A message with the options of the command of a name in the place of Python's parameters.
+    """Replace Python's parameters and functions in a message by the options of the command called `name`.
 
     >>> with_options("Pass force=True to overwrite it.", "fit", main.commands)
     'Pass --force to overwrite it.'
     """
-    options = _options(commands.get(name or ""))
+    options = _options_by_parameter(commands.get(name or ""))
 
-    def called(call: re.Match[str]) -> str:
+    def command_line(call: re.Match[str]) -> str:
         if (command := call["command"]) not in commands:
             return call[0]
-        given = re.finditer(_VALUE, call["arguments"] or "")
-        return " ".join(["labclip", command, *(_typed(_options(commands[command]), argument) for argument in given)])
+        arguments = re.finditer(_VALUE, call["arguments"] or "")
+        call_options = _options_by_parameter(commands[command])
+        return " ".join(["labclip", command, *(_as_option(call_options, argument) for argument in arguments)])
 
-    def named(parameter: re.Match[str]) -> str:
+    def option_name(parameter: re.Match[str]) -> str:
         option = options.get(parameter[1] or parameter[2])
         return option.opts[-1] if option else parameter[0]
 
-    for python, typed in _PHRASES.items():
-        text = text.replace(python, typed)
-    text = _CHOSEN.sub(r"--option \1=\2", _CALLED.sub(called, text))
-    return _ADVISED.sub(lambda advice: advice["before"] + _typed(options, advice), _NAMED.sub(named, text))
+    for phrase, replacement in _PHRASES.items():
+        text = text.replace(phrase, replacement)
+    text = _BENCHMARK_OPTION.sub(r"--option \1=\2", _CALL.sub(command_line, text))
+    text = _PARAMETER.sub(option_name, text)
+    return _ADVICE.sub(lambda advice: advice["before"] + _as_option(options, advice), text)
 
 
-def _options(command: click.Command | None) -> dict[str, click.Option]:
-    """The options of a command by their names in Python, where what may be given again has a plural."""
-    declared = [option for option in (command.params if command else ()) if isinstance(option, click.Option)]
-    named = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in declared}
-    return {f"{name}s": option for name, option in named.items()} | named
+def _options_by_parameter(command: click.Command | None) -> dict[str, click.Option]:
+    """The options of a command by the parameter they stand for, in the singular and the plural."""
+    options = [option for option in (command.params if command else ()) if isinstance(option, click.Option)]
+    by_name = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in options}
+    return {f"{name}s": option for name, option in by_name.items()} | by_name
 
 
-def _typed(options: Mapping[str, click.Option], given: re.Match[str]) -> str:
-    """`name=value` as it is typed; as it is where the command has no such option."""
-    name, value = given["name"], given["value"].strip("'\"")
+def _as_option(options: Mapping[str, click.Option], argument: re.Match[str]) -> str:
+    """`name=value` as an option; unchanged if there is no such option."""
+    name, value = argument["name"], argument["value"].strip("'\"")
     if value == "None" and f"no_{name}" in options:
         return options[f"no_{name}"].opts[-1]
     if (option := options.get(name)) is None:
-        return f"{'--option ' * ('option' in options)}{name}={given['value']}"
+        return f"{'--option ' * ('option' in options)}{name}={argument['value']}"
     if value == "False" and option.secondary_opts:
         return option.secondary_opts[-1]
     return option.opts[-1] + ("" if option.is_flag else f" {value}")
