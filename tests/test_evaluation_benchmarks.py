@@ -219,7 +219,7 @@ def test_vg_items_are_crops_of_images_whose_crops_are_one_unit(tmp_path):
     assert set(task.questions[0].unit) == {0}
     assert task.notes == ["macro: 1 of 2 pairs of attributes have 25 items."]
     assert counts(task) == {"macro": 25, "micro": 49, "attributes_red_old": 25}
-    symmetric = {*BENCHMARKS["vg-r"].read.args[0].left_out}
+    symmetric = {*BENCHMARKS["vg-r"].read.args[0].symmetric}
     assert {"next to", "near", "with"} <= symmetric
     assert symmetric.isdisjoint({"on", "in", "behind", "eating"})
 
@@ -441,7 +441,7 @@ ERRORS = [
     (folders({"classes": "x.json"}, {"a": ["x"], "b": "y"}), "x.json has nothing for the class 'a'"),
     (folders({"classes": "imagenet"}), "imagenet has 1000 names for 2 classes"),
     (folders({"templates": "x.txt"}, "a photo\n"), "'a photo' has no {} where"),
-    (folders({"split": "train"}), "is no CIFAR and no WebDataset; which alone have splits"),
+    (folders({"split": "train"}), "is neither a CIFAR nor a WebDataset, and only these have splits"),
     (folders({"split": "val"}), "split is 'val'"),
     (clevr("x,y\n1,2\n", {}, "labels.csv"), "begins with 'x,y', which is not a known format"),
     (clevr("0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", {}), "line 2 has 4 cells"),

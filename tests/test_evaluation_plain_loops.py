@@ -29,7 +29,7 @@ from labclip.scenes import COLOURS, SHAPES, sample
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 DIM = 16
-SYMMETRIC = BENCHMARKS["vg-r"].read.args[0].left_out
+SYMMETRIC = BENCHMARKS["vg-r"].read.args[0].symmetric
 EIGHT = ("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow")  # colours of CLEVR
 WORDS = ("dog", "cat", "red", "old", "runs", "sits")
 

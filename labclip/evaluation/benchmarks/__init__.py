@@ -1,4 +1,4 @@
-"""The benchmarks: readers, a module each or one for those of a form, and what each is called and needs, as data."""
+"""The benchmarks: a reader for each or for several with the same form of files, and a JSON file that describes them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from labclip.files import known_benchmarks
 
 
 def _benchmarks() -> dict[str, Benchmark]:
-    """The benchmarks of benchmarks.json, by name.
+    """The benchmarks in benchmarks.json, by name.
 
-    `reader` is "module.function" in this package. One that reads several benchmarks takes the `form` of each, where the
-    files have what, or the `forms` of its parts; a form that is a name is that benchmark's, and `metrics` says what is
-    measured.
+    `reader` is "module.function" in this package. Readers of several benchmarks take the `form` of the files, or the
+    `forms` of their parts; a form that is a string is that of the benchmark with this name. `metrics` replaces the
+    reader's docstring.
     """
     entries = known_benchmarks()
     forms = {name: entry.pop("form", None) for name, entry in entries.items()}

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from labclip.data.rows import fields, read_rows
-from labclip.evaluation.benchmarks.forms import Form, Reader, cell, one_of
+from labclip.evaluation.benchmarks.forms import Form, Reader, cell, check_option
 from labclip.evaluation.questions import NONE, Pairs, Question, TwoPositives
 from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 
 CONFIRMED = 2
-"""Annotators of VALSE, of three, who must have chosen the caption and not the foil."""
+"""Number of VALSE's three annotators who must have chosen the caption and not the foil."""
 
 PROMPT = "a photo of "
 """The authors of MMVP-VLM put it before every statement."""
 
 
 def read_subsets(form: Form, sources: Sources) -> Task:
-    """A metric a file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
+    """A metric for each file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
     reader, unconfirmed = Reader(sources, form), 0
     subsets = [PurePosixPath(names[0]).stem.replace("-", "_") for names in form.files]
     for number, location, entry in reader:
@@ -58,36 +58,36 @@ def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
     for _, location, entry in reader:
         group = cell(entry, form.group, location)
         group = group if isinstance(group, str) else "_".join(group)
-        # Crops of one image are not independent.
+        # Crops of one image are not independent, so they are one unit.
         reader.add(entry, location, macro=group, file=cell(entry, form.images[0], location))
     if not (items := reader.items):
         return sources.task()
     names = np.array([groups["macro"] for groups in items.groups])
-    every, macro = items.group("macro"), items.group("macro", form.least)
+    all_groups, macro = items.group("macro"), items.group("macro", form.least)
     metrics = {"macro": macro}
-    if form.left_out:
-        metrics["macro_no_symmetric"] = np.where(np.isin(names, form.left_out), NONE, every)
+    if form.symmetric:
+        metrics["macro_no_symmetric"] = np.where(np.isin(names, form.symmetric), NONE, all_groups)
     metrics["micro"] = one_group(len(items))
     if form.least > 1:
-        enough = f"{len({*macro} - {NONE}):,} of {len({*every}):,} pairs of attributes"
-        sources.notes.append(f"macro: {enough} have {form.least} items.")
+        counts = f"{len({*macro} - {NONE}):,} of {len({*all_groups}):,} pairs of attributes"
+        sources.notes.append(f"macro: {counts} have {form.least} items.")
     prefix, counted = form.group.removesuffix("_name"), np.unique(names[macro >= 0])
-    parts = {f"{prefix}_{name}": np.where(names == name, 0, NONE) for name in counted} if breakdown else {}
-    return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
+    by_group = {f"{prefix}_{name}": np.where(names == name, 0, NONE) for name in counted} if breakdown else {}
+    return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=by_group))
 
 
 def read_kinds(form: Form, sources: Sources) -> Task:
     """`accuracy` over all items, and over those of each kind."""
     reader = Reader(sources, form)
     for _, location, entry in reader:
-        kind = _words(cell(entry, form.group, location))
+        kind = _metric_name(cell(entry, form.group, location))
         reader.add(entry, location, **{kind: 0} if kind else {}, accuracy=0)
-    # Whatever its number in the table, the authors' code puts the right caption first, so that `argmax` has ties right.
+    # The authors' code puts the right caption first, whatever its number in the table, so `argmax` has ties right.
     return sources.task(*reader.items.question(reader.items.metrics("accuracy"), right_first=True))
 
 
-def _words(name: Any) -> str:
-    return re.sub(r"\W+", "_", str(name).lower()).strip("_")
+def _metric_name(words: Any) -> str:
+    return re.sub(r"\W+", "_", str(words).lower()).strip("_")
 
 
 # Aspect, source and kind, as in "Object/Size/vg_size/vg_obj_large.json"; the files of swig_place have no item.
@@ -95,17 +95,17 @@ _CHECKLIST = re.compile(r"(Object|Attribute|Relation)/(?:\w+/)?(vg|vaw|swig|hake
 
 
 def read_checklist(form: Form, sources: Sources, *, limit: int = 1000) -> Task:
-    """Unweighted means over files; of each file the first `limit` items whose images are there, all of them for 0."""
+    """Unweighted means over files, each with its first `limit` items whose images are not missing; 0 takes all."""
     paths = {path.relative_to(sources.folder).as_posix(): path for path in sorted(sources.folder.rglob("*.json"))}
-    named = {name: match for name in paths if (match := _CHECKLIST.fullmatch(name))}
-    if not named:
+    matches = {name: match for name in paths if (match := _CHECKLIST.fullmatch(name))}
+    if not matches:
         raise FileNotFoundError(f"{sources.folder} has no Attribute/vg/color.json and no other file. {sources.hint}")
     items = Items(sources)
-    for name, match in named.items():
+    for name, match in matches.items():
         aspect, source, kind = match[1].lower(), match[2], match[3]
         # VAW's images are Visual Genome's.
-        ways = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
-        reader, before = Reader(sources, replace(form, ways=ways)), len(items)
+        patterns = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
+        reader, before = Reader(sources, replace(form, patterns=patterns)), len(items)
         reader.items = items
         for location, entry in read_rows(paths[name]):
             location = f"{name.rpartition('/')[0]}/{location}"
@@ -115,58 +115,58 @@ def read_checklist(form: Form, sources: Sources, *, limit: int = 1000) -> Task:
     return sources.task(*items.question(items.metrics("object", "attribute", "relation")))
 
 
-# A file is called after what it shows: "mug_left_of_plate.jpeg", "cup_in-front_of_bowl.jpeg".
-_SHOWN = re.compile(r"(?P<one>.+?)_(?P<where>left_of|right_of|on|under|in-front_of|behind)_(?P<other>.+)\.\w+")
+# The name of a file says what it shows: "mug_left_of_plate.jpeg", "cup_in-front_of_bowl.jpeg".
+_WHATSUP = re.compile(r"(?P<first>.+?)_(?P<word>left_of|right_of|on|under|in-front_of|behind)_(?P<second>.+)\.\w+")
 _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of": "z", "behind": "z"}
 
 
 def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
-    """A metric a part that is there; of the controlled ones also of pairs and sets of images, and retrieval."""
-    one_of("subset", subset, ("all", *forms))
+    """A metric for each part that is there; of the controlled ones also of pairs and sets of images, and retrieval."""
+    check_option("subset", subset, ("all", *forms))
     parts = [subset]
     if subset == "all":
         file = sources.find_file(*(form.files[0][0] for form in forms.values()))
-        there = {file.name} if file == sources.data else {path.name for path in sources.folder.iterdir()}
-        parts = [name for name, form in forms.items() if form.files[0][0] in there]
+        names = {file.name} if file == sources.data else {path.name for path in sources.folder.iterdir()}
+        parts = [part for part, form in forms.items() if form.files[0][0] in names]
         if not parts:
             raise ValueError(f'{file} has no usual name. Pass options={{"subset": VALUE}}. {sources.hint}')
-    return sources.task(*(question for part in parts for question in _whatsup(sources, part, forms[part], breakdown)))
+    return sources.task(*(question for part in parts for question in _read_part(sources, part, forms[part], breakdown)))
 
 
-def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> Iterator[Question]:
-    reader, controlled = Reader(sources, form), isinstance(form.captions, str)
-    pairs, sets, prefix = f"{name}_pairs", f"{name}_sets", f"{name}_preposition_"
+def _read_part(sources: Sources, part: str, form: Form, breakdown: bool) -> Iterator[Question]:
+    reader, is_controlled = Reader(sources, form), isinstance(form.captions, str)
+    pairs, sets, prefix = f"{part}_pairs", f"{part}_sets", f"{part}_preposition_"
     for _, location, entry in reader:
-        groups: dict[str, Hashable] = {name: 0}
-        if controlled:
+        groups: dict[str, Hashable] = {part: 0}
+        if is_controlled:
             file = str(cell(entry, form.images[0], location))
-            shown = _SHOWN.fullmatch(PurePosixPath(file).name)
-            if shown is None:
+            match = _WHATSUP.fullmatch(PurePosixPath(file).name)
+            if match is None:
                 raise ValueError(f"{location}: the image's name {file!r} does not say what is where.")
-            where, objects = shown["where"], (shown["one"], shown["other"])
-            groups |= {pairs: (*objects, _AXIS[where]), sets: objects}
+            word, objects = match["word"], (match["first"], match["second"])
+            groups |= {pairs: (*objects, _AXIS[word]), sets: objects}
         else:
             caption = reader.captions(entry, location)[0]
-            where = next((place for way, place in form.places.items() if way in caption), caption.split()[-1])
-        reader.add(entry, location, **groups | ({prefix + where: 0} if breakdown else {}))
-    items, metrics = reader.items, reader.items.metrics(name)
-    # A part of a set, where images are missing, is easier.
-    whole = {pairs: items.group(pairs, 2), sets: items.group(sets, 4)}
-    # The right caption is the first in the file, so that the authors' `argmax` has ties right.
+            word = next((name for words, name in form.prepositions.items() if words in caption), caption.split()[-1])
+        reader.add(entry, location, **groups | ({prefix + word: 0} if breakdown else {}))
+    items, metrics = reader.items, reader.items.metrics(part)
+    # Only whole pairs and sets count: one with a missing image is easier.
+    together = {pairs: items.group(pairs, 2), sets: items.group(sets, 4)}
+    # The right caption is the first in the file, so the authors' `argmax` has ties right.
     yield from items.question(
-        {name: one_group(len(items))},
+        {part: one_group(len(items))},
         breakdown={metric: rows for metric, rows in metrics.items() if metric.startswith(prefix)},
-        together={metric: rows for metric, rows in whole.items() if (rows >= 0).any()},
+        together={metric: rows for metric, rows in together.items() if (rows >= 0).any()},
         right_first=True,
     )
-    if controlled:
-        yield from items.gallery(f"{name}_")
+    if is_controlled:
+        yield from items.gallery(f"{part}_")
 
 
 def read_pairs(form: Form, sources: Sources) -> Task:
     """Winoground's scores: two images and two captions, which goes with which."""
     reader = Reader(sources, form)
-    return _pairs(reader, reader)
+    return _pairs_task(reader, reader)
 
 
 def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Task:
@@ -175,34 +175,35 @@ def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
 
 
 def read_split(form: Form, sources: Sources, *, split: str = "test") -> Task:
-    """`read_pairs` of one split, "test" or "train"."""
-    one_of("split", split, ("test", "train"))
+    """`read_pairs` for one split, "test" or "train"."""
+    check_option("split", split, ("test", "train"))
     reader = Reader(sources, form, split=split)
-    return _pairs(reader, reader)
+    return _pairs_task(reader, reader)
 
 
 def read_statements(form: Form, sources: Sources) -> Task:
-    """`read_pairs` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
+    """`read_pairs` for MMVP-VLM: a row is an image with its caption, an odd row and the next one are an item."""
     names = "Question ID", "Type", "Statement"
     rows, entries = list(read_rows(sources.find_file(*form.files[0]))), []
     for (location, odd), (_, even) in zip(rows[::2], rows[1::2], strict=False):
-        (number, kind, first), (following, _, second) = fields(odd, names, location), fields(even, names, location)
-        if int(number) % 2 == 0 or int(following) != int(number) + 1:
-            raise ValueError(f"{location}: questions {number} and {following} are not an odd one and the next.")
-        item = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{following}.jpg", "kind": _words(kind)}
-        entries.append((0, location, item | {"caption_0": PROMPT + first, "caption_1": PROMPT + second}))
-    return _pairs(Reader(sources, form), entries)
+        (number, kind, first), (next_number, _, second) = fields(odd, names, location), fields(even, names, location)
+        if int(number) % 2 == 0 or int(next_number) != int(number) + 1:
+            raise ValueError(f"{location}: questions {number} and {next_number} are not an odd one and the next.")
+        images = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{next_number}.jpg"}
+        captions = {"caption_0": PROMPT + first, "caption_1": PROMPT + second}
+        entries.append((0, location, images | captions | {"kind": _metric_name(kind)}))
+    return _pairs_task(Reader(sources, form), entries)
 
 
-def _pairs(reader: Reader, entries: Iterable[tuple[int, str, Any]]) -> Task:
-    """The items of a benchmark; one is left out if an image is missing, and wrong if its captions are equal."""
+def _pairs_task(reader: Reader, entries: Iterable[tuple[int, str, Any]]) -> Task:
+    """The task; an item is left out if one of its images is missing, and wrong if its captions are equal."""
     form, items = reader.form, reader.items
     for _, location, entry in entries:
         kinds: dict[str, Hashable] = {}
-        for name, kind in form.tags.items():
+        for name, pattern in form.tags.items():
             tag, slash, _ = str(cell(entry, name, location) or "").partition("/")
             if tag and (slash or name not in form.images):
-                kinds[kind.format(tag)] = 0
+                kinds[pattern.format(tag)] = 0
         reader.add(entry, location, **kinds)
     if not items:
         return reader.sources.task()

@@ -1,4 +1,4 @@
-"""Embeddings that are there already: a feature folder of `labclip embed`, or `Features` in memory."""
+"""Embeddings that exist already: a feature folder of `labclip embed`, or `Features` in memory."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from labclip.features.features import Features, block_of
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all images and captions."""
     features = Features.load(sources.data or sources.folder) if sources.features is None else sources.features
-    index = np.array(features.image_index, dtype=np.int64)
+    image_index = np.array(features.image_index, dtype=np.int64)
     is_caption = features.kinds == Kind.CAPTION
     captions, negatives = np.flatnonzero(is_caption), np.empty(0, dtype=np.int64)
-    numbers = np.arange(len(captions))
+    caption_rows = np.arange(len(captions))
     texts = [block_of(features.texts, captions)]
     questions: list[Question] = []
     if features.negatives is not None and features.has_negative is not None:
-        has = np.array(features.has_negative) & is_caption[:, None]
-        negatives = np.flatnonzero(has)
+        has_negative = np.array(features.has_negative) & is_caption[:, None]
+        negatives = np.flatnonzero(has_negative)
         texts.append(block_of(features.negatives.reshape(-1, features.negatives.shape[-1]), negatives))
-        wrong = np.full(has.shape, NONE)
-        wrong[has] = len(captions) + np.arange(len(negatives))
-        some = np.asarray(has[captions].any(axis=1))
-        options = np.concatenate([numbers[:, None], wrong[captions]], axis=1)[some]
+        negative_rows = np.full(has_negative.shape, NONE)
+        negative_rows[has_negative] = len(captions) + np.arange(len(negatives))
+        has_any = np.asarray(has_negative[captions].any(axis=1))
+        options = np.concatenate([caption_rows[:, None], negative_rows[captions]], axis=1)[has_any]
         folder = "" if features.folder is None else f"{features.folder.name} "
-        locations = [f"{folder}caption {row}" for row in captions[some]]
-        questions.append(
-            Choice(index[captions[some]], options, {"binding": one_group(int(some.sum()))}, locations=locations)
-        )
-    # An image without a caption, where one was left out, still is in the gallery.
-    questions.append(Retrieval(np.arange(len(features.images)), numbers, index[captions]))
-    left_out = features.manifest.get("skipped", ())
-    notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
-    if more := len(index) - len(captions):
-        notes.append(f"Its {more:,} parts and keywords are not measured here; the benchmark `parts` does that.")
+        locations = [f"{folder}caption {caption}" for caption in captions[has_any]]
+        group = {"binding": one_group(len(options))}
+        questions.append(Choice(image_index[captions[has_any]], options, group, locations=locations))
+    # An image without a caption, where one was left out, is still in the gallery.
+    questions.append(Retrieval(np.arange(len(features.images)), caption_rows, image_index[captions]))
+    skipped = features.manifest.get("skipped", ())
+    notes = [f"{len(skipped):,} items were left out when the folder was made."] if skipped else []
+    if other_texts := len(image_index) - len(captions):
+        notes.append(f"Its {other_texts:,} parts and keywords are not measured here; the benchmark `parts` does that.")
     names = [*map("caption {}".format, captions), *map("negative {}".format, negatives)]
     images = block_of(features.images, slice(None)).cpu()
     embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, features.check_model)

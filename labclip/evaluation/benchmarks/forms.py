@@ -1,4 +1,4 @@
-"""Items of a file that has images and captions in named fields: which fields those are is data, in benchmarks.json."""
+"""A reader of files with images and captions in named fields; benchmarks.json says which fields each benchmark has."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from labclip.packages import parquet_columns
 
 @dataclass(frozen=True)
 class Form:
-    """Where the files of a benchmark have the images and captions of an item, and what its metrics are means over.
+    """The fields and files in which a benchmark keeps its images and captions, and the groups that its metrics average.
 
-    A field is a name, or names and positions in lists with dots between, such as "1.POS.0".
+    A field is a name, or names and list positions joined by dots, such as "1.POS.0".
 
     Attributes:
-        files: Each file by the names that it may have, with `{split}` for the split; the first that is there is read,
-            and of a Parquet file all its shards.
-        images: The field of the image, or those of both images.
-        captions: The fields of the captions, the true ones first, or the field of a list of captions.
-        ways: Where people have an image, as `Sources.image` takes it, by how its name begins.
-        splits: Those that there are.
-        true: How many captions are true.
-        answer: The field of the number of the true caption; "" where it is the first.
+        files: For each file the names that it may have, with `{split}` for the split. The first that exists is read; of
+            a Parquet file all shards.
+        images: The field of the image, or the fields of both images.
+        captions: The fields of the captions, the true ones first; or the field of a list of captions.
+        patterns: Paths of images as in `Sources.image`, by the start of an image's name.
+        splits: The splits that exist.
+        true: Number of captions that are true.
+        answer: The field with the number of the true caption; "" if it is the first.
         box: Fields of left, top, width and height of the part of the image that counts.
         retrieval: Whether retrieval among all images and true captions is measured too.
-        kinds: Beginnings of file names that have a mean together.
-        tags: Fields that say of which kind an item is, each with the form of that kind's name; of a field that is a
-            path its first folder counts.
-        votes: The field of how many annotators confirmed the item, or "".
-        group: The field of what `macro` is the mean over, or of the kind of an item.
-        least: Items that a group must have to count in `macro`.
-        left_out: Groups that a second macro mean, `macro_no_symmetric`, leaves out.
-        kind: What a file of scenes holds, as `SceneFile` calls it.
-        places: What the authors of What'sUp group by, by what the true caption holds; "" is any other, and with none
-            it is the caption's last word.
+        kinds: Starts of file names; the files with the same start have a mean of their own.
+        tags: Fields that say of which kind an item is, each with the pattern of that kind's name. If the field is a
+            path, its first folder is the kind.
+        votes: The field with the number of annotators who confirmed the item, or "".
+        group: The field with the group that `macro` averages, or with the kind of an item.
+        least: Number of items that a group must have to count in `macro`.
+        symmetric: Groups that a second macro mean, `macro_no_symmetric`, leaves out.
+        kind: What a file of scenes holds: `SceneFile.kind`.
+        prepositions: The groups of What'sUp: a part of the true caption, and the name of its group. "" is any other
+            caption. Without any, the group is the last word of the caption.
     """
 
     files: Sequence[Sequence[str]] = ()
     images: Sequence[str] = ("image_0", "image_1")
     captions: Sequence[str] | str = ("caption_0", "caption_1")
-    ways: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"": ["{path}", "images/{path}"]})
+    patterns: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"": ["{path}", "images/{path}"]})
     splits: Sequence[str] = ("",)
     true: int = 1
     answer: str = ""
@@ -59,13 +59,13 @@ class Form:
     votes: str = ""
     group: str = ""
     least: int = 1
-    left_out: Sequence[str] = ()
+    symmetric: Sequence[str] = ()
     kind: str = ""
-    places: Mapping[str, str] = field(default_factory=dict)
+    prepositions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader:
-    """Reads the entries of a form's files; `add` makes an item of one."""
+    """Iterates over the entries of a form's files; `add` makes an entry an item."""
 
     def __init__(self, sources: Sources, form: Form, *, split: str = "") -> None:
         self.sources, self.form, self.items = sources, form, Items(sources, form.true)
@@ -84,18 +84,18 @@ class Reader:
             return
         names, shards = self._files[0], list[Path]()
         if names[0].endswith(".parquet") and data == folder:
-            for at in ("", "data/", "*/"):
-                shards += sorted(folder.glob(f"{at}{names[0].removesuffix('.parquet')}-*.parquet"))
+            for subfolder in ("", "data/", "*/"):
+                shards += sorted(folder.glob(f"{subfolder}{names[0].removesuffix('.parquet')}-*.parquet"))
         for path in dict.fromkeys(shards or [self.sources.find_file(*names)]):
             yield 0, path
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Any]]:
-        """The rows of a file; images inside a Parquet file stay there until they are encoded."""
-        columns = parquet_columns(path) if path.suffix.lower() == ".parquet" else {}
-        held = [name for name in self.form.images if not columns.get(name, True)]
-        for row, (location, cells) in enumerate(read_rows(path, lambda name: name not in held)):
-            inside = {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in held}
-            yield location, cells | inside if inside else cells
+        """The rows of a file. Images in a Parquet file are not read yet; their cells are `ImageSource`s."""
+        holds_names = parquet_columns(path) if path.suffix.lower() == ".parquet" else {}
+        embedded = [name for name in self.form.images if not holds_names.get(name, True)]
+        for row, (location, cells) in enumerate(read_rows(path, lambda name: name not in embedded)):
+            images = {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in embedded}
+            yield location, cells | images if images else cells
 
     def add(self, entry: Any, location: str, /, **groups: Hashable) -> None:
         """Append an item with the image, or both images, and the captions of an entry."""
@@ -121,9 +121,9 @@ class Reader:
     def _image(self, value: Any, location: str, box: Any) -> int | None:
         if isinstance(value, ImageSource):
             return self.sources.add(value)
-        name = in_folder(self.sources, str(value) if isinstance(value, int) else value)
-        ways = next(ways for start, ways in self.form.ways.items() if str(name).startswith(start))
-        row = self.sources.image(name, location, ways, box=box)
+        name = image_name(self.sources, str(value) if isinstance(value, int) else value)
+        patterns = next(patterns for start, patterns in self.form.patterns.items() if str(name).startswith(start))
+        row = self.sources.image(name, location, patterns, box=box)
         source = None if row is None else self.sources.image_sources[row]
         if source is not None and source.data is None and source.file is not None and source.file.suffix == ".npy":
             source.data = _pixels(source.file)
@@ -131,7 +131,7 @@ class Reader:
 
 
 def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """EqBen's frames of YouCook2, whose colours stand blue first, as OpenCV has them."""
+    """EqBen's frames of YouCook2, whose colours are in OpenCV's order, blue first."""
     try:
         return np.ascontiguousarray(np.load(path)[:, :, ::-1])
     except (EOFError, IndexError, ValueError) as error:
@@ -139,23 +139,22 @@ def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def cell(entry: Any, path: str, location: str) -> Any:
-    """The value of a field, as `Form` has it; ValueError if an object lacks it."""
+    """The value of a field, written as in `Form`; ValueError if it is missing."""
     for key in path.split("."):
         entry = entry[int(key)] if isinstance(entry, list) else fields(entry, (key,), location)[0]
     return entry
 
 
-def in_folder(sources: Sources, name: Any) -> Any:
-    """An image's name; of an absolute path on the authors' machine the file's name, if there is a folder of images."""
+def image_name(sources: Sources, name: Any) -> Any:
+    """An image's name. If it is an absolute path on the authors' machine, its last part, to be found in `images`."""
     folder = sources.images
     if folder is None or not isinstance(name, str) or not os.path.isabs(name):
         return name
     return name if folder.absolute() in PurePath(name).parents else PurePath(name).name
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    """An option's value, checked to be one of those allowed."""
+def check_option(name: str, value: str, allowed: Sequence[str]) -> None:
+    """ValueError if the value of an option is not one of those allowed."""
     if value not in allowed:
-        some = ", ".join(allowed)
-        raise ValueError(f'{name} is {value!r}. Pass options={{"{name}": VALUE}} with one of {some}.')
-    return value
+        names = ", ".join(allowed)
+        raise ValueError(f'{name} is {value!r}. Pass options={{"{name}": VALUE}} with one of {names}.')

@@ -1,4 +1,4 @@
-"""The embedded scenes: binding on seen and on held-out pairs, and what it costs; needs no data."""
+"""The embedded scenes: binding on seen and on held-out pairs, and its costs. They need no data."""
 
 from __future__ import annotations
 
@@ -17,50 +17,51 @@ from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 _PAIRS = {
-    ending: {(COLOURS[colour], SHAPES[shape]) for colour, shape in np.argwhere(table)}
-    for ending, table in (("", ~(HELD_OUT | VALIDATION)), ("_heldout", HELD_OUT))
+    suffix: {(COLOURS[colour], SHAPES[shape]) for colour, shape in np.argwhere(table)}
+    for suffix, table in (("", ~(HELD_OUT | VALIDATION)), ("_heldout", HELD_OUT))
 }
-"""The pairs of metrics whose names end so."""
+"""The colour-shape pairs of metrics, by the suffix of their names."""
 
 
 def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     """`binding` of sentences, accuracy of their parts, search with parts, retrieval; single objects.
 
-    `part_swap` prefers "a red cube" over the same with the other object's colour, `part_foil` over a colour that no
-    object has. `half_truth` prefers it over "a red cube and a blue ball" where the ball is not blue, `whole_truth`
-    prefers that sentence to the part where it is. `search_map`, `search_p5` and `search_confused5` search for each
-    colour-shape pair; confused are scenes with colour and shape on different objects. Those of pairs that no fit sees
-    end in `_heldout`.
+    `part_swap` prefers "a red cube" over the same with the other object's colour, `part_foil` over the same with a
+    colour that no object has. `half_truth` prefers it over "a red cube and a blue ball" if the ball is not blue;
+    `whole_truth` prefers that sentence over the part if it is. `search_map`, `search_p5` and `search_confused5` search
+    for each colour-shape pair; a confused scene has its colour and its shape on different objects. Metrics of pairs
+    that no fit sees end in `_heldout`.
 
-    Retrieval is by sentences and by tags, among scenes no two of which have the same colours and the same shapes: tags,
-    which do not say what goes with which (`tags_t2i_r1` ...), have one right image too. `one_object_acc1` names one
-    object of 120.
+    Retrieval is by sentences and by tags, which do not say what goes with which (`tags_t2i_r1` ...). No two scenes of
+    the gallery have the same colours and the same shapes, so tags have one right image, too. `one_object_acc1` is the
+    classification of one object among 120.
 
     Args:
         sources: Where images and captions are kept.
-        n: Scenes for each metric.
-        seed: Seed of everything drawn.
+        n: Number of scenes for each metric.
+        seed: Seed of everything random.
     """
     checked_integer("n", n, least=2, most=100_000)
     questions: list[Question] = []
-    for split, ending in (("seen", ""), ("heldout", "_heldout")):
+    for split, suffix in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
         items = swapped_items(sources, scenes)
-        known = dict(zip(items.image, map(SceneEntry, items.locations, scenes.objects, items.locations), strict=True))
-        questions += items.question(f"binding{ending}")
-        questions += exact_parts(sources, known, noun_phrase, COLOURS, seed, _PAIRS[ending], ending)
-    gallery_of = sample(n, seed=seed, split="all")
+        entries = map(SceneEntry, items.locations, scenes.objects, items.locations)
+        questions += items.question(f"binding{suffix}")
+        scene_of = dict(zip(items.image, entries, strict=True))
+        questions += exact_parts(sources, scene_of, noun_phrase, COLOURS, seed, _PAIRS[suffix], suffix)
+    gallery = sample(n, seed=seed, split="all")
     names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
-    shown = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
-    known = dict(zip(shown, map(SceneEntry, names, gallery_of.objects, names), strict=True))
-    questions += exact_search(sources, known, noun_phrase, [*itertools.product(COLOURS, SHAPES)], _PAIRS, least=1)
-    questions += _retrieval(sources, gallery_of, shown, names)
+    rows = [sources.image_in_memory(image, name) for image, name in zip(gallery.images, names, strict=True)]
+    scene_of = dict(zip(rows, map(SceneEntry, names, gallery.objects, names), strict=True))
+    questions += exact_search(sources, scene_of, noun_phrase, [*itertools.product(COLOURS, SHAPES)], _PAIRS, least=1)
+    questions += _retrieval(sources, gallery, rows, names)
     sources.notes.append(LENGTHS)
     return sources.task(*questions, _one_object(sources, n, seed))
 
 
 def swapped_items(sources: Sources, scenes: LabelledScenes) -> Items:
-    """The caption of each scene against the one with colours swapped."""
+    """The caption of each scene against the same with colours swapped."""
     items = Items(sources)
     for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
         items.add(sources.add(image), captions, image.name)
