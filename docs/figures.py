@@ -12,7 +12,7 @@ from pathlib import Path
 import labclip
 from labclip.evaluation import Report
 from labclip.report import Page
-from labclip.report.drawing import BLUE, GREEN, GRID, ORANGE, PINK, SKY, SOFT, as_svg, empty, legend_below
+from labclip.report.drawing import BLUE, GREEN, GRID, ORANGE, PINK, SKY, SOFT, as_svg, legend_below, new_figure
 
 DOCS = Path(__file__).parent
 CURVES = {
@@ -47,7 +47,7 @@ def strength() -> bytes:
     trial = next(one for one in record["trials"] if one["seed"] == record["shipped"])
     found = {0.0: trial["base"], trial["strength"]: trial["labclip"]}
     found |= {float(at): figures for at, figures in trial["strengths"].items()}
-    figure, axes = empty(5.6, 4.6)
+    figure, axes = new_figure(5.6, 4.6)
     for metric, (name, colour, style) in CURVES.items():
         axes.plot(sorted(found), [found[at][metric] for at in sorted(found)], color=colour, linestyle=style, label=name)
     axes.axvline(trial["strength"], color=SOFT, linestyle=":", linewidth=1, label="strength that ships")

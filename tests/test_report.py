@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Drawing
 from labclip.report import Cell, Figure, Page, Section, Table
 
 from labclip.report import as_svg, latex, markdown, markdown_table, render, terminal  # isort: skip
-from labclip.report.values import percent, shown
+from labclip.report.values import cell_text, percent
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) {{ 7*7 }} {% raw %} </title></style>"
@@ -96,7 +96,7 @@ def test_rows_without_measurable_difference_are_folded(rows, kept):
 
 def test_numbers_are_written_one_way_and_no_fraction_is_rounded_to_all_or_nothing():
     values = (None, 12345, 0.5, -0.0001, -0.0006, float("nan"), Cell(0.25), "0.1")
-    assert list(map(shown, values)) == ["", "12,345", "0.500", "0.000", "-0.001", "not defined", "0.250", "0.1"]
+    assert list(map(cell_text, values)) == ["", "12,345", "0.500", "0.000", "-0.001", "not defined", "0.250", "0.1"]
     values = (0.58, 0.985, 0.9996, 1, 0.0001, 0, 0.1)
     assert list(map(percent, values)) == ["58", "98.5", "99.9", "100", "0.1", "0", "10"]
 

@@ -11,7 +11,7 @@ from labclip.analysis.probes import Probed
 from labclip.analysis.space import Distribution
 from labclip.analysis.verdict import MODELS, SIDES
 from labclip.evaluation.scores import Estimate
-from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SOFT, empty, legend_below
+from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SOFT, legend_below, new_figure
 
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 _COLOURS = {"image": BLUE, "text": ORANGE, "base": SOFT, "own": GREEN, "fitted": PINK}
@@ -21,7 +21,7 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
     """Bars of accuracy: the probes on "image" and "text", and the cosine of "base", "own" and "fitted"."""
     rows = [(f"linear probe on {SIDES[side]}", probed.accuracy, _COLOURS[side]) for side, probed in probes.items()]
     rows += [(f"cosine, {MODELS[name]}", estimate, _COLOURS[name]) for name, estimate in cosine.items()]
-    figure, axes = empty(5.6, 0.9 + 0.4 * len(rows))
+    figure, axes = new_figure(5.6, 0.9 + 0.4 * len(rows))
     for row, (_, estimate, colour) in enumerate(rows):
         axes.barh(row, estimate.value, color=colour, height=0.62)
         axes.plot([estimate.low, estimate.high], [row, row], color=INK, linewidth=1.6)
@@ -37,7 +37,7 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
 
 def permutations(similarity: Mapping[str, Mapping[str, Distribution]]) -> Any:
     """Histograms of the cosines of captions with their permutations, "swapped" and "shuffled", before and after."""
-    figure, panels = empty(5.6, 0.4 + 2.2 * len(similarity), rows=len(similarity), sharex=True, squeeze=False)
+    figure, panels = new_figure(5.6, 0.4 + 2.2 * len(similarity), rows=len(similarity), sharex=True, squeeze=False)
     low = min(cosine.quantiles[0.05] for cosines in similarity.values() for cosine in cosines.values())
     for axes, (kind, cosines) in zip(panels[:, 0], similarity.items(), strict=True):
         for (when, cosine), colour, style in zip(cosines.items(), (SOFT, GREEN), ("--", "-"), strict=False):

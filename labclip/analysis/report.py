@@ -20,7 +20,7 @@ from labclip.evaluation import summary
 from labclip.evaluation.report import Report, compared_table
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table
-from labclip.report.values import Value, gain_sentence, measured_by, percent, worded
+from labclip.report.values import Value, gain_sentence, measurement_facts, metric_words, percent
 
 _MAX_PAIRS = 5  # confused pairs in a table
 _SPECTRUM = {
@@ -108,7 +108,7 @@ class Diagnosis(Reported):
             ("Measured on", f"{self.data}: {size}"),
             ("Seed", str(self.seed)),
             ("Time", f"{self.seconds:.0f} s"),
-            *measured_by(self.weights_sha256, self.versions, self.date),
+            *measurement_facts(self.weights_sha256, self.versions, self.date),
         ]
         return Page(f"Where binding is lost: {self.model}", self._lead(), sections, facts)
 
@@ -195,7 +195,7 @@ def _gain_and_cost(repaired: Repair, model: int) -> str:
     """The gain and cost of a matrix, given by its index in `Repair.models`."""
     aligned, difference = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
     gain = gain_sentence(f"Binding with {MODELS[repaired.models[model]]} is", aligned.value, difference.measured)
-    costs = {worded(metric.metric): metric.differences[model - 1] for metric in repaired.retrieval}
+    costs = {metric_words(metric.metric): metric.differences[model - 1] for metric in repaired.retrieval}
     return f"{gain} {summary.cost_sentence(costs)}"
 
 

@@ -115,7 +115,7 @@ def evaluate(
     for task in tasks.values():
         if task.embedded is not None:
             task.embedded.check(model)
-    alignment_of = _alignments_by_name(model, alignments, strengths)
+    alignment_of = _open_alignments(model, alignments, strengths)
     models = ("base", *alignment_of)
     results = []
     with Cache(cache, model) as embeddings:
@@ -134,19 +134,11 @@ def evaluate(
             notes = [*task.notes, *_equal_embeddings(task, image_features, text_features)]
             if has_unnormalized:
                 notes.append(_cosine_note(task, image_features, text_features, scores))
-            results.append(
-                Result(
-                    benchmark_of[name],
-                    metrics,
-                    notes,
-                    len(image_features),
-                    len(text_features),
-                    data="" if data_of.get(name) is None else str(data_of[name]),
-                    options=dict(options_of.get(name) or {}),
-                    # Not the task itself: it holds the pixels of images, which must not live as long as a report.
-                    answered=partial(list_answers, task.names(), models, scores),
-                )
-            )
+            path = "" if data_of.get(name) is None else str(data_of[name])
+            sizes, used_options = (len(image_features), len(text_features)), dict(options_of.get(name) or {})
+            # Not the task itself: it holds the pixels of images, which must not live as long as a report.
+            answered = partial(list_answers, task.names(), models, scores)
+            results.append(Result(benchmark_of[name], metrics, notes, *sizes, path, used_options, answered))
     facts = [
         {
             "name": name,
@@ -224,9 +216,7 @@ def _convert_option(name: str, value: Option, default: Any) -> Any:
     raise ValueError(f"The option {name} is {value!r}. Type {expected}.")
 
 
-def _alignments_by_name(
-    model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]
-) -> dict[str, Alignment]:
+def _open_alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]) -> dict[str, Alignment]:
     """Name -> alignment at a strength, in the order given. A single one without a name is "labclip"."""
     has_names = isinstance(alignments, Mapping)
     if not isinstance(alignments, Mapping):
@@ -247,10 +237,8 @@ def _alignments_by_name(
         return by_name
     if not by_name:
         raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
-    at_strengths = {}
-    for name, alignment in by_name.items():
-        for scaled in map(alignment.at, strengths):
-            at_strengths[f"{name}@{scaled.strength:g}"] = scaled
+    scaled = [(name, alignment.at(strength)) for name, alignment in by_name.items() for strength in strengths]
+    at_strengths = {f"{name}@{alignment.strength:g}": alignment for name, alignment in scaled}
     if len(at_strengths) == 1 and not has_names:
         return {"labclip": next(iter(at_strengths.values()))}
     return at_strengths

@@ -71,14 +71,14 @@ class Choice:
 
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """One `ScoredItems` for the items, one for the breakdown, and one for each metric of sets."""
-        image, options = map(torch.from_numpy, (self.image, self.options))
-        margins = metrics.choice_margins(images, texts, image, options, metrics.sum_of_images(images))
+        rows = torch.from_numpy(self.image), torch.from_numpy(self.options)
+        margins = metrics.choice_margins(images, texts, *rows, metrics.sum_of_images(images))
         margin, *controls = (values.numpy() for values in margins)
         right = margin >= 0 if by_index else margin > 0
         unit = first_copies(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
-        rows = ItemRows(self.image[:, None], self.options, self.locations)
-        scores = [ScoredItems(right, unit, self.metrics, chance, margin, rows, controls=_controls(controls))]
+        item_rows = ItemRows(self.image[:, None], self.options, self.locations)
+        scores = [ScoredItems(right, unit, self.metrics, chance, margin, item_rows, controls=_controls(controls))]
         if self.breakdown:
             scores.append(ScoredItems(right, unit, self.breakdown, chance, side=BREAKDOWN))
         for metric, sets in self.together.items():
@@ -86,10 +86,9 @@ class Choice:
             names, set_of_item = np.unique(sets[in_set], return_inverse=True)
             all_right = np.bincount(set_of_item, weights=~right[in_set]) == 0
             # Two sets that share an image are one unit.
-            unit_of_set = np.empty(len(names), dtype=np.int64)
-            links = np.stack([set_of_item, unit[in_set] + len(names)], axis=1)
-            unit_of_set[set_of_item] = shared_units(links)
-            scores.append(ScoredItems(all_right, unit_of_set, {metric: one_group(len(names))}))
+            set_unit = np.empty(len(names), dtype=np.int64)
+            set_unit[set_of_item] = shared_units(np.stack([set_of_item, unit[in_set] + len(names)], axis=1))
+            scores.append(ScoredItems(all_right, set_unit, {metric: one_group(len(names))}))
         return scores
 
 
@@ -123,8 +122,7 @@ class Retrieval:
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on, for k of 1, 5 and 10."""
         n, m = len(self.images), len(self.texts)
-        gallery, captions, image_index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
-        features = images[gallery], texts[captions], image_index
+        features = images[self.images], texts[self.texts], torch.from_numpy(self.image_index)
         text_rank, image_rank, text_margin, image_margin = metrics.ranks(*features, by_index=by_index)
         caption_count = np.bincount(self.image_index, minlength=n)
         # An image without a caption is in the gallery, but nothing can be searched for with it.
@@ -141,12 +139,7 @@ class Retrieval:
 
 
 def _recalls(
-    ranked: Sequence[Tensor],
-    unit: Rows,
-    rows: ItemRows,
-    name: str,
-    chances: Mapping[int, float],
-    side: str = "retrieval",
+    ranked: Sequence[Tensor], unit: Rows, rows: ItemRows, name: str, chances: dict[int, float], side: str = "retrieval"
 ) -> list[ScoredItems]:
     """Recall at each k of `chances`, from ranks and margins; its metric is `name` and k."""
     rank, margin = (values.numpy() for values in ranked)
@@ -183,10 +176,9 @@ class CaptionRetrieval:
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`i2t_r1`, `i2t_r5`, `i2t_r10`."""
-        image, captions, label = map(torch.from_numpy, (self.image, self.captions, self.label))
-        ranked = metrics.class_ranks(images[image], texts[captions], label)
+        ranked = metrics.class_ranks(images[self.image], texts[self.captions], torch.from_numpy(self.label))
         rows = ItemRows(self.image[:, None], self.captions[self.label, None])
-        chances = {k: min(1.0, k / len(captions)) for k in (1, 5, 10)}
+        chances = {k: min(1.0, k / len(self.captions)) for k in (1, 5, 10)}
         return _recalls(ranked, self.image, rows, "i2t_r", chances)
 
 
@@ -208,9 +200,8 @@ class Classification:
 
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`acc1`, its mean over classes `mean_per_class`, and `acc5` if there are more than five classes."""
-        image, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
-        classes = metrics.class_features(texts, prompts)
-        ranked = metrics.class_ranks(images[image], classes, label, by_index=by_index)
+        classes = metrics.class_features(texts, torch.from_numpy(self.prompts))
+        ranked = metrics.class_ranks(images[self.image], classes, torch.from_numpy(self.label), by_index=by_index)
         rows = ItemRows(self.image[:, None], self.prompts[self.label, :1])
         chances = {k: k / len(classes) for k in (1, 5) if k == 1 or len(classes) > k}
         top1, *others = _recalls(ranked, self.image, rows, f"{self.prefix}acc", chances, "classification")
@@ -242,9 +233,8 @@ class Pairs:
         rows = ItemRows(self.images, self.texts, self.locations)
         unit = shared_units(first_copies(images)[self.images])
         scores, breakdown = [], []
-        for name, chance, right, margin in zip(
-            ("text", "image", "group"), (1 / 4, 1 / 4, 1 / 6), rights, margins, strict=True
-        ):
+        kinds = zip(("text", "image", "group"), (1 / 4, 1 / 4, 1 / 6), rights, margins, strict=True)
+        for name, chance, right, margin in kinds:
             overall = {name: one_group(len(unit))}
             scores.append(ScoredItems(right.numpy(), unit, overall, chance, margin.numpy(), rows))
             groups = {f"{kind}_{name}": group for kind, group in self.breakdown.items()}
@@ -316,26 +306,22 @@ class Search:
         which counts against the query: wrong images come first. As an item a query is right if all images that answer
         it come first; its margin is that of the first of them.
         """
-        gallery = images[torch.from_numpy(self.images)]
-        scores: list[tuple[float, float, float, float]] = []
+        gallery, n = images[self.images], len(self.queries)
+        figures: list[tuple[float, float, float, float]] = []
         step = max(1, _COSINES // len(gallery))
-        for start in range(0, len(self.queries), step):
-            cosines = texts[torch.from_numpy(self.queries[start : start + step])] @ gallery.T
+        for start in range(0, n, step):
+            cosines = texts[self.queries[start : start + step]] @ gallery.T
             for query, cosine in enumerate(cosines.numpy(), start):
-                scores.append(_score_query(cosine, self.right[query], self.confused[query]))
-        *columns, margin = (np.array(column) for column in zip(*scores, strict=True))
-        rows = ItemRows(np.empty((len(scores), 0), dtype=np.int64), self.queries[:, None])
-        return [
-            ScoredItems(
-                values,
-                np.arange(len(values)),
-                {f"{name}{suffix}": group for suffix, group in self.groups.items()},
-                margin=margin.astype(np.float32) if name == "search_map" else None,
-                rows=rows if name == "search_map" else None,
-                lower_is_better=name.startswith(LOWER_IS_BETTER),
-            )
-            for name, values in zip(("search_map", f"search_p{TOP}", f"search_confused{TOP}"), columns, strict=True)
-        ]
+                figures.append(_score_query(cosine, self.right[query], self.confused[query]))
+        *columns, margin = (np.array(column) for column in zip(*figures, strict=True))
+        scores = []
+        for name, values in zip(("search_map", f"search_p{TOP}", f"search_confused{TOP}"), columns, strict=True):
+            groups = {f"{name}{suffix}": group for suffix, group in self.groups.items()}
+            lower_is_better = name.startswith(LOWER_IS_BETTER)
+            scores.append(ScoredItems(values, np.arange(n), groups, lower_is_better=lower_is_better))
+        rows = ItemRows(np.empty((n, 0), dtype=np.int64), self.queries[:, None])
+        scores[0] = replace(scores[0], margin=margin.astype(np.float32), rows=rows)
+        return scores
 
 
 def _score_query(

@@ -16,7 +16,7 @@ from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import SIDES, MetricEntry
 from labclip.files import atomic_file, read_json
 from labclip.report import Figure, Reported, latex
-from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
+from labclip.report.drawing import COLOURS, SOFT, legend_below, new_figure, plain_label
 from labclip.report.values import (
     RECALL,
     UNMEASURABLE,
@@ -28,9 +28,9 @@ from labclip.report.values import (
     Value,
     gain_sentence,
     matrix_in_words,
-    measured_by,
+    measurement_facts,
+    metric_words,
     signed,
-    worded,
 )  # fmt: skip
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
@@ -151,7 +151,7 @@ class Report(Reported):
         how += _HOW_DIFFERENT if difference_count else ""
         if difference_count >= _MANY:
             how += f" Of {difference_count} differences about one in twenty would look measurable by chance alone."
-        measured = measured_by(self.weights_sha256, self.versions, self.date)
+        measured = measurement_facts(self.weights_sha256, self.versions, self.date)
         return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
 
     def _figure(self, entries: Sequence[MetricEntry]) -> Any:
@@ -165,7 +165,7 @@ class Report(Reported):
         models = self.models[1:]
         rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
         height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
-        figure, _ = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
+        figure, _ = new_figure(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
         for axes, (side, group) in zip(figure.axes, groups.items(), strict=True):
             _panel(axes, group, models)
             axes.set_title(SIDES[side], loc="left", fontsize=10)
@@ -232,16 +232,13 @@ class Report(Reported):
 
 
 def compared_table(caption: str, models: Sequence[str], metrics: Sequence[tuple[str, Compared]]) -> Table:
-    """A table of metrics of a base and its alignments, with a row for each alignment if there are several.
-
-    Each metric comes with the title that its name gets as a prefix, or "".
-    """
+    """A table of metrics, each with a title or ""; with a row for each alignment if there are several."""
     alignments, has_several = models[1:], len(models) > 2
     rows: list[list[Value]] = []
     for title, compared in metrics:
         base, *others = compared.estimates
         prefix = f"{title}, " if title else ""
-        metric = Cell(prefix + compared.metric, words=prefix + worded(compared.metric))
+        metric = Cell(prefix + compared.metric, words=prefix + metric_words(compared.metric))
         head: list[Value] = [metric, base.n, base.chance, base.value]
         if not others:
             rows.append([*head, f"[{base.low:.3f}, {base.high:.3f}]"])
@@ -264,10 +261,10 @@ def _panel(axes: Any, group: Sequence[MetricEntry], models: Sequence[str]) -> No
             change = entry.compared.differences[index]
             axes.plot([change.low, change.high], [row + shift] * 2, color=colour, linewidth=1.5)
             face = colour if change.measurable else "white"
-            label = {"label": literal(model)} if row == 0 else {}
+            label = {"label": plain_label(model)} if row == 0 else {}
             axes.plot([change.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
     axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(entry.name), 26)) for entry in group])
+    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(plain_label(entry.name), 26)) for entry in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
 
 
@@ -311,9 +308,7 @@ def _headline_columns(reports: Sequence[Report]) -> dict[tuple[str, str], dict[i
             headline = result.benchmark.headline or [
                 compared.metric for compared in result.compared if compared.side != CONTROL
             ]
-            for compared in result.compared:
-                if compared.metric not in headline:
-                    continue
+            for compared in (compared for compared in result.compared if compared.metric in headline):
                 column = columns.setdefault((result.benchmark.title, compared.metric), {})
                 column[index] = compared
                 first, n = next(iter(column.values())).estimates[0].n, compared.estimates[0].n
@@ -330,4 +325,4 @@ def _short(metric: str) -> str:
     if match := RECALL.fullmatch(metric):
         query, direction, k = match.groups("")
         return f"{query} {direction.upper()} R@{k}".lstrip()
-    return worded(metric)
+    return metric_words(metric)

@@ -39,32 +39,24 @@ class Answer:
 
 
 def list_answers(names: Names, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> list[Answer]:
-    """All items of a task with each model's answer.
-
-    Args:
-        names: Functions from a row to the name of its image and to its caption.
-        models: Names of the models.
-        scores: For each set of items the scores of every model.
-    """
+    """The items of a task by the names of its images and captions; `scores` has one for each set and each model."""
     image_name, caption = names
     items = []
     for by_model in scores:
-        first, score_of = by_model[0], dict(zip(models, by_model, strict=True))
-        if (rows := first.rows) is None:
+        first, rows = by_model[0], by_model[0].rows
+        if rows is None:
             continue
         for item in range(len(first.correct)):
-            margins = {
-                model: math.nan if scored.margin is None else float(scored.margin[item])
-                for model, scored in score_of.items()
-            }
+            right = [bool(scored.correct[item] == 1) for scored in by_model]
+            margin = [math.nan if scored.margin is None else float(scored.margin[item]) for scored in by_model]
             items.append(
                 Answer(
                     location=rows.locations[item] if rows.locations else "",
                     metrics=tuple(metric for metric, group in first.metrics.items() if group[item] >= 0),
                     images=tuple(image_name(int(image)) for image in rows.images[item] if image >= 0),
                     captions=tuple(caption(int(text)) for text in rows.captions[item] if text >= 0),
-                    right={model: bool(scored.correct[item] == 1) for model, scored in score_of.items()},
-                    margin=margins,
+                    right=dict(zip(models, right, strict=True)),
+                    margin=dict(zip(models, margin, strict=True)),
                 )
             )
     return items
@@ -138,21 +130,19 @@ class Result:
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
-        values: dict[str, Any] = {"models": {}, "intervals": {}, "differences": {}}
-        for index, model in enumerate(models):
-            estimates = {compared.metric: compared.estimates[index] for compared in self.compared}
-            values["models"][model] = {metric: estimate.value for metric, estimate in estimates.items()}
-            values["intervals"][model] = {
-                metric: [estimate.low, estimate.high] for metric, estimate in estimates.items()
-            }
-            if index:
-                values["differences"][model] = {
-                    compared.metric: asdict(compared.differences[index - 1]) for compared in self.compared
-                }
-        return values | {
-            "sides": {compared.metric: compared.side for compared in self.compared},
-            "n": {compared.metric: compared.estimates[0].n for compared in self.compared},
-            "chance": {compared.metric: compared.estimates[0].chance for compared in self.compared},
+        metrics, indexed = self.compared, list(enumerate(models))
+        return {
+            "models": {model: {m.metric: m.estimates[index].value for m in metrics} for index, model in indexed},
+            "intervals": {
+                model: {m.metric: [m.estimates[index].low, m.estimates[index].high] for m in metrics}
+                for index, model in indexed
+            },
+            "differences": {
+                model: {m.metric: asdict(m.differences[index - 1]) for m in metrics} for index, model in indexed[1:]
+            },
+            "sides": {m.metric: m.side for m in metrics},
+            "n": {m.metric: m.estimates[0].n for m in metrics},
+            "chance": {m.metric: m.estimates[0].chance for m in metrics},
             "images": self.images,
             "captions": self.captions,
             "notes": list(self.notes),

@@ -97,13 +97,7 @@ def read_labelled_scenes(
 
 
 def find_scene_file(sources: Sources, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
-    """The scene file among the data, which must be of one of these kinds.
-
-    Args:
-        sources: Where the files are.
-        kinds: The kinds that are accepted.
-        objects: Number of objects that images must have; 0 takes 2 of CLEVR's numbered files, and all of any other.
-    """
+    """The file of one of the `kinds`, with images of so many objects; 0 takes 2 of CLEVR's files, all of others."""
     names = dict.fromkeys(name.format(n=objects or 2) for kind in kinds for name in _FILES[kind])
     file = read_scene_file(sources.find_file(*names))
     if file.kind not in kinds:

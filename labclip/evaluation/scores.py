@@ -92,13 +92,9 @@ def one_group(n: int) -> Groups:
 
 
 def shared_units(images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The unit of each item: items that share an image are in one unit, also by way of other items.
+    """The unit of each item, int64 [n]: items that share an image are in one unit, also by way of other items.
 
-    Args:
-        images: The images of each item, int64 [n, j].
-
-    Returns:
-        The lowest image that is connected with those of each item, int64 [n].
+    The unit is the lowest image that is connected with those of the item; `images` are int64 [n, j].
 
     Example:
         >>> shared_units(np.array([[0, 1], [2, 3], [4, 1], [3, 5]]))

@@ -148,16 +148,10 @@ class Sources:
     ) -> int | None:
         """The row of an image that the questions name, or None if its file is missing.
 
-        Args:
-            name: The image's path as the questions have it.
-            location: File and position of the item, for messages.
-            patterns: Paths in the folder of images under which people keep such an image, the likeliest first.
-                `{path}` is the name itself, `{name}` the name without its folders, `{rest}` the name without its first
-                folder. The pattern that finds the first image is used for all later ones.
-            box: The part of the image that counts: left, top, width and height, in pixels.
-
-        Raises:
-            ValueError: If the name is not a path inside the folder of images.
+        `patterns` are paths in the folder of images under which people keep such an image, the likeliest first:
+        `{path}` is its name, `{name}` the name without folders, `{rest}` the name without its first folder. The pattern
+        that finds the first image is used for all later ones. `box` is as in `ImageSource`. ValueError if the name is
+        not a path inside the folder of images.
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
@@ -210,11 +204,7 @@ class Sources:
         return self._caption_rows[caption]
 
     def settle(self) -> None:
-        """Note the missing images once all are read.
-
-        Raises:
-            FileNotFoundError: If images are missing and `on_missing` is "raise", or if all are missing.
-        """
+        """Note the missing images; FileNotFoundError if `on_missing` is "raise", or if all are missing."""
         if not self.missing:
             return
         count = len(self.image_sources)
@@ -293,10 +283,7 @@ class Items:
         return len(self.image)
 
     def group(self, metric: str, least: int = 1) -> Rows:
-        """Number of each item's group in a metric, int64 [n].
-
-        It is `NONE` for items that do not count in the metric, or whose group has fewer than `least` items.
-        """
+        """The number of each item's group in a metric, int64 [n]; `NONE` outside it, and in groups of fewer items."""
         group = group_numbers([groups.get(metric) for groups in self.groups])
         size = np.bincount(group[group >= 0], minlength=1)
         return np.where(size[group] >= least, group, NONE)
@@ -333,17 +320,13 @@ class Items:
     def gallery(self, prefix: str = "") -> list[Retrieval]:
         """Retrieval among the images and their true captions, in a list, which is empty for fewer than two images.
 
-        The gallery has one image per distinct caption. Otherwise a search would have two right answers, and one of
-        them would count as wrong. So an image is left out if one of its captions means the same as a caption of an
-        image before it.
+        The gallery has one image per distinct caption, so that a search has one right answer: an image is left out if
+        one of its captions means the same as a caption of an image before it.
         """
         captions_of: dict[int, dict[int, Hashable]] = {}  # of each image its captions, each with its meaning
         for image, options, groups in zip(self.image, self.options, self.groups, strict=True):
-            if isinstance(image, list):
-                pairs = list(zip(image, options, strict=True))
-            else:
-                pairs = [(image, option) for option in options[: self.true]]
-            for row, caption in pairs:
+            rows = image if isinstance(image, list) else [image] * self.true
+            for row, caption in zip(rows, options, strict=False):  # without the wrong captions
                 captions_of.setdefault(row, {})[caption] = groups.get("meaning", caption)
         gallery: list[int] = []
         meanings: set[Hashable] = set()

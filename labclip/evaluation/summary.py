@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from labclip.evaluation.results import Result
 from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.values import percent, signed, worded
+from labclip.report.values import metric_words, percent, signed
 
 SIDES = {"binding": "binding", "retrieval": "retrieval", "classification": "zero-shot classification"}
 """`Benchmark.measures` in words. A matrix is meant to improve the first side, and may cost something on the others."""
@@ -33,7 +33,7 @@ class MetricEntry:
     @property
     def name(self) -> str:
         """The name of the metric in a sentence."""
-        return (f"{self.title}, " if self.title else "") + worded(self.compared.metric)
+        return (f"{self.title}, " if self.title else "") + metric_words(self.compared.metric)
 
     @property
     def in_headline(self) -> bool:
@@ -69,10 +69,7 @@ def _sorted_by_side(entries: Iterable[MetricEntry]) -> list[MetricEntry]:
 
 
 def lead_metric(entries: Sequence[MetricEntry]) -> MetricEntry:
-    """The metric for the first sentence, of the first benchmark that measures binding, if there is one.
-
-    "binding" or "swap" comes before the benchmark's first headline metric.
-    """
+    """The metric for the first sentence: of binding, and "binding" or "swap" before the first headline metric."""
     candidates = [entry for entry in entries if entry.side == "binding"] or entries
     benchmark = candidates[0].benchmark
     candidates = [entry for entry in candidates if entry.benchmark.name == benchmark.name]
@@ -82,7 +79,7 @@ def lead_metric(entries: Sequence[MetricEntry]) -> MetricEntry:
 
 def base_sentence(entry: MetricEntry) -> str:
     """The base's result as a plain sentence."""
-    base, title, words = entry.compared.estimates[0], entry.benchmark.title, worded(entry.compared.metric)
+    base, title, words = entry.compared.estimates[0], entry.benchmark.title, metric_words(entry.compared.metric)
     if entry.side != "binding":
         return f"This model gets {percent(base.value)}% in {words}{_chance_words(base)} on {title}."
     subject = title if entry.compared.metric == "binding" else f"{title}, {words}"

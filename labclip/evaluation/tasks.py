@@ -17,10 +17,7 @@ from labclip.metrics import unit_length
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings that exist already, of any scale, with functions from a row to its name.
-
-    `check` takes a model and raises ValueError if another one made the embeddings.
-    """
+    """Embeddings that exist already, any scale; names of rows; `check` raises ValueError for another model."""
 
     images: Tensor
     texts: Tensor
@@ -68,17 +65,9 @@ def texts_by_model(texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[T
 def score(
     task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment], *, ties: str = "wrong"
 ) -> list[tuple[ScoredItems, ...]]:
-    """Score all questions of a task for the base and for each alignment.
+    """The scores of all questions of a task: for each set of items those of the base, then of each alignment.
 
-    Args:
-        task: The task.
-        images: Embeddings of its images, [images, dim], any scale.
-        texts: Embeddings of its captions by the base, [captions, dim], any scale.
-        alignments: The alignments to compare with the base.
-        ties: As in `evaluate`.
-
-    Returns:
-        For each set of items a tuple of the scores of the base, then of each alignment.
+    `images` [images, dim] and the base's `texts` [captions, dim] have any scale; `ties` is as in `evaluate`.
     """
     images = unit_length(images, "Image features")
     models = texts_by_model(texts, alignments)

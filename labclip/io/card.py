@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from labclip.files import known_benchmarks
 from labclip.io.published import REPORTED
 from labclip.report import Page, Section, Table, markdown
-from labclip.report.values import LOWER_IS_BETTER, Value, worded
+from labclip.report.values import LOWER_IS_BETTER, Value, metric_words
 
 if TYPE_CHECKING:
     from labclip.alignment import Alignment
@@ -157,7 +157,7 @@ def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, digits: in
     """A table of base and LABCLIP side by side, with the figures that both have."""
     published = {("reported", figure.benchmark, figure.metric): figure.words for figure in REPORTED}
     table_rows = [
-        [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or worded(row["metric"]),
+        [row["benchmark"], published.get((row["from"], row["benchmark"], row["metric"])) or metric_words(row["metric"]),
          f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
          None if row["gain"] is None else f"{round(row['gain'], digits) + 0.0:+.{digits}f}"]
         for row in rows if isinstance(row["base"], int | float) and isinstance(row["labclip"], int | float)

@@ -1,7 +1,7 @@
-"""One report of paragraphs, tables and figures, from plain values: a self-contained HTML page, or text.
+"""A report of paragraphs, tables and figures, made of plain values: as a self-contained HTML page, or as text.
 
-What a report says lives with whoever measured it; here is only how it looks. Figures need matplotlib, as in
-`pip install "labclip[eval]"`.
+The package only decides how a report looks; the modules that measure decide what it says. Figures need matplotlib, as
+in `pip install "labclip[eval]"`.
 """
 
 from labclip.report.drawing import as_svg

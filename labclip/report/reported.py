@@ -1,9 +1,10 @@
-"""`Reported`, the base of every result: terminal text, Markdown, LaTeX, an HTML page and JSON."""
+"""`Reported`, the base class of every result: terminal text, Markdown, LaTeX, an HTML page and JSON."""
 
 from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from labclip.checks import printable
 from labclip.files import atomic_file
 from labclip.report.drawing import as_svg
 from labclip.report.text import latex, markdown, terminal
-from labclip.report.values import Cell, Page, Table, pieces, shown
+from labclip.report.values import Cell, Page, Table, Value, cell_text, split_code
 
 
 class Reported(ABC):
-    """A result that can be shown. A subclass writes `page`, `to_json` and a `__repr__` of one line."""
+    """A result that can be shown. A subclass defines `page`, `to_json` and a `__repr__` of one line."""
 
     @abstractmethod
     def page(self) -> Page:
@@ -31,7 +32,7 @@ class Reported(ABC):
         return terminal(self.page())
 
     def to_markdown(self, *, level: int = 1) -> str:
-        """The report as GitHub Markdown, its title a heading of `level`."""
+        """The report as GitHub Markdown, with its title as a heading of `level`."""
         return markdown(self.page(), level=level)
 
     def to_latex(self) -> str:
@@ -51,9 +52,9 @@ class Reported(ABC):
 
 
 def render(page: Page) -> str:
-    """The page as one HTML document that needs nothing beside itself: no script, no font, no address.
+    """The page as one HTML document that loads nothing: no script, no font, no address.
 
-    Every string of it is escaped, whatever it holds; figures lie inside as data.
+    Every string is escaped; figures are inside as data.
 
     Example:
         >>> from labclip.report import Page, Section, render
@@ -61,16 +62,16 @@ def render(page: Page) -> str:
         >>> "&lt;b&gt;bold&lt;/b&gt; stays text" in html
         True
     """
-    import jinja2  # torch brings it; loading it takes long
+    import jinja2  # installed with torch; slow to import
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters.update(
-        pieces=pieces,
-        parts=_parts,
-        shown=shown,
+        split_code=split_code,
+        split_rows=_split_rows,
+        cell_text=cell_text,
         svg=lambda figure: base64.b64encode(as_svg(figure.draw())).decode(),
         cell=lambda value: value if isinstance(value, Cell) else Cell(value),
     )
@@ -79,11 +80,10 @@ def render(page: Page) -> str:
     return html + "\n"
 
 
-def _parts(table: Table) -> tuple[Table, Table]:
-    """A table's rows with a measurable difference, and the others, which a page folds away."""
-    marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in table.rows]
-    kept, folded = (
-        [row for row, judgements in zip(table.rows, marks, strict=True) if (judgements == {"none"}) == quiet]
-        for quiet in (False, True)
-    )
-    return replace(table, rows=kept), replace(table, rows=folded)
+def _split_rows(table: Table) -> tuple[Table, Table]:
+    """The table in two: rows to show, and rows to fold away, whose only marks say "not measurable"."""
+    open_rows, folded_rows = list[Sequence[Value]](), list[Sequence[Value]]()
+    for row in table.rows:
+        marks = {cell.mark for cell in row if isinstance(cell, Cell)} - {""}
+        (folded_rows if marks == {"none"} else open_rows).append(row)
+    return replace(table, rows=open_rows), replace(table, rows=folded_rows)

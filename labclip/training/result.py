@@ -13,8 +13,8 @@ from labclip.files import atomic_file
 from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.report import Figure, Page, Reported, Section, Table
-from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import gain_sentence, matrix_in_words, measured_by, percent
+from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, legend_below, new_figure, plain_label
+from labclip.report.values import gain_sentence, matrix_in_words, measurement_facts, percent
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, divergence_limit, kept
 
@@ -79,7 +79,7 @@ class FitResult(Reported):
         """
         if not self.frontier:
             raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
-        figure, axes = empty(5, 3.9)  # small enough to be read on a phone
+        figure, axes = new_figure(5, 3.9)  # small enough to be read on a phone
         strengths = [point.strength for point in self.frontier]
         if self.frontier[0].shares:
             for style, name, index in (("-", "binding", 0), ("--", "binding, grounded", 2)):
@@ -88,7 +88,7 @@ class FitResult(Reported):
         for colour, name in zip(itertools.cycle((BLUE, ORANGE, PINK, SKY)), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
             for style, direction, recall in zip("-:", ("text to image", "image to text"), recalls, strict=True):
-                label = literal(f"R@1 {direction}, {name}", 40)  # a legend has no room for more
+                label = plain_label(f"R@1 {direction}, {name}", 40)  # a legend has no room for more
                 axes.plot(strengths, recall, color=colour, linestyle=style, label=label)
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
@@ -116,7 +116,7 @@ class FitResult(Reported):
             ("Data", record["data"]),
             ("Held out", record["held_out"]),
             ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
-            *measured_by(self.weights_sha256, record["versions"], self.date),
+            *measurement_facts(self.weights_sha256, record["versions"], self.date),
         ]
         title = f"Fit on {self.alignment.base}" if self.alignment.base else "Fit"
         return Page(title, self._lead(), sections, facts)

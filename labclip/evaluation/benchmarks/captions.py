@@ -60,7 +60,7 @@ def read_negatives(form: Form, sources: Sources, *, split: str = "test", seed: i
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         patterns = ("{path}", "{rest}", "{name}", "coco/{path}")
-        return _binding_task(sources, list(_read_table(sources, patterns, clean=clean)))
+        return _binding_task(sources, read_table(sources, patterns, clean=clean))
     rows = read_captions(form, sources, split, CAPTIONS)
     shuffled = shuffle([row.caption for row in rows], seed=seed, image_index=[row.image for row in rows])
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, {WORDS} words.")
@@ -75,8 +75,8 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
 
     Columns are as in `labclip embed`, several columns of negatives separated by commas; "" takes the usual names.
     """
-    columns = [name.strip() for name in negative_column.split(",")] if negative_column else None
-    rows = read_own_rows(sources, column, image_column, columns)
+    negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
+    rows = read_table(sources, column=column, image_column=image_column, negative_columns=negatives, clean=False)
     true = true_captions([row.image for row in rows], [row.caption for row in rows])
     kept, left_out = [], 0
     for row in rows:
@@ -89,31 +89,22 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
     return _binding_task(sources, kept)
 
 
-def read_own_rows(
-    sources: Sources, column: str, image_column: str, negative_columns: Sequence[str] | None
-) -> list[CaptionRow]:
-    """The captions of a user's own table; options as in `read_own`, and negatives as in `read_items`."""
+def read_table(sources: Sources, patterns: Sequence[str] = ("{path}",), **options: Any) -> list[CaptionRow]:
+    """The captions of the table `data`; options as in `read_items`. ValueError for the first row that can't be read."""
     if sources.data is None or not sources.data.is_file():
         reason = "No file was given" if sources.data is None else f"{sources.data} is not a file"
         raise FileNotFoundError(f"{reason}. Pass data=FILE. {sources.hint}")
-    columns: dict[str, Any] = {"column": column or None, "image_column": image_column or None}
-    return list(_read_table(sources, negative_columns=negative_columns, **columns))
-
-
-def _read_table(
-    sources: Sources, patterns: Sequence[str] = ("{path}",), *, clean: bool = False, **columns: Any
-) -> Iterator[CaptionRow]:
-    """The captions of the table `data`; ValueError for the first row that can't be read."""
-    assert sources.data is not None
     if sources.data.suffix.lower() == ".tar":
         raise ValueError(f"{sources.data} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
-    for item in read_items(sources.data, clean=clean, **columns):
+    rows = []
+    for item in read_items(sources.data, **options):
         source = item.checked().image
         assert source is not None
         has_own_file = source.start is None
         image = sources.image(source.name, item.location, patterns) if has_own_file else sources.add(source)
-        for caption, negatives in zip(item.captions, item.negatives, strict=True):
-            yield CaptionRow(image, caption, negatives, item.location)
+        captions = zip(item.captions, item.negatives, strict=True)
+        rows += [CaptionRow(image, caption, negatives, item.location) for caption, negatives in captions]
+    return rows
 
 
 def read_captions(form: Form, sources: Sources, split: str = "", captions: int = 0) -> list[CaptionRow]:

@@ -25,13 +25,7 @@ Tagged = tuple[list[str], Sequence[str]]
 
 
 def read(
-    form: Form,
-    sources: Sources,
-    *,
-    protocol: str = "paper",
-    split: str = "test",
-    seed: int = 0,
-    tagger: str = "",
+    form: Form, sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = 0, tagger: str = ""
 ) -> Task:
     """`accuracy`: the caption beats its four shuffles.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labclip.data.cleaning import clean
-from labclip.evaluation.benchmarks.captions import read_own_rows
+from labclip.evaluation.benchmarks.captions import read_table
 from labclip.evaluation.questions import NONE, Choice, Search
 from labclip.evaluation.scene_files import Object, SceneEntry
 from labclip.evaluation.scores import Groups, one_group
@@ -77,7 +77,7 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
         seed: Seed that selects one wrong modifier where several are possible.
         tagger: "hanta" or "spacy", which find the parts.
     """
-    table = read_own_rows(sources, column, image_column, ())
+    table = read_table(sources, column=column, image_column=image_column, negative_columns=(), clean=False)
     rows = [(row.image, row.caption, row.location) for row in table if row.image is not None]
     phrases = _find_phrases(rows, seed, tagger)
     if rows and not phrases:
