@@ -1,6 +1,6 @@
-"""The demo: the failure and the fix on the embedded model, in numbers, examples and a figure.
+"""The demo: the failure of the base and its repair, on the embedded model, in numbers, examples and a figure.
 
-Its figures are those of `labclip.evaluate("scenes", "scenes")` and of the probes of `labclip.analysis`.
+The numbers are those of `labclip.evaluate("scenes", "scenes")` and of the probes of `labclip.analysis`.
 """
 
 from labclip.demo.figure import draw
