@@ -1,6 +1,6 @@
-"""The embedded scenes: rendered images, their captions, and which colour-shape pairs a fit may see.
+"""The embedded scenes: rendered images, their captions, and the colour-shape pairs that a fit may see.
 
-It needs NumPy only. The model of these scenes and the scripts that make it are in `weights/`.
+Only NumPy is needed. The scripts that made the embedded model are in `weights/`.
 """
 
 from labclip.scenes.renderer import render

@@ -1,7 +1,7 @@
 """Sentences that say which colour goes with which shape, and tags that do not.
 
-All functions take a batch of scenes as arrays of indices, objects ordered left to right. The fields of a template are
-an object in words ("a red cube"), its colour, its shape, and the article of its shape.
+Scenes are given as arrays of indices, with objects ordered from left to right. The fields of a template are `w`, an
+object in words ("a red cube"), `c`, its colour, `s`, its shape, and `a`, the article of its shape.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
-# Every word is one that the embedded model learnt, and none is longer than 14 words, which with start and end are its
-# 16 tokens. Four objects and more have no room for articles: see `_list`. The order counts: it is drawn from.
+# The embedded model was trained on all these words. It reads 16 tokens, so a sentence has at most 14 words; for four
+# objects and more there is no room for articles, see `_list`. The order must not change, as seeds draw from it.
 SENTENCES: dict[int, tuple[str, ...]] = {
     1: ("{w0}", "the {s0} is {c0}", "{a0} {s0} in {c0}"),
     2: (
@@ -69,12 +69,12 @@ def _article(word: str) -> str:
 
 
 def _fill(template: str, colours: Sequence[int], shapes: Sequence[int]) -> str:
-    """Fill in a template for one to three objects; colours and shapes each in the order of mention."""
+    """Fill in a template for one to three objects, with their colours and shapes in the order of mention."""
     words: dict[str, str] = {}
-    for number, (c, s) in enumerate(zip(colours, shapes, strict=True)):
+    for index, (c, s) in enumerate(zip(colours, shapes, strict=True)):
         colour, shape = COLOURS[c], SHAPES[s]
-        words[f"w{number}"], words[f"a{number}"] = noun_phrase(colour, shape), _article(shape)
-        words[f"c{number}"], words[f"s{number}"] = colour, shape
+        words[f"w{index}"], words[f"a{index}"] = noun_phrase(colour, shape), _article(shape)
+        words[f"c{index}"], words[f"s{index}"] = colour, shape
     return template.format(**words)
 
 
@@ -84,46 +84,43 @@ def draw_templates(rng: np.random.Generator, n: int, k: int = 1, n_objects: int 
 
 
 def sentences(
-    rng: np.random.Generator,
-    colours: NDArray[np.int64],
-    shapes: NDArray[np.int64],
-    swapped: NDArray[np.int64],
+    rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64], swapped: NDArray[np.int64],
     templates: NDArray[np.int64] | None = None,
-) -> tuple[list[str], list[str]]:
-    """Write one sentence a scene, and the same sentence with the colours `swapped`: n of each.
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Write one sentence for each scene, and the same sentence with the `swapped` colours.
 
-    Colours, shapes and swapped colours are [n, objects], objects from left to right. The order of mention is drawn, and
-    so are `templates`, [n], where they are None; four objects and more have none and are a plain list.
+    Colours, shapes and swapped colours are [n, objects]. The order of mention is random, and so are the `templates`,
+    [n], if None. Four objects and more have no template; their sentences are plain lists.
     """
-    n, objects = colours.shape
-    known = SENTENCES.get(objects, ("",))
-    chosen = np.asarray(rng.integers(len(known), size=n) if templates is None else templates)
-    used = [known[number] for number in chosen]
-    order = np.argsort(rng.random((n, objects)), axis=1)
-    order[[" left " in template for template in used]] = np.arange(objects)
-    order[[" right of " in template for template in used]] = np.arange(objects)[::-1]
+    n, n_objects = colours.shape
+    forms = SENTENCES.get(n_objects, ("",))
+    templates = np.asarray(rng.integers(len(forms), size=n) if templates is None else templates)
+    texts = [forms[template] for template in templates]
+    order = np.argsort(rng.random((n, n_objects)), axis=1)
+    order[[" left " in text for text in texts]] = np.arange(n_objects)
+    order[[" right of " in text for text in texts]] = np.arange(n_objects)[::-1]
     c, s, x = (np.take_along_axis(values, order, axis=1).tolist() for values in (colours, shapes, swapped))
-    if objects not in SENTENCES:
+    if n_objects not in SENTENCES:
         return list(map(_list, c, s)), list(map(_list, x, s))
-    return list(map(_fill, used, c, s)), list(map(_fill, used, x, s))
+    return list(map(_fill, texts, c, s)), list(map(_fill, texts, x, s))
 
 
 def _list(colours: Sequence[int], shapes: Sequence[int]) -> str:
-    """Many objects as a plain list, short enough that five of them fit in 16 tokens."""
+    """Objects as a plain list without articles, so that five of them fit in 16 tokens."""
     return " and ".join(f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(colours, shapes, strict=True))
 
 
 def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> list[str]:
-    """Write one caption a scene that names its colours and its shapes, both [n, objects], in two independent orders.
+    """Write one caption for each scene that names its colours and its shapes, both [n, objects], in independent orders.
 
-    So it binds nothing, as "a moon and a cross in pink and white" does not.
+    Such a caption, as "a moon and a cross in pink and white", does not say which colour goes with which shape.
     """
-    n, objects = colours.shape
+    n, n_objects = colours.shape
     c, s = (
-        np.take_along_axis(values, np.argsort(rng.random((n, objects)), axis=1), axis=1).tolist()
+        np.take_along_axis(values, np.argsort(rng.random((n, n_objects)), axis=1), axis=1).tolist()
         for values in (colours, shapes)
     )
-    if objects not in TAGS:
+    if n_objects not in TAGS:
         return [" ".join([*(SHAPES[i] for i in a), *(COLOURS[i] for i in b)]) for a, b in zip(s, c, strict=True)]
-    chosen = np.asarray(rng.integers(len(TAGS[objects]), size=n))
-    return list(map(_fill, [TAGS[objects][number] for number in chosen], c, s))
+    templates = np.asarray(rng.integers(len(TAGS[n_objects]), size=n))
+    return list(map(_fill, [TAGS[n_objects][template] for template in templates], c, s))

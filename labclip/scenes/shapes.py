@@ -1,9 +1,9 @@
-"""The ten shapes: distances and surfaces of glossy objects one unit in radius.
+"""The ten shapes: signed distances and surface normals of objects with radius 1.
 
-A distance function takes points [m, h, w] in the object's own frame (x right, y up, unit = the object's radius) and
-returns signed distances, negative inside, near enough to exact that coverage, bevels and soft shadows come out even.
-Solids (sphere, cube, cone, cylinder, ring) have a formula for their normals too; the others are bevelled plates whose
-normals the renderer takes from the distance itself. Everything is float32.
+A distance function takes points [m, h, w] along the object's axes (x right, y up, in radii) and returns signed
+distances, negative inside. They are nearly exact, so that edges, bevels and soft shadows are even. Solids (sphere,
+cube, cone, cylinder, ring) also have a function for their normals. The others are bevelled plates, whose normals the
+renderer derives from the distance. All arrays are float32.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]  # float32 throughout; the stubs of NumPy lose it in mixed arithmetic
+Array = NDArray[Any]  # always float32, but NumPy's type hints lose it in mixed arithmetic
 Normal = tuple[Array, Array, Array]
 
-_VIEW = math.radians(32.0)  # solids are seen from this far above
+_VIEW = math.radians(32.0)  # solids are seen from above at this angle
 _SIN, _COS = math.sin(_VIEW), math.cos(_VIEW)
 _SQRT2 = math.sqrt(2.0)
 
@@ -80,7 +80,7 @@ _CUBE = 0.60  # half the edge
 
 
 def _cube_axes(turn: Array) -> list[tuple[Array, Array, Array]]:
-    """The outward normals of the three visible faces, as (x, y, z toward the viewer), each [m, 1, 1]."""
+    """Outward normals of the three visible faces: x, y, and z toward the viewer, each [m, 1, 1]."""
     yaw = math.pi / 4 + turn * 0.55
     c, s, one = np.cos(yaw), np.sin(yaw), np.ones_like(yaw)
     return [(c, -s * _SIN, s * _COS), (-s, -c * _SIN, c * _COS), (0 * one, _COS * one, _SIN * one)]
@@ -89,7 +89,7 @@ def _cube_axes(turn: Array) -> list[tuple[Array, Array, Array]]:
 def _cube(x: Array, y: Array, turn: Array) -> Array:
     axes = _cube_axes(turn)
     distance = np.full_like(x, -np.inf)
-    for ax, ay, _ in axes:  # the outline is a hexagon with one pair of sides along each projected edge
+    for ax, ay, _ in axes:  # the outline is a hexagon whose sides are parallel to the projected edges
         length = np.hypot(ax, ay)
         nx, ny = ay / length, -ax / length
         support = sum(np.abs(nx * bx + ny * by) for bx, by, _ in axes) * _CUBE
@@ -101,8 +101,7 @@ def _cube_normal(x: Array, y: Array, turn: Array) -> Normal:
     axes = _cube_axes(turn)
     depths = [(_CUBE - ax * x - ay * y) / az for ax, ay, az in axes]
     nearest = np.minimum(np.minimum(depths[0], depths[1]), depths[2])
-    weights = [np.exp(np.minimum((nearest - depth) * 22, 0)) for depth in depths]  # rounded edges
-    w0, w1, w2 = weights
+    w0, w1, w2 = (np.exp(np.minimum((nearest - depth) * 22, 0)) for depth in depths)  # rounds the edges
     x, y, z = (w0 * a + w1 * b + w2 * c for a, b, c in zip(*axes, strict=True))
     return _unit(x, y, z)
 
@@ -119,7 +118,9 @@ def _cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
     across = np.clip(x / _CYLINDER, -1, 1)
     front = np.sqrt(np.maximum(1 - across * across, 1e-4))
     edge = _ellipse(x, y - _CYLINDER_HALF * _COS, _CYLINDER, _CYLINDER * _SIN)
-    top = np.where(y > _CYLINDER_HALF * _COS, 1, np.clip(0.5 - edge * 12, 0, 1))  # no side shows behind the lid
+    top = np.where(
+        y > _CYLINDER_HALF * _COS, 1, np.clip(0.5 - edge * 12, 0, 1)
+    )  # above the lid's centre there is no side
     side = 1 - top
     return _unit(side * across, top * _COS - side * front * _SIN, top * _SIN + side * front * _COS)
 
@@ -140,13 +141,13 @@ def _cone(x: Array, y: Array, turn: Array) -> Array:
 
 
 def _cone_normal(x: Array, y: Array, turn: Array) -> Normal:
-    # Each pixel lies on a line from the apex to the rim's point at this angle, on the side toward the viewer.
+    # Each pixel is on a line from the apex to a point of the rim, on the side toward the viewer; `angle` is its angle.
     slope = x / np.maximum(_APEX - y, 1e-3)
     rim = np.hypot(_CONE, slope * _CONE * _SIN)
     angle = np.arccos(np.clip(slope * (_APEX - _BASE) / rim, -1, 1)) - np.arctan2(slope * _CONE * _SIN, _CONE)
     out, front = np.cos(angle), np.sin(angle)
     height = (_APEX - _BASE) / _COS
-    slant = math.hypot(height, _CONE)  # the surface leans by the angle between the axis and its side
+    slant = math.hypot(height, _CONE)  # length of the cone's side, which gives its angle to the axis
     out, front, up = out * (height / slant), front * (height / slant), _CONE / slant
     return _unit(out, up * _COS - front * _SIN, up * _SIN + front * _COS)
 
@@ -155,7 +156,7 @@ def _star(x: Array, y: Array, turn: Array) -> Array:
     sector = 2 * math.pi / 5
     radius = np.hypot(x, y)
     angle = np.arctan2(x, y)
-    angle = np.abs(angle - sector * np.round(angle / sector))  # fold all points onto half of one tip
+    angle = np.abs(angle - sector * np.round(angle / sector))  # by symmetry, half of one tip is enough
     px, py = radius * np.cos(angle), radius * np.sin(angle)
     tip, notch = 0.97, 0.47
     notch_x, notch_y = notch * math.cos(sector / 2), notch * math.sin(sector / 2)
@@ -165,7 +166,7 @@ def _star(x: Array, y: Array, turn: Array) -> Array:
 
 
 def _heart(x: Array, y: Array, turn: Array) -> Array:
-    # A square standing on its corner with a disc on each upper side.
+    # A square on its corner, with a disc on each upper side.
     half = 0.53
     x, y = np.abs(x), y + 0.14
     p, q = (x + y) / _SQRT2, (y - x) / _SQRT2
@@ -187,7 +188,7 @@ def _moon(x: Array, y: Array, turn: Array) -> Array:
     x, y = x + 0.12, np.abs(y)
     bite = np.hypot(x - _BITE_X, y) - _BITE
     crescent = np.maximum(np.hypot(x, y) - _MOON, -bite)
-    # Beyond both arcs a tip is nearest; without this case the missing part of the disc would cast a shadow.
+    # Beyond both arcs the tip is nearest. Without this case, the part cut out of the disc would cast a shadow.
     beyond = (y * _TIP_X < _TIP_Y * x) & ((_TIP_X - _BITE_X) * y <= _TIP_Y * (x - _BITE_X))
     return np.where(beyond, np.hypot(x - _TIP_X, y - _TIP_Y), crescent) - 0.03
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.checks import checked_integer
-from labclip.scenes import captions as _captions
+from labclip.scenes.captions import sentences, tags
 from labclip.scenes.renderer import Layout, draw_layout, render
 from labclip.scenes.vocabulary import COLOURS, SHAPES, SPLITS, allowed
 
-_MOST = 5  # objects in a scene: more would not fit the text tower's 16 tokens
+_MAX_OBJECTS = 5  # the captions of more would not fit in the text tower's 16 tokens
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Scenes:
 
     Attributes:
         images: uint8 [n, 64, 64, 3], sRGB.
-        captions: One sentence a scene that says which colour goes with which shape.
-        swapped_captions: The same sentences with the colours of two objects swapped, which are drawn at random where
-            there are more; so each is wrong, as all colours of a scene differ. None where there is one object.
-        tags: One caption a scene that names its colours and shapes without saying which goes with which.
-        objects: (colour, shape) of each object, left to right.
-        layout: Everything the images depend on.
+        captions: A sentence for each scene that says which colour goes with which shape.
+        swapped_captions: The same sentences with the colours of two random objects swapped. They are always wrong, as
+            all colours of a scene differ. None for a scene of one object.
+        tags: A caption for each scene that names its colours and shapes without saying which goes with which.
+        objects: For each scene the (colour, shape) of its objects, from left to right.
+        layout: Everything that the images depend on.
     """
 
     images: NDArray[np.uint8] = field(repr=False)
@@ -46,13 +46,13 @@ class Scenes:
         return render(self.layout, size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the images as PNG files and a table of them, as `labclip.embed` reads it.
+        """Write the images as PNG files, and a table of them that `labclip.embed` reads.
 
         Args:
-            folder: Made if it does not exist.
+            folder: Where to write; it is made if it does not exist.
 
         Returns:
-            The table, `folder/captions.csv`, with the columns image, caption and negative (the swapped caption).
+            Path of the table, `folder/captions.csv`, with columns image, caption and negative (the swapped caption).
         """
         from PIL import Image
 
@@ -61,9 +61,9 @@ class Scenes:
         with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "caption", "negative"])
-            for number, texts in enumerate(zip(self.captions, self.swapped_captions, strict=True)):
-                Image.fromarray(self.images[number]).save(folder / f"{number}.png")
-                writer.writerow([f"{number}.png", *texts])
+            for row, texts in enumerate(zip(self.captions, self.swapped_captions, strict=True)):
+                Image.fromarray(self.images[row]).save(folder / f"{row}.png")
+                writer.writerow([f"{row}.png", *texts])
         return folder / "captions.csv"
 
 
@@ -72,12 +72,12 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
     Args:
         n: Number of scenes, at least 1.
-        seed: Seed of everything drawn; equal arguments give equal scenes, on any machine.
-        split: "seen": every colour-shape pair of the caption and of the swapped caption was allowed in the embedded
-            matrix's fit. "heldout": at least one pair that was not in the fit, neither in a caption nor in a negative.
-            "validation": the same with the pairs that settings were chosen on. "all": anything.
-        n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ. Captions of four and five
-            are plain lists without articles. The embedded model was trained on two.
+        seed: Seed of all random choices; equal arguments give equal scenes, on any machine.
+        split: "seen": the fit of the embedded matrix could see all colour-shape pairs of the caption and of the swapped
+            caption. "heldout": the scene has at least one pair that is in no caption and no negative of that fit.
+            "validation": the same with the pairs on which settings were chosen. "all": any scene.
+        n_objects: Objects per scene, 1 to 5. They have different colours and different shapes. Captions of four and
+            five objects are plain lists without articles. The embedded model was trained on two objects.
 
     Returns:
         The scenes.
@@ -92,12 +92,12 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
     """
     layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects)
     rng = np.random.default_rng([seed, 0xCA97])
-    right, wrong = _captions.sentences(rng, layout.colours, layout.shapes, swapped)
+    captions, swapped_captions = sentences(rng, layout.colours, layout.shapes, swapped)
     return Scenes(
         images=render(layout),
-        captions=right,
-        swapped_captions=[None] * n if n_objects == 1 else list(wrong),
-        tags=_captions.tags(rng, layout.colours, layout.shapes),
+        captions=captions,
+        swapped_captions=[None] * n if n_objects == 1 else list(swapped_captions),
+        tags=tags(rng, layout.colours, layout.shapes),
         objects=[
             tuple((COLOURS[c], SHAPES[s]) for c, s in zip(*row, strict=True))
             for row in zip(layout.colours, layout.shapes, strict=True)
@@ -107,12 +107,12 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
 
 def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
-    """The scenes of `sample` without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
+    """Draw the scenes of `sample` without images and captions: the layout, and the swapped colours [n, n_objects]."""
     checked_integer("n", n, least=1)
     checked_integer("seed", seed)
-    checked_integer("n_objects", n_objects, least=1, most=_MOST)
+    checked_integer("n_objects", n_objects, least=1, most=_MAX_OBJECTS)
     if split not in SPLITS:
-        raise ValueError(f'split is {split!r}, not one of {SPLITS}. Try scenes.sample(16, split="heldout").')
+        raise ValueError(f'split is {split!r}, not one of {SPLITS}. Pass for example split="heldout".')
     rng = np.random.default_rng([seed, 0x5CE7E])
     parts: list[tuple[NDArray[np.int64], ...]] = []
     while sum(len(colours) for colours, _, _ in parts) < n:
@@ -126,7 +126,7 @@ def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 
 
 
 def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Swap the colours of two objects of each scene, drawn at random, [n, objects]; any others keep theirs."""
+    """Swap the colours, [n, objects], of two random objects of each scene."""
     if colours.shape[1] == 1:
         return colours
     pair = np.argsort(rng.random(colours.shape), axis=1)[:, :2]
