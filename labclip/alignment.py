@@ -101,15 +101,7 @@ class Alignment:
         metadata: Mapping[str, Any] | None = None,
         fingerprint: torch.Tensor | None = None,
     ) -> None:
-        """Make an alignment from a fitted matrix.
-
-        Args:
-            matrix: A tensor or NumPy array [dim, dim], floating point; copied as float32.
-            base: The OpenCLIP model it was fitted on.
-            logit_scale: The fitted log-temperature.
-            strength: 0 is the base model exactly, 1 the matrix as fitted.
-            metadata: Plain JSON values, copied.
-            fingerprint: The base's unit-length text embedding of the caption above, [dim].
+        """Make an alignment from a fitted matrix, a tensor or NumPy array [dim, dim], which is copied as float32.
 
         Raises:
             ValueError: If the matrix is not square, floating point and finite, or another value does not fit it.

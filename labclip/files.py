@@ -43,11 +43,6 @@ def path_of(path: str | Path) -> Any:
     return remote.UPath(path)
 
 
-def weights_in(folder: Path) -> Path | None:
-    """The weights file of an OpenCLIP folder; None if it has none."""
-    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-
-
 def is_alignment_folder(folder: Path) -> bool:
     """Whether a folder holds the files of an alignment."""
     return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
@@ -130,23 +125,19 @@ def remove_partial_files(folder: Path, names: Container[str]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def nearest_existing(path: Path) -> Path:
-    """The path itself if it exists, else the nearest of its parents that does."""
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+def check_folder(folder: Path, *, needs: int = 0) -> Path:
+    """Check that files can be written into a folder, and return it, or its nearest parent that exists.
 
-
-def check_folder(folder: Path, *, needs: int = 0) -> None:
-    """Check that files can be written into a folder, which may not exist yet.
-
-    Raises ValueError if it is a file or has fewer than `needs` bytes free, and OSError if it can't be written.
+    Raises ValueError if that is a file or has fewer than `needs` bytes free, and OSError if it can't be written.
     """
-    parent = nearest_existing(folder)
-    if not parent.is_dir():
-        raise ValueError(f"{parent} is a file. Pass the path of a folder.")
-    with tempfile.TemporaryFile(dir=parent):
-        free = shutil.disk_usage(parent).free
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file. Pass the path of a folder.")
+    with tempfile.TemporaryFile(dir=existing):
+        free = shutil.disk_usage(existing).free
     if free < needs:
         raise ValueError(f"{folder} needs {needs:,} bytes, but {free:,} are free. Pass another folder.")
+    return existing
 
 
 def make_folder(folder: Path) -> None:

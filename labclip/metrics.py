@@ -179,10 +179,7 @@ def ranks(
 
 
 def _edge(later: Tensor) -> Tensor:
-    """How much higher a wrong answer's cosine must be to rank before the right one, given whether its index is later.
-
-    An earlier one wins a tie, so it may even be lower by `TIE`; a later one loses it, so it must be higher by `TIE`.
-    """
+    """By how much a wrong answer's cosine must exceed the right one's to rank before it: a later index loses a tie."""
     return torch.where(later, TIE, -TIE)
 
 

@@ -200,9 +200,9 @@ class LABCLIP(nn.Module):
         """Aligned text features.
 
         Texts are encoded at the length they need, and each distinct prefix once. This equals the wrapped model's own
-        encoding up to rounding: 1e-6 for unit-length rows in float32. Token ids are encoded by the wrapped model itself
-        if the faster way may not be exact (a text tower that is not one of OpenCLIP's causal ones, hooks, patches,
-        dropout, `torch.compile`, tracing), if the matrix changes nothing, or if `trim` is False.
+        encoding up to rounding: 1e-6 for unit-length rows in float32. The wrapped model itself encodes token ids if
+        that may not be exact (a text tower that is not one of OpenCLIP's causal ones, hooks, patches, dropout,
+        `torch.compile`, tracing), if the matrix changes nothing, or if `trim` is False.
 
         Args:
             text: Token ids, int64 or int32 [n, context_length], or a caption, or several captions: a list, or a column
@@ -223,8 +223,8 @@ class LABCLIP(nn.Module):
                     f"text is {describe(text)}. Pass token ids, whole numbers [n, context_length], as "
                     f"model.tokenizer(captions) gives them, or the captions themselves."
                 )
-            trims = aligned and self._may_trim(text)
-            features = encode_trimmed(self.clip, text, self.matrix.device) if trims else None
+            trim = aligned and self._may_trim(text)
+            features = encode_trimmed(self.clip, text, self.matrix.device) if trim else None
         elif captions := as_captions(text):
             features = encode_captions(self.clip, self._need_tokenizer(), captions, self.matrix.device, trim=self.trim)
         else:
@@ -261,9 +261,8 @@ class LABCLIP(nn.Module):
         queries = [as_captions(query) for query in ([parts] if single else parts)]  # type: ignore[arg-type]
         excluded = as_captions(without)
         features = self.encode_text([text for query in [*queries, excluded] for text in query], normalize=True)
-        *query_features, excluded_features = torch.split(features, [*map(len, queries), len(excluded)])
-        subtracted = excluded_features if excluded else None
-        composed = torch.stack([compose(part_features, subtracted, weight) for part_features in query_features])
+        *query_parts, left_out = torch.split(features, [*map(len, queries), len(excluded)])
+        composed = torch.stack([compose(part, left_out if excluded else None, weight) for part in query_parts])
         return composed[0] if single else composed
 
     def similarity(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
@@ -290,11 +289,7 @@ class LABCLIP(nn.Module):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
 
     def get_logits(self, image: Images, text: Texts) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled cosines, as the wrapped class's `get_logits` returns them, with the text side aligned.
-
-        Args:
-            image: Images, as `encode_image` takes them.
-            text: Texts, as `encode_text` takes them.
+        """Scaled cosines of what `encode_image` and `encode_text` take; the wrapped class's `get_logits`, aligned.
 
         Returns:
             Logits, [n_images, n_texts], and their transpose.
@@ -305,14 +300,10 @@ class LABCLIP(nn.Module):
     def forward(self, image: Images | None = None, text: Texts | None = None, **kwargs: Any) -> Any:
         """The wrapped class's forward, with the text side aligned.
 
-        Args:
-            image: Images, as `encode_image` takes them, or None.
-            text: Texts, as `encode_text` takes them, or None.
-            **kwargs: Other arguments of the wrapped class's forward.
+        `image` and `text` are what `encode_image` and `encode_text` take, or None; `kwargs` are the class's other ones.
 
         Returns:
-            What the wrapped class returns: a tuple (image_features, text_features, scale, and the bias if it has one)
-            or a dict.
+            As the wrapped class: a tuple (image_features, text_features, scale, and the bias if it has one) or a dict.
         """
         return self._align_output(self.clip(*self._prepare_inputs(image, text), **kwargs), normalize=True)
 
@@ -321,13 +312,8 @@ class LABCLIP(nn.Module):
     ) -> dict[str, Any]:
         """The wrapped class's `forward_intermediates`, with the final text features and logits aligned.
 
-        Intermediate features of the towers are not changed.
-
-        Args:
-            image: Images, as `encode_image` takes them, or None.
-            text: Texts, as `encode_text` takes them, or None.
-            normalize: Whether the final features have unit length.
-            **kwargs: Other arguments of the wrapped class's `forward_intermediates`.
+        Intermediate features of the towers are not changed. `image`, `text` and `kwargs` are those of `forward`;
+        `normalize` is whether the final features have unit length.
         """
         output = self.clip.forward_intermediates(*self._prepare_inputs(image, text), normalize=normalize, **kwargs)
         return self._align_output(output, normalize)
@@ -364,8 +350,7 @@ class LABCLIP(nn.Module):
     ) -> str:
         """Upload the base and its alignment; the arguments are those of `Alignment.push_to_hub`.
 
-        If `save_pretrained` needs `config=` for this base, save it first, and upload the folder with
-        `labclip push FOLDER ORG/NAME`.
+        If `save_pretrained` needs `config=` for this base, save it first, and type `labclip push FOLDER ORG/NAME`.
         """
         from labclip.io.hub import push
 

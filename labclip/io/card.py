@@ -53,20 +53,15 @@ _FACTS = {
     "base_weights": "Base weights",
     "license": "License",
 }
-_LIBRARIES = {"openclip": "open_clip", "transformers": "transformers"}
+
 _TASK = "zero-shot-image-classification"
 
 
 def record(name: str, base: Base | None, dim: int, strength: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a matrix, as `labclip info --json` prints it.
+    """The record of a matrix that is loaded by a name, as `labclip info --json` prints it.
 
-    Args:
-        name: What `from_pretrained` calls the matrix.
-        base: The OpenCLIP model it was fitted on, or None.
-        dim: The embedding dimension.
-        strength: The alignment's strength.
-        metadata: The alignment's metadata. "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base":
-            {metric: value}, "labclip": {metric: value}}}`; "reported" are published figures in the second form.
+    In the metadata, "results" is what `labclip evaluate --json` prints, or `{benchmark: {"base": {metric: value},
+    "labclip": {metric: value}}}`; "reported" are published figures in the second form.
     """
     rows = [*figures(metadata), *figures(metadata, "reported")]
     options = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
@@ -145,8 +140,8 @@ def figures(metadata: Mapping[str, Any], key: str = "results") -> list[dict[str,
                 gain = None
                 if isinstance(before, int | float) and isinstance(after, int | float) and not metric.endswith("_blind"):
                     gain = before - after if metric.startswith(LOWER_IS_BETTER) else after - before
-                row = {"benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain}
-                rows.append(row | {"from": key})
+                figure = {"benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain}
+                rows.append(figure | {"from": key})
     except (AttributeError, TypeError, ValueError) as error:
         form = "{benchmark: {'base': {metric: value}, 'labclip': {metric: value}}}"
         raise ValueError(f"metadata['{key}'] is {reprlib.repr(results)}, not of the form {form}.") from error
@@ -206,18 +201,12 @@ def folded_card(alignment: Alignment, library: str) -> str:
     )
     facts = [f"Base: {base}", f"Strength of the matrix: {alignment.strength:g}", _METHOD]
     page = Page(f"{base}, with LABCLIP merged in", lead, [Section("The matrix", notes=facts)])
-    return header(alignment, _LIBRARIES.get(library), "merge") + markdown(page)
+    hub_library = {"openclip": "open_clip", "transformers": "transformers"}.get(library)
+    return header(alignment, hub_library, "merge") + markdown(page)
 
 
 def header(matrix: Any, library: str | None, relation: str, **fields: Any) -> str:
-    """The YAML header of a card.
-
-    Args:
-        matrix: Anything with a `base` and `metadata`.
-        library: The Hub's name for the library that opens the model.
-        relation: The Hub's word for what the model is to its base: "adapter" or "merge".
-        **fields: More fields of the header.
-    """
+    """The YAML header of a card. `matrix` has a `base` and `metadata`; its `relation` is "adapter" or "merge"."""
     if base := matrix.metadata.get("base_model") or _hub_base(matrix.base):
         fields |= {"base_model": base, "base_model_relation": relation}
     tags = ["clip", "open_clip", "labclip", "compositionality"]

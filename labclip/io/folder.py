@@ -1,7 +1,6 @@
-"""Read and write the alignment folder: `model.safetensors`, `config.json`, `README.md`.
+"""Read and write the alignment folder, `model.safetensors`, `config.json` and `README.md`; convert torch checkpoints.
 
-Reading checks everything; writing is atomic. This module also has the only reader of pickles: it turns a published
-torch checkpoint into an `Alignment` without running any of its code.
+Reading checks everything, writing is atomic, and the code in a checkpoint's pickle is never run.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, Base
 from labclip.checks import first_line
-from labclip.files import CARD, CONFIG, WEIGHTS, check_folder, is_alignment_folder, nearest_existing, read_json_object
+from labclip.files import CARD, CONFIG, WEIGHTS, check_folder, is_alignment_folder, read_json_object
 from labclip.io import published
 from labclip.io.card import model_card
 from labclip.packages import versions_of
@@ -52,8 +51,7 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     hashes and the fingerprint show that they belong to different saves.
     """
     folder = Path(folder)
-    check_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=nearest_existing(folder)) as name:
+    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=check_folder(folder)) as name:
         yield Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(Path(name).iterdir()):

@@ -1,8 +1,7 @@
 """Merge a matrix into a model's own text projection: a plain model with the same outputs, and no overhead.
 
-Works with models of OpenCLIP, of OpenAI's `clip` and of transformers that have a text projection, and with text towers
-in ONNX. If the model computes text = hidden @ P, then aligned = text @ A.T = hidden @ (P @ A.T), so the projection
-becomes P @ A.T. A bias is mapped too.
+A model of OpenCLIP, OpenAI's `clip` or transformers computes text = hidden @ P. Since aligned = text @ A.T =
+hidden @ (P @ A.T), its projection becomes P @ A.T; a bias is mapped too. In ONNX, the product is appended.
 """
 
 from __future__ import annotations
@@ -55,9 +54,8 @@ def fold(
 ) -> Any:
     """Merge an alignment into a copy of a model: a plain model with the same outputs.
 
-    The product is computed in float64 and stored with the dtype of the projection, so half precision rounds it as it
-    does the model's other weights. The copy records the matrix's hash and strength, so that no second matrix is merged
-    into it.
+    The product is computed in float64, and rounded to the projection's dtype as the model's other weights are. The copy
+    records the matrix's hash and strength, so that no second matrix is merged into it.
 
     Args:
         model: The base that the alignment was fitted on: a model of OpenCLIP, of OpenAI's `clip` or of transformers, a
@@ -68,17 +66,13 @@ def fold(
         to: The library that is to open the result; "same" is the model's own. For an OpenCLIP model, "transformers"
             gives a `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an
             `onnx.ModelProto`.
-        folder: A folder to write the result to, with tokenizer and image processor, as that library opens it; None
-            writes nothing.
-        config: The architecture of an OpenCLIP model that you loaded yourself, needed to write its folder; as in
-            `LABCLIP.save_pretrained`.
+        folder: A folder for the result with its tokenizer and image processor, as that library opens it, or None.
+        config: The architecture of an OpenCLIP model that you loaded yourself, as `LABCLIP.save_pretrained` needs it.
         strength: 0 is the base exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
-        force: Whether to fold, with a warning, also into a model that the alignment was not fitted on, or that has a
-            matrix merged into it already.
+        force: Whether to warn instead of raise if the alignment was fitted on another model, or this one is folded.
 
     Returns:
-        A copy of the model, of the same class or in the form of another library. If it had no text projection, it gets
-        one.
+        A copy of the model, of its class or in the form of another library. If it had no text projection, one is added.
 
     Raises:
         ValueError: If there is no alignment or no text projection; if dim, activation or fingerprint show that the

@@ -115,8 +115,8 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
 
     def read(folder: Path) -> Alignment:
         alignment = load(folder)
-        identity = (matrix_sha256(alignment.fitted), alignment.base, alignment.logit_scale, alignment.strength)
-        if identity != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
+        record = (matrix_sha256(alignment.fitted), alignment.base, alignment.logit_scale, alignment.strength)
+        if record != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
             raise ValueError(f"{folder} is not the published {entry}: its hash, base, scale or strength differs.")
         return alignment
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labclip.base import Base
 from labclip.checks import describe, suggestion
-from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
+from labclip.files import CONFIG, OPENCLIP_CONFIG, WEIGHT_FILES, is_alignment_folder, read_json_object
 from labclip.io.published import Published, find_entry, is_known, list_pretrained
 from labclip.packages import EMBEDDED, embedded_folder
 
@@ -23,27 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """The base and the alignment that a name stands for.
+    """The base and the alignment that a name stands for."""
 
-    Attributes:
-        name: The name, as the user typed it.
-        folder: The folder of the base, if it is in one.
-        base: The base's architecture and tag, from "MODEL:TAG" or from the alignment's record; None if unknown.
-        own: The alignment in the folder, if it has one.
-        entry: The published matrix, if the name is that of one; it is downloaded only when `alignment` is called.
-    """
-
-    name: str
-    folder: Path | None = None
-    base: Base | None = None
-    own: Alignment | None = None
-    entry: Published | None = None
+    name: str  # as the user typed it
+    folder: Path | None = None  # of the base
+    base: Base | None = None  # from "MODEL:TAG" or the alignment's record
+    saved_alignment: Alignment | None = None  # in the folder
+    entry: Published | None = None  # of a published matrix, which is downloaded only when `alignment` is called
 
     def alignment(self, access: Access) -> Alignment | None:
         """The alignment, cached or downloaded; None for a base without one."""
         from labclip.io.hub import published_alignment  # here, since it imports torch
 
-        return self.own if self.entry is None else published_alignment(self.entry, access)
+        return self.saved_alignment if self.entry is None else published_alignment(self.entry, access)
 
 
 def resolve(name_or_path: str | Path, access: Access | None) -> Source:
@@ -96,9 +88,11 @@ def _open_folder(name: str, folder: Path, access: Access | None) -> Source:
         return Source(name)
     from labclip.io.folder import load
 
-    has_base = (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
-    own = None if has_base and not is_alignment_folder(folder) else load(folder)
-    return Source(name, folder if has_base else None, None if own is None else own.base, own)
+    has_base = (folder / OPENCLIP_CONFIG).is_file() and any((folder / file).is_file() for file in WEIGHT_FILES)
+    if has_base and not is_alignment_folder(folder):
+        return Source(name, folder)
+    alignment = load(folder)
+    return Source(name, folder if has_base else None, alignment.base, alignment)
 
 
 def _open_repository(name: str, repo_id: str, access: Access | None) -> Source:
@@ -133,7 +127,8 @@ def name_of(model: Any) -> str | None:
     name = model if isinstance(model, str | Path) else getattr(model, "name_or_path", None)
     if not name or not isinstance(name, str | Path):
         return None
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
+    path = Path(name).expanduser()
+    return path.resolve().name if path.exists() else str(name)
 
 
 def form_of(name: str | Path) -> str | None:

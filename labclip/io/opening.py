@@ -133,7 +133,7 @@ def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any)
     if base is not None and alignment.base is not None and alignment.fingerprint is None:
         # These weights are known to be the base's: the tag's own, or those of the folder's alignment. So the alignment
         # can get their fingerprint, by which other weights are refused.
-        fingerprint = None if source.own is None else source.own.fingerprint
+        fingerprint = None if source.saved_alignment is None else source.saved_alignment.fingerprint
         if source.folder is None and tokenizer is not None and not Path(base.pretrained).is_file():
             fingerprint = fingerprint_of(clip, tokenizer)
         alignment = with_record(alignment, fingerprint=fingerprint)
@@ -197,7 +197,7 @@ def _checked_base(source: Source) -> Base:
         raise ValueError(f"{source.name} holds an alignment that does not record its base. {remedy}")
     # A record read from a file must not make OpenCLIP open paths or repositories.
     is_known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
-    if source.own is not None and not is_known and base.model != EMBEDDED:
+    if source.saved_alignment is not None and not is_known and base.model != EMBEDDED:
         raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base
 
@@ -256,13 +256,11 @@ def create_model_and_transforms(
     else:
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
         source = Source(str(base), entry=_published_for(base), base=base)
-    if alignment is None and source.own is None and source.entry is None:
-        known = "; ".join(
-            dict.fromkeys(f'"{entry.model}", pretrained="{entry.pretrained}"' for entry in published.PUBLISHED)
-        )
+    if alignment is None and source.saved_alignment is None and source.entry is None:
+        bases = dict.fromkeys(f'"{entry.model}", pretrained="{entry.pretrained}"' for entry in published.PUBLISHED)
         raise ValueError(
-            f"No known matrix was fitted on {source.name}. These bases have one: {known}. Pass alignment= (a folder, a "
-            f"repository 'org/name', or an Alignment), or fit a matrix on your own captions."
+            f"No known matrix was fitted on {source.name}. These bases have one: {'; '.join(bases)}. Pass alignment= "
+            f"(a folder, a repository 'org/name', or an Alignment), or fit a matrix on your own captions."
         )
     alignment = _select_alignment(source, alignment, access, strength)
     model, preprocess_train = _load(source, alignment, access, precision=precision, device=device, **openclip)

@@ -29,27 +29,16 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One published figure.
+    """One published figure."""
 
-    Attributes:
-        benchmark: The name that `labclip evaluate` takes, or "probes" for the probes of `labclip diagnose`.
-        metric: The published name of the metric.
-        clip: The base.
-        values: Fractions of 1, keyed by "base", "labclip" or another method's name.
-        words: The metric in words.
-        command: The command that measures it; FOLDER stands for a matrix that you fit first.
-        matrix: Name and alignment of the published matrix, if it was measured with one.
-        measured_as: labclip's name for `metric`.
-    """
-
-    benchmark: str
-    metric: str
-    clip: str
-    values: Mapping[str, float]
-    words: str
-    command: str
-    matrix: list[str] | None = None
-    measured_as: str = ""
+    benchmark: str  # the name that `labclip evaluate` takes, or "probes" for the probes of `labclip diagnose`
+    metric: str  # its published name
+    clip: str  # the base
+    values: Mapping[str, float]  # fractions of 1, keyed by "base", "labclip" or another method's name
+    words: str  # the metric in words
+    command: str  # measures it; FOLDER stands for a matrix that you fit first
+    matrix: list[str] | None = None  # name and alignment of the published matrix, if it was measured with one
+    measured_as: str = ""  # labclip's name for the metric
 
 
 _TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
@@ -70,34 +59,18 @@ KNOWN_COSTS = (
 
 @dataclass(frozen=True)
 class Published:
-    """One published matrix.
+    """One published matrix."""
 
-    Attributes:
-        name: The base's name for `from_pretrained`.
-        alignment: The name of the matrix, which distinguishes the matrices of one base.
-        model: OpenCLIP architecture; the `-quickgelu` one, which the openai weights need.
-        embed_dim: The embedding dimension.
-        logit_scale: The fitted log-temperature.
-        file: The file of the checkpoint in the authors' repository.
-        size: Its bytes.
-        file_sha256: Its SHA-256.
-        matrix_sha256: The SHA-256 of the matrix, from `labclip.io.folder.matrix_sha256`.
-        hub_repo: The Hub repository that is tried before the authors' repository.
-        data: The dataset it was fitted on.
-        recipe: How it was fitted.
-        pretrained: OpenCLIP tag of the base.
-    """
-
-    name: str
-    alignment: str
-    model: str
+    name: str  # the base's name for `from_pretrained`
+    alignment: str  # distinguishes the matrices of one base
+    model: str  # OpenCLIP architecture: the -quickgelu one, which the openai weights need
     embed_dim: int
-    logit_scale: float
-    file: str
-    size: int
+    logit_scale: float  # the fitted log-temperature
+    file: str  # the checkpoint in the authors' repository
+    size: int  # its bytes
     file_sha256: str
-    matrix_sha256: str
-    hub_repo: str
+    matrix_sha256: str  # from `labclip.io.folder.matrix_sha256`
+    hub_repo: str  # tried before the authors' repository
     data: str
     recipe: str
     pretrained: str = "openai"

@@ -28,10 +28,7 @@ def of_openclip(model: Any) -> bool:
 
 
 def mark_of(model: Any) -> dict[str, Any] | None:
-    """The record of the matrix that was merged into a model, or None.
-
-    It is an attribute of OpenCLIP's and OpenAI's models, in the config of transformers', in the metadata of ONNX's.
-    """
+    """The record of the matrix that was merged into a model, or None: an attribute, or in its config or metadata."""
     config = getattr(model, "config", None)
     for owner in (model, config, getattr(config, "text_config", None)):
         if isinstance(mark := getattr(owner, FOLDED, None), dict):
@@ -41,7 +38,7 @@ def mark_of(model: Any) -> dict[str, Any] | None:
 
 
 def set_mark(model: Any, mark: dict[str, Any]) -> None:
-    """Record in a model the matrix that was merged into it; where, says `mark_of`."""
+    """Record in a model the matrix that was merged into it."""
     if hasattr(model, "metadata_props"):  # ONNX
         other_entries = [entry for entry in model.metadata_props if entry.key != FOLDED]
         del model.metadata_props[:]
@@ -65,13 +62,9 @@ def check_features(
 def check_form(
     clip: Any, library: str, text: Callable[[torch.Tensor], Any], image: Callable[[torch.Tensor], Any] | None = None
 ) -> None:
-    """Raise ValueError if an OpenCLIP model, converted for another library, gives other features for a test input.
+    """Raise ValueError if an OpenCLIP model, converted for another library, gives other features for test inputs.
 
-    Args:
-        clip: The OpenCLIP model.
-        library: The other library, for the message.
-        text: The converted model's unnormalised text features of token ids [1, context_length].
-        image: Its unnormalised image features of pixels [1, 3, height, width]; None if it has no image tower.
+    `text` and `image` are the converted model's functions from token ids and pixels to unnormalised features.
     """
     weight = next(value for value in clip.visual.parameters() if value.ndim > 1)
     device, dtype = weight.device, weight.dtype

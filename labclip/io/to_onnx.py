@@ -130,10 +130,7 @@ def embedding_of(model: Any, dim: int) -> str:
 
 
 def _caption_tokens(alignment: Alignment) -> Any | None:
-    """The token ids of the fingerprint's caption, [1, context_length], with CLIP's tokenizer if no base is recorded.
-
-    None if making the base's tokenizer would need a download.
-    """
+    """The token ids of the fingerprint's caption, [1, context_length]; None if the base's tokenizer is not known."""
     tokenizer = default_tokenizer(alignment.base) if alignment.base else SimpleTokenizer()
     return None if tokenizer is None else tokenizer([FINGERPRINT_CAPTION]).numpy()
 

@@ -31,7 +31,7 @@ OF_IMAGES = re.compile(r"(negative_)?(img|images?)([_-]?(?:emb|feat)|$)", re.IGN
 LEFT_ALONE = "The matrix is for text embeddings only; image embeddings, and an index of them, stay as they are"
 
 
-def copied(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
+def copy_bytes(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     """Copy a file without a change."""
     while data := source.read(_READ_BYTES):
         yield data
@@ -75,7 +75,9 @@ def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[An
     try:
         with reader.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             schema, groups = file.schema_arrow, [file.metadata.row_group(n) for n in range(file.num_row_groups)]
-            vectors = [field.name for field in schema if _is_vector(pa, field.type)]
+            is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+            lists = [field for field in schema if any(is_kind(field.type) for is_kind in is_list)]
+            vectors = [field.name for field in lists if pa.types.is_floating(field.type.value_type)]
             name = _select(column, vectors, schema.names, "column")
             if vectors.count(name) != 1:
                 types = ", ".join(str(field.type) for field in schema if field.name == name)
@@ -133,18 +135,11 @@ def _with_array(
         if size < rows.nbytes:
             raise ValueError(f"is truncated: row {row + size // rows.strides[0]:,} of {count:,} is not complete")
         yield change(rows).reshape(-1).view(np.uint8).data
-    yield from copied(source, change, None)
+    yield from copy_bytes(source, change, None)
 
 
 def _select(column: str | None, usable: list[str], names: list[str], noun: str) -> str:
-    """The column or tensor that `column` names, else the only usable one; ValueError for one of image embeddings.
-
-    Args:
-        column: The name that the user passed, or None.
-        usable: The names of those that have the form of embeddings.
-        names: The names of all.
-        noun: "column" or "tensor", for messages.
-    """
+    """The column or tensor to change: the one named `column`, else the only `usable` one, but none of images."""
     usable = [name for name in usable if not OF_IMAGES.match(name)]
     if column not in (None, *names) or (column is None and not usable):
         missing = f"{noun} {column!r}" if column else f"{noun} of embeddings"
@@ -155,11 +150,6 @@ def _select(column: str | None, usable: list[str], names: list[str], noun: str) 
         choices = ", ".join(map(repr, usable))
         raise ValueError(f'has several {noun}s of embeddings, {choices}. Name one, as in column="{usable[0]}"')
     return column or usable[0]
-
-
-def _is_vector(pa: Any, kind: Any) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and pa.types.is_floating(kind.value_type)
 
 
 def _change_lists(pa: Any, lists: Any, change: Change) -> Any:

@@ -21,7 +21,7 @@ from labclip.files import MANIFEST, atomic_file, path_of, read_json_object, remo
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
-from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES, Rows, copied
+from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES, Rows, copy_bytes
 
 FORMAT_VERSION = 1
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
@@ -77,8 +77,8 @@ def transform(
         strength: 0 is the base exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
         normalize: Whether to write unit-length rows.
         column: The column or tensor of the embeddings, needed if there are several.
-        engine: "local", or "ray" to distribute the files over the Ray cluster at RAY_ADDRESS, or, without that
-            variable, over this machine's cores. All machines need source and target under the same paths.
+        engine: "local", or "ray" to distribute the files over the Ray cluster at RAY_ADDRESS, or over this machine's
+            cores if that is not set. All machines need source and target under the same paths.
         force: Whether to start from scratch if the target exists.
         progress: Whether to show a progress bar on stderr.
 
@@ -166,19 +166,17 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
         return [Shard(source.name, source, target)]
     if not source.is_dir():
         raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
-    if any((source / name).is_dir() for name in (_TEXTS, _IMAGES)):
-        names = [f"{_TEXTS}/{path.name}" for path in _files_in(source / _TEXTS)]
-        metadata = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)]
-    else:
-        names, metadata = [path.name for path in _files_in(source)], []
-    shards = [Shard(name, source / name, target / name) for name in names]
-    shards = [shard for shard in shards if shard.source.suffix.lower() in FORMATS and shard.source.name[0] not in "_."]
-    if not shards:
+    is_clip_retrieval = any((source / name).is_dir() for name in (_TEXTS, _IMAGES))
+    paths = _files_in(source / _TEXTS if is_clip_retrieval else source)
+    paths = [path for path in paths if path.suffix.lower() in FORMATS and path.name[0] not in "_."]
+    if not paths:
         raise ValueError(
             f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
             f"clip-retrieval."
         )
-    return shards + [Shard(name, source / name, target / name, copied=True) for name in metadata]
+    names = [f"{_TEXTS}/{path.name}" if is_clip_retrieval else path.name for path in paths]
+    metadata = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)] if is_clip_retrieval else []
+    return [Shard(name, source / name, target / name, name in metadata) for name in [*names, *metadata]]
 
 
 def _check_source(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
@@ -235,8 +233,8 @@ def _earlier_records(
         )
     records = {record["name"]: record for record in earlier.get("shards", ())}
     finished = {}
-    for shard in shards:
-        if shard.name in records and not (changed_key or force) and _is_done(shard, records[shard.name]):
+    for shard in () if changed_key or force else shards:
+        if shard.name in records and _is_done(shard, records[shard.name]):
             finished[shard.name] = records[shard.name]
     for name in records.keys() - finished.keys() if is_folder else ():
         (target / name).unlink(missing_ok=True)
@@ -270,10 +268,7 @@ def _write_whole(target: AnyPath) -> Iterator[Path]:
 def _align_file(
     shard: Shard, count_bytes: Callable[[int], Any], *, matrix: torch.Tensor, normalize: bool, column: str | None
 ) -> dict[str, Any] | Exception:
-    """Align a file. Returns its record, an OSError, or a ValueError whose message is to follow the file's name.
-
-    `count_bytes` is called with the bytes of each block that is done.
-    """
+    """Align a file. Returns its record, an OSError, or a ValueError whose message is to follow the file's name."""
     count = 0
 
     def change(rows: Rows) -> Rows:
@@ -295,7 +290,7 @@ def _align_file(
         count_bytes(rows.nbytes)
         return aligned.numpy().astype(rows.dtype, copy=False)
 
-    contents = copied if shard.copied else FORMATS[shard.source.suffix.lower()]
+    contents = copy_bytes if shard.copied else FORMATS[shard.source.suffix.lower()]
     try:
         version = shard.version
         with (

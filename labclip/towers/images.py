@@ -33,10 +33,7 @@ def as_stored(preprocess: Preprocess) -> Preprocess:
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
-    """Preprocess PIL images to a batch [n, 3, height, width] with the tower's dtype.
-
-    Preprocessed tensors, and the dicts that some towers take, are returned unchanged.
-    """
+    """PIL images -> a batch [n, 3, height, width] with the tower's dtype; tensors and dicts are returned unchanged."""
     if isinstance(image, Mapping):
         return image
     is_batch = isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
@@ -61,10 +58,8 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
 
 
 def image_dtype(tower: nn.Module) -> torch.dtype:
-    """The dtype of the images that a tower takes: that of its first convolution.
-
-    Not the dtype of its first parameter, the position embeddings: OpenCLIP's half precision keeps these in float32.
-    """
+    """The dtype of the images that a tower takes: that of its first convolution."""
+    # Not that of its first parameter, the position embeddings, which OpenCLIP's half precision keeps in float32.
     convolutions = (module.weight.dtype for module in tower.modules() if isinstance(module, nn.Conv2d))
     matrices = (weight.dtype for weight in tower.parameters() if weight.ndim > 1)
     return next(itertools.chain(convolutions, matrices), torch.float32)

@@ -65,10 +65,7 @@ def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """Raise ValueError if an alignment was not fitted on this OpenCLIP model.
-
-    Compares the dim, and as `check_fits` does the fold's mark, the activation and, with a tokenizer, the fingerprint.
-    """
+    """Check the dim of an OpenCLIP model, and call `check_fits`; without a tokenizer it compares no fingerprint."""
     dim = embed_dim(clip)
     if dim != alignment.dim:
         raise ValueError(
@@ -86,11 +83,8 @@ def check_fits(
 ) -> None:
     """Raise ValueError if an alignment was not fitted on a model, or the model has a matrix merged into it already.
 
-    Args:
-        alignment: The alignment to be applied.
-        mark: The model's record of a merged matrix, or None.
-        quick_gelu: Whether the model uses QuickGELU, or None if not known.
-        fingerprint: The model's unit-length embedding of `FINGERPRINT_CAPTION`, [dim], or None if not known.
+    The model is described by its mark of a fold, by whether it uses QuickGELU, and by its unit-length embedding of
+    `FINGERPRINT_CAPTION`, [dim]; each is None if the model has none or it is not known.
     """
     base, activations = alignment.base, {True: "QuickGELU", False: "GELU"}
     if mark is not None and not alignment.is_identity:
@@ -181,17 +175,11 @@ def build(
     device: str | torch.device | None = None,
     **openclip: Any,
 ) -> tuple[Any, Any, Any]:
-    """Make an OpenCLIP model and load its weights; it skips the random initialisation, which they would overwrite.
+    """Make an OpenCLIP model and load its weights, without the random initialisation that they would overwrite.
 
-    Args:
-        name: An architecture, or "local-dir:PATH".
-        weights: The file of weights, loaded strictly; None for a folder, which has its own.
-        precision: One of `PRECISIONS`.
-        device: Device of the model; None is the CPU.
-        **openclip: Other arguments of `open_clip.create_model_and_transforms`.
-
-    Returns:
-        The model, in evaluation mode and frozen, preprocess_train, and preprocess_val, which turns images by EXIF.
+    `name` is an architecture or "local-dir:PATH"; `weights` is None for a folder, which has its own. `openclip` are
+    other arguments of `open_clip.create_model_and_transforms`. Returns the model, in evaluation mode and frozen,
+    preprocess_train, and preprocess_val, which turns images by EXIF.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")

@@ -83,7 +83,7 @@ def _is_exact(clip: nn.Module, tower: Any) -> bool:
         and all(_is_unpatched(block, ResidualAttentionBlock, "forward", "attention") for block in blocks)
         and all(type(block) is ResidualAttentionBlock and _is_plain_attention(block.attn) for block in blocks)
         and not any(getattr(global_hooks, f"_global_{kind}_hooks") for kind in _HOOKS)
-        and not any(_is_hooked(module) or _is_active_dropout(module) for module in modules)
+        and not any(_is_modified(module) for module in modules)
     )
 
 
@@ -97,14 +97,10 @@ def _is_unpatched(module: nn.Module, kind: type, *names: str) -> bool:
     return True
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks, or its own `forward` set on the instance."""
-    return any(getattr(module, f"_{kind}_hooks") for kind in _HOOKS) or "forward" in vars(module)
-
-
-def _is_active_dropout(module: nn.Module) -> bool:
-    """Whether a layer drops values at random, which captions with a common prefix must not share."""
-    return isinstance(module, nn.Dropout) and module.training and module.p > 0
+def _is_modified(module: nn.Module) -> bool:
+    """Whether a module has hooks, a `forward` of its own, or drops values at random, which captions must not share."""
+    has_hook = any(getattr(module, f"_{kind}_hooks") for kind in _HOOKS) or "forward" in vars(module)
+    return has_hook or (isinstance(module, nn.Dropout) and module.training and module.p > 0)
 
 
 def _is_plain_attention(attention: Any) -> bool:
@@ -157,11 +153,8 @@ def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[tor
 def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The pooled state of each caption after the tower's last layer norm, [n, width].
 
-    Args:
-        tower: OpenCLIP's text tower.
-        tokens: Token ids, [n, length], on the CPU, in the order of `_sort_by_prefix`.
-        lengths: The number of tokens of each caption up to the pooled one, int64 [n].
-        device: The tower's device.
+    `tokens` are token ids [n, length], on the CPU and in the order of `_sort_by_prefix`; `lengths` the number of tokens
+    of each caption up to the pooled one, int64 [n].
     """
     count, longest = tokens.shape
     in_caption = torch.arange(longest, device="cpu") < lengths[:, None]
