@@ -117,7 +117,7 @@ def test_a_split_by_rows_is_taken_as_validation():
     assert result.alignment.metadata["data"].startswith("100 captions of 50 images")
     assert result.alignment.metadata["held_out"].startswith("39 captions of 20 images, none")
     for wrong, message in (
-        (rows._replace(heldout=[200]), r"split with row 200, but there are 200 captions"),
+        (rows._replace(heldout=[200]), r"validation has row 200, but there are 200 captions"),
         (rows._replace(fit=[100]), r"Every image has a held-out caption"),
     ):
         with pytest.raises(ValueError, match=message):

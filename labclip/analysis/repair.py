@@ -19,12 +19,6 @@ from labclip.training import fit, same_images, split_combinations
 
 STEPS = 800
 """Steps of a fit. Five times as many do not improve binding: .869 and .874 on 4,000 scenes of the embedded model."""
-PENALTY = 1e-4
-"""Weight of ||A - I||_F^2 in a fit without distillation. Its cost is limited by the selection of the strength."""
-INNER = 0.1
-"""Fraction of the fitted combinations on which `labclip.fit` selects the strength."""
-UNSEEN_PAIRS = 0.15
-"""Fraction of attribute-object pairs held out of captions and negatives. Half of two-object scenes remain to fit on."""
 LEAST = 20
 """Minimum number of combinations for a fit. With fewer it can neither learn nor select its strength."""
 
@@ -104,7 +98,7 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0, progress: bool = F
     keep = keep & data.present["swapped"]
     combinations = np.unique(data.labels.combination[keep])
     order = np.random.default_rng([seed, 0xF17]).permutation(combinations)
-    inner = np.isin(data.labels.combination, order[: max(2, round(INNER * len(order)))])
+    inner = np.isin(data.labels.combination, order[: max(2, round(0.1 * len(order)))])  # the strength is selected there
     fitted, held_out = keep & ~inner, keep & inner
     # The sides share no combination, but an encoder may give two of their images or captions the same embedding.
     images = same_images(data.images).numpy()
@@ -115,7 +109,7 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0, progress: bool = F
     validation = _fit_features(data, held_out) if held_out.any() else None
     return fit(
         train, validation=validation, epochs=epochs, seed=seed, progress=progress,
-        negative_weight=1, distill=0, identity_penalty=PENALTY,
+        negative_weight=1, distill=0, identity_penalty=1e-4,
     ).alignment  # fmt: skip
 
 
@@ -165,7 +159,7 @@ def _compare_unseen_pairs(data: SceneFeatures, seed: int, notes: list[str], prog
     # A swapped caption has some of the crossed pairs. Holding out all of them works for any swap.
     crossed = [{(a, o) for a, _ in scene for _, o in scene} for scene in pairs]
     try:
-        split = split_combinations(pairs, crossed, share=UNSEEN_PAIRS, seed=seed)
+        split = split_combinations(pairs, crossed, share=0.15, seed=seed)  # half of two-object scenes remain to fit on
     except ValueError as error:
         notes.append(f"Unseen pairs were not measured: {error}")
         return None

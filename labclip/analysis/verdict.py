@@ -23,9 +23,6 @@ FEW = 30
 RISING = 0.03
 """If a probe gains this much accuracy from twice the scenes, a low accuracy may be due to too few scenes."""
 
-LEARNT = 1.0
-"""Minimum number of training scenes per object, as a fraction of the embedding dimension, for a low accuracy to count
-as a loss. With fewer scenes a linear map fits anything, and does not generalise even if binding is there."""
 
 SIDES = {"image": "images", "text": "captions"}
 MODELS = {"base": "base", "own": "the model's own matrix", "fitted": "a matrix fitted on other combinations"}
@@ -81,7 +78,9 @@ def state(probed: Probed) -> str:
 
 def _doubt(probed: Probed) -> str:
     """Why a low accuracy may be due to the probe and not to the embedding; empty if nothing suggests this."""
-    if probed.learnt < LEARNT * probed.dim:
+    if (
+        probed.learnt < probed.dim
+    ):  # a linear map fits any labels then, and does not generalise even if binding is there
         return f"learned from {probed.learnt:,} scenes per object, fewer than the embedding dimension {probed.dim:,}"
     accuracy, bag = probed.accuracy, probed.bag_chance
     # A probe that rises to the bag-of-words baseline and no further has learned the words, but no binding.

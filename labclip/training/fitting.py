@@ -22,13 +22,11 @@ from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
 from labclip.training.objective import Objective, Ranks, Weights, objective_name
-from labclip.training.recipes import Settings, complete_settings, settings_of
+from labclip.training.recipes import complete_settings, settings_of
 from labclip.training.result import FitResult, advice, compare, verdict
 from labclip.training.rows import Data, read_data
 from labclip.training.splits import HELD_OUT, Split, split
 from labclip.training.trainer import State, calibrate, train
-
-_SCALE_SAMPLE = 20_000  # captions, approximately
 
 
 def fit(
@@ -113,7 +111,12 @@ def fit(
     if loss == "sigmoid" and logit_scale is None:  # the recipe's scale is for the softmax; SigLIP learns scale and bias
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
-    _check_negatives(data, settings, recipe)
+    if settings.hard_negatives > (most := data.k if bool(data.has_negative.any()) else 0):
+        raise ValueError(
+            f"Recipe {recipe!r} needs hard negatives, {settings.hard_negatives} per caption, but there are {most} that "
+            f"differ from their caption. Make some with labclip.negatives and embed them, or pass "
+            f"hard_negatives={most}."
+        )
     data, held_out, leaked = split(data, validation, 0.0 if settings.published else HELD_OUT, seed)
     settings = complete_settings(settings, dim=data.images.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, device)
@@ -134,8 +137,10 @@ def fit(
             state = train(batches, loss, weights, fingerprint=fingerprint, checkpoint=folder, bar=bar)
             matrix = state.matrix.cpu()
             if not settings.published:
-                sample = data.captions[:: max(1, len(data.captions) // _SCALE_SAMPLE)]
-                matrix = unit_scale(matrix, data.texts.take(sample).cpu())
+                # Cosines do not depend on the scale of a matrix, but a blend with the identity does. A free fit may be
+                # hundreds of times the identity; unscaled, a strength of 0.05 would have most of its effect.
+                texts = data.texts.take(data.captions[:: max(1, len(data.captions) // 20_000)]).cpu()
+                matrix = matrix / (texts @ matrix.T).norm(dim=-1).mean()
             candidates.append(_Candidate(matrix, state, weights, frontier(sets, matrix) if sets else []))
     record = {"recipe": recipe, "objective": objective_name(loss), "seed": seed, "keep": keep, "held_out": "nothing"}
     if held_out is not None:
@@ -165,15 +170,6 @@ def _open_features(name: str, source: Features | str | Path, reference: Features
             f"with one model."
         )
     return features
-
-
-def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """Scale a matrix so that aligned unit-length `texts` [n, dim] have a mean length of 1.
-
-    Cosines do not depend on the scale of a matrix, but a blend with the identity does. A free fit may be hundreds of
-    times the identity; unscaled, a strength of 0.05 would already have most of its effect.
-    """
-    return matrix / (texts @ matrix.T).norm(dim=-1).mean()
 
 
 def _make_result(
@@ -240,19 +236,6 @@ def _choose_objective(objective: str | Objective | None, base: Base | None, rank
             f"columns, as labclip.training.Objective describes."
         )
     return objective
-
-
-def _check_negatives(data: Data, settings: Settings, recipe: str) -> None:
-    if settings.hard_negatives and not bool(data.has_negative.any()):
-        raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives, but no caption has a negative that differs from it. Make "
-            f'some with labclip.negatives and embed them, or pass recipe="paper-sb".'
-        )
-    if settings.hard_negatives > data.k:
-        raise ValueError(
-            f"hard_negatives is {settings.hard_negatives}, but captions have at most {data.k}. Pass {data.k} or less, "
-            f"or make more, for example with labclip.negatives.shuffle(captions, k={settings.hard_negatives})."
-        )
 
 
 def _move_to_gpu(data: Data, device: torch.device) -> None:

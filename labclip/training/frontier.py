@@ -21,9 +21,7 @@ KEEP = 0.99
 """Fraction of the base's R@1 to keep by default. No ordinary validation set can measure a loss of less than 1%."""
 CLOSE = 0.015
 """Fraction of the gain in binding that is given up for a smaller divergence."""
-_DIVERGENCE_LIMIT = 0.17, 3.0
-"""Divergence without a measurable cost, and the increase of this limit per unit of R@1 given up. docs/recipe.md
-describes how they were measured."""
+
 ENOUGH = 200
 """With as many images or more, the average loss of the selected strength is what `keep` allows or less:
 benchmarks/allowance.py."""
@@ -135,8 +133,8 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
 
 
 def divergence_limit(keep: float) -> float:
-    """The largest divergence, in nats, at which this fraction of the base's R@1 is expected to be kept on any data."""
-    return _DIVERGENCE_LIMIT[0] + _DIVERGENCE_LIMIT[1] * (1 - keep)
+    """The largest divergence, in nats, that keeps this fraction of R@1 on other data too: see docs/recipe.md."""
+    return 0.17 + 3.0 * (1 - keep)
 
 
 def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
@@ -188,15 +186,9 @@ def at_strength(points: Sequence[Point], strength: float) -> Point:
 
 
 def pair_cosines(held_out: Data, matrix: torch.Tensor, strength: float) -> dict[str, Any]:
-    """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all other images.
+    """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all others, two or more images.
 
-    Args:
-        held_out: Held-out data with at least two images, as `gallery` draws it.
-        matrix: The matrix, [dim, dim].
-        strength: Its strength.
-
-    Returns:
-        {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, rounded to 4 decimals.
+    Returns {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, to four decimals.
     """
     pairs = _Gallery(held_out.only(Kind.CAPTION), matrix)
     record: dict[str, Any] = {"strength": strength}
@@ -211,10 +203,7 @@ def pair_cosines(held_out: Data, matrix: torch.Tensor, strength: float) -> dict[
 def _blend_cosines(
     texts: torch.Tensor, matrix: torch.Tensor, products: Callable[[torch.Tensor], torch.Tensor]
 ) -> Callable[[float], torch.Tensor]:
-    """A function that gives, for a strength, the cosines of images with `texts` blended at that strength.
-
-    `products` gives the dot products of the images with texts. It is called only twice, for any number of strengths.
-    """
+    """A function of the strength: the cosines of images with `texts` at it, from `products` with the images."""
     aligned = texts @ matrix.T
     base_products, aligned_products = products(texts), products(aligned)
     base_square, cross, aligned_square = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
@@ -228,10 +217,9 @@ def _blend_cosines(
 
 
 def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
-    """A function that gives, for a strength, the margins in cosine of each caption over its negatives, [2, m, k].
+    """A function of the strength: the margins of each caption over its negatives, [2, m, k].
 
-    The first are those of the caption's image, the second those of the mean image. They are infinite for absent
-    negatives.
+    The first are by the caption's image, the second by the mean image. They are infinite for absent negatives.
     """
     present = data.has_negative[data.captions]
     rows = torch.cat([data.captions[:, None], data.negative_rows[data.captions]], dim=1)
@@ -249,7 +237,7 @@ def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tens
 
 
 def _whole_margins_at(captions: Data, parts: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
-    """A function that gives, for a strength, the margin of each caption over each part of its image, [pairs]."""
+    """A function of the strength: the margin of each caption over each part of its image, [pairs]."""
     n, rows = len(captions.captions), torch.cat([captions.captions, parts.captions])
     index = captions.image_index[rows]
     texts, images = captions.texts.take(rows).cpu(), captions.images.take(index).cpu()
@@ -283,16 +271,13 @@ def _smooth(margin: torch.Tensor) -> torch.Tensor:
 
 
 class _Gallery:
-    """Images and texts on which retrieval and divergence are measured.
-
-    `cosines` gives those of all images and texts at a strength, [n, m]; `matched` says which of them belong together.
-    """
+    """Images and texts on which retrieval and divergence are measured."""
 
     def __init__(self, data: Data, matrix: torch.Tensor) -> None:
         images, texts, self._index = data.tensors()
         self._columns = torch.arange(len(texts))
-        self.cosines = _blend_cosines(texts, matrix, lambda texts: images @ texts.T)
-        self.matched = self._index == torch.arange(len(images))[:, None]
+        self.cosines = _blend_cosines(texts, matrix, lambda texts: images @ texts.T)  # a function of the strength
+        self.matched = self._index == torch.arange(len(images))[:, None]  # [n, m]
         self._base = self.cosines(0.0)
         self._base_recall = self._recall_by_image(*self._margins(self._base))
 

@@ -18,7 +18,7 @@ _RANGES = {
 }
 _MINIMA = {"epochs": 1, "batch_size": 2, "hard_negatives": 0, "rank": 1}
 _WEIGHTS = {"negative_weight": "negatives", "distill": "distill", "identity_penalty": "identity"}
-_STEPS = 1000  # of a fit whose `epochs` is 0
+
 
 CHANGES = (*_RANGES, *_MINIMA)
 """Settings of a recipe that the user can change."""
@@ -109,5 +109,5 @@ def complete_settings(settings: Settings, *, dim: int, captions: int) -> Setting
     if rank is not None and rank > dim:
         raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
     batch_size = settings.batch_size or min(max(2 ** round(math.log2(max(captions, 1) / 16)), 64), 256)
-    epochs = settings.epochs or min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 200)
+    epochs = settings.epochs or min(max(math.ceil(1000 / max(1, captions // batch_size)), 5), 200)
     return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from labclip.data.items import Kind
@@ -22,7 +22,6 @@ from labclip.training.rows import Data, Rows, read_data
 
 HELD_OUT = 0.1
 """Fraction of the images that is held out if no validation is given."""
-_LARGEST_GROUP = 0.1  # largest group of images that is held out together, as a fraction of the held-out images
 
 
 class Split(NamedTuple):
@@ -40,12 +39,9 @@ class Split(NamedTuple):
 
 
 def split_combinations(
-    captions: Sequence[Collection[Hashable]],
-    negatives: Sequence[Collection[Hashable]],
-    *,
-    share: float = 0.15,
+    captions: Sequence[Collection[Hashable]], negatives: Sequence[Collection[Hashable]], *, share: float = 0.15,
     seed: int = 0,
-) -> Split:
+) -> Split:  # fmt: skip
     """Hold out some combinations, for example of colour and shape, to measure whether binding generalises to them.
 
     If a held-out combination is in a negative of the fit, the fit learns that it is always wrong. So rows are fitted on
@@ -71,9 +67,7 @@ def split_combinations(
         Split(fit=[2], heldout=[0], combinations=frozenset({'red cube'}))
     """
     if len(captions) != len(negatives):
-        raise ValueError(
-            f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set per caption."
-        )
+        raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set for each.")
     combinations = sorted({combination for row in (*captions, *negatives) for combination in row}, key=repr)
     if not 0 < share < 1:
         raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
@@ -114,22 +108,19 @@ def find_combinations(
         >>> sorted(combinations[0])
         [('blue', 'ball'), ('blue', 'cube'), ('red', 'ball'), ('red', 'cube')]
     """
+    captions = list(captions)
 
-    def normalize(text: str) -> str:
-        return " ".join(text.lower().split())
+    def normalize(texts: Iterable[str]) -> set[str]:
+        return {" ".join(text.lower().split()) for text in texts}
 
-    def compile_phrases(name: str, texts: Iterable[str]) -> re.Pattern[str]:
-        if not (phrases := {phrase for text in texts if (phrase := normalize(text))}):
+    def find(name: str, words: Iterable[str]) -> list[set[str]]:
+        if not (phrases := normalize(words) - {""}):
             raise ValueError(f"There are no {name}. Pass a list of words.")
-        return phrase_pattern(phrases)
+        pattern = phrase_pattern(phrases)
+        return [normalize(pattern.findall(caption)) for caption in captions]
 
-    def find(pattern: re.Pattern[str], caption: str) -> set[str]:
-        return {normalize(phrase) for phrase in pattern.findall(caption)}
-
-    attribute_pattern, object_pattern = compile_phrases("attributes", attributes), compile_phrases("objects", objects)
-    return [
-        set(itertools.product(find(attribute_pattern, caption), find(object_pattern, caption))) for caption in captions
-    ]
+    found = zip(find("attributes", attributes), find("objects", objects), strict=True)
+    return [set(itertools.product(*words)) for words in found]
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
@@ -137,9 +128,11 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
 
     The third value is the number of held-out captions that are negatives of the fit: 0 unless no sample avoids them.
     """
+    if validation is None and not share:
+        return data, None, 0
     if validation is None:
-        return _draw_split(data, share, seed) if share else (data, None, 0)
-    if isinstance(validation, Split):
+        fit, held_out = _draw_split(data, share, seed)
+    elif isinstance(validation, Split):
         fit, held_out = _split_rows(data, validation)
     else:
         fit, held_out = data, read_data(validation, "validation")
@@ -151,7 +144,8 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
                 f"validation has images of the fit: its image {image} is image {other} of the fit. Pass `validation` "
                 f"of other images, or leave `validation` out to hold some of the fit's images out."
             )
-    if leaks := _find_leaks(fit, held_out):
+    leaks = _find_leaks(fit, held_out)
+    if leaks and validation is not None:
         caption, other = leaks[0]
         raise ValueError(
             f"Held-out captions are among the negatives of the fit, which learns that they are wrong: caption "
@@ -159,7 +153,7 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
             f"of the fit's images that share no caption with the rest; or split by combination: "
             f"labclip.training.split_combinations."
         )
-    return _drop_held_images(fit, held_out), held_out, 0
+    return _drop_held_images(fit, held_out), held_out, len(leaks)
 
 
 def _joint_ids(fit: Rows, held_out: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,12 +191,9 @@ def _drop_held_images(fit: Data, held_out: Data) -> Data:
 
 def _split_rows(data: Data, rows: Split) -> tuple[Data, Data]:
     """The two sides of a split by rows. Captions to fit on are dropped if their image is held out."""
-    last = max(*rows.fit, *rows.heldout)
-    if last >= len(data.captions):
-        raise ValueError(
-            f"validation is a split with row {last}, but there are {len(data.captions)} captions. Pass the split of "
-            f"these captions."
-        )
+    last, n = max(*rows.fit, *rows.heldout), len(data.captions)
+    if last >= n:
+        raise ValueError(f"validation has row {last}, but there are {n} captions. Pass the split of these captions.")
     image_ids = data.images.ids[data.image_index]
     fit, heldout = torch.tensor(rows.fit), torch.tensor(rows.heldout)
     fit = fit[~torch.isin(image_ids[fit], image_ids[heldout])]
@@ -216,7 +207,7 @@ def _split_rows(data: Data, rows: Split) -> tuple[Data, Data]:
     return replace(data, captions=fit), replace(data, captions=heldout)
 
 
-def _draw_split(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
+def _draw_split(data: Data, share: float, seed: int) -> tuple[Data, Data]:
     """Hold out a seeded sample of the images, such that no held-out caption is a negative of the fit.
 
     Images whose captions are negatives of each other form a group and are held out together. If too few groups are
@@ -227,9 +218,9 @@ def _draw_split(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     quota = max(1, round(len(images) * share))
     group = _group_images(data)
     sizes = torch.bincount(group[images], minlength=len(group))
-    small = order[sizes[group[order]] <= max(1, round(_LARGEST_GROUP * quota))]
-    first_of = torch.full_like(group, len(small)).scatter_reduce(0, group[small], torch.arange(len(small)), "amin")
-    firsts = small[first_of[group[small]] == torch.arange(len(small))]  # the first image of each group, in random order
+    small = order[sizes[group[order]] <= max(1, round(0.1 * quota))]
+    _, first = np.unique(group[small].numpy(), return_index=True)
+    firsts = small[np.sort(first)]  # the first image of each group, in random order
     drawn = firsts[sizes[group[firsts]].cumsum(0) <= quota]
     if 2 * int(sizes[group[drawn]].sum()) < quota:
         drawn, group = order[:quota], data.images.ids
@@ -237,7 +228,7 @@ def _draw_split(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     fit, held_out = (replace(data, captions=mask.nonzero().flatten()) for mask in (~is_held, is_held))
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
-    return _drop_held_images(fit, held_out), held_out, len(_find_leaks(fit, held_out))
+    return fit, held_out
 
 
 def _group_images(data: Data) -> torch.Tensor:
