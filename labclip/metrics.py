@@ -254,7 +254,7 @@ def same_threshold(base_scores: ArrayLike, aligned_scores: ArrayLike, threshold:
         The threshold on the aligned cosines.
 
     Raises:
-        ValueError: If the shapes differ, or no pair reaches `threshold`: such a sample shows no rate of false matches.
+        ValueError: If the shapes differ, or no pair reaches `threshold`, so that the sample has no false matches.
 
     Example:
         >>> same_threshold([0.1, 0.2, 0.3, 0.4], [0.0, 0.1, 0.6, 0.4], threshold=0.3)

@@ -431,7 +431,7 @@ class LABCLIP(nn.Module):
         return bool(matrix[0, 1:].any()) or not is_identity(matrix)
 
     def _may_trim(self, tokens: torch.Tensor) -> bool:
-        """Whether token ids need not go through the wrapped model, which they do for its exact bits and its errors."""
+        """Whether `encode_trimmed` may encode token ids: not if the wrapped model's exact output or error is needed."""
         readable = is_readable(tokens) and tokens.dtype in (torch.int64, torch.int32)
         full_length = tokens.shape[1] == getattr(self.clip, "context_length", None)
         return self.trim and readable and full_length and self._changes_text is True

@@ -286,12 +286,12 @@ def test_a_second_matrix_is_not_folded_into_a_folded_model(pair, fingerprint):
 
 def test_force_folds_all_the_same_and_warns():
     clip, alignment = transformers_pair()
-    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one") as warned:
+    with pytest.warns(UserWarning, match="Folded in spite of this: This model is not the one") as warned:
         other = fold(randomised(clip), alignment, force=True)
     assert warned[0].filename == __file__
     assert mark_of(other)["matrix_sha256"] == matrix_sha256(alignment.fitted)
     once = fold(clip, alignment)
-    with pytest.warns(UserWarning, match="Folded all the same: This model has a matrix merged into it already"):
+    with pytest.warns(UserWarning, match="Folded in spite of this: This model has a matrix merged into it already"):
         twice = fold(once, alignment, force=True)
     assert mark_of(twice)["onto"] == mark_of(once)
     tokens = models.tokens()

@@ -326,7 +326,7 @@ def test_the_fingerprint_of_a_tower_in_onnx_is_compared(onnx):
     assert mark_of(fold(model, skewed(fingerprint=own))) is not None
     with pytest.raises(ValueError, match=r"has cosine -1.000 with the recorded one"):
         fold(model, skewed(fingerprint=-own))
-    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one"):
+    with pytest.warns(UserWarning, match="Folded in spite of this: This model is not the one"):
         fold(model, skewed(fingerprint=-own), force=True)
 
 

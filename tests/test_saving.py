@@ -159,7 +159,7 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     assert_same_model(again, model)
     assert (again.alignment.base, again.alignment.fingerprint) == (BASE, None)
     assert again.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
-    assert "- Base weights: given by hand or trained on; not" in (tmp_path / "a" / "README.md").read_text()
+    assert "- Base weights: loaded by the user or trained further; not" in (tmp_path / "a" / "README.md").read_text()
 
 
 def test_the_base_of_a_folder_vouches_for_every_matrix_in_it(tmp_path):

@@ -65,7 +65,7 @@ def record(name: str, base: Base | None, dim: int, strength: float, metadata: Ma
     """
     rows = [*figures(metadata), *figures(metadata, "reported")]
     options = f"--model {shlex.quote(name)}" if base else f"--model MODEL --alignment {shlex.quote(name)}"
-    alignment = f"Alignment.from_pretrained({name!r})"
+    load_alignment = f"Alignment.from_pretrained({name!r})"
     return {
         **metadata,
         "name": name,
@@ -77,7 +77,7 @@ def record(name: str, base: Base | None, dim: int, strength: float, metadata: Ma
         "use": _USE,
         "avoid": _AVOID,
         "measure": f"labclip evaluate sugarcrepe coco zero-shot {options}",
-        "load": f"LABCLIP.from_pretrained({name!r})" if base else f"LABCLIP(clip, {alignment})",
+        "load": f"LABCLIP.from_pretrained({name!r})" if base else f"LABCLIP(clip, {load_alignment})",
     }
 
 

@@ -24,7 +24,7 @@ from labclip.io.card import folded_card
 from labclip.io.folder import matrix_sha256, replacing
 from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
-from labclip.io.saving import config_for, write_folded
+from labclip.io.saving import config_for, write_openclip
 from labclip.io.text_sides import check_features, mark_of, of_openclip, of_transformers, set_mark
 from labclip.model import LABCLIP
 from labclip.towers.openclip import check_base, check_fits, default_tokenizer, embed_dim, uses_quick_gelu
@@ -87,7 +87,7 @@ def fold(
         raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
     if folder is not None and is_alignment_folder(Path(folder)) and form_of(Path(folder)) is None:
         raise ValueError(f"{folder} holds an alignment, which would be overwritten or applied twice. Pass another.")
-    source = {"model": name_of(model), "alignment": name_of(alignment)}
+    names = {"model": name_of(model), "alignment": name_of(alignment)}
     if isinstance(model, str | Path):
         model, alignment = _open_model(model, alignment, force=force)
     if isinstance(alignment, str | Path):
@@ -112,7 +112,7 @@ def fold(
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
         raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
-    folded = _merge_copy(clip, kind, alignment, source, tokenizer, check=check, force=force)
+    folded = _merge_copy(clip, kind, alignment, names, tokenizer, check=check, force=force)
     if target != kind or to == "openai":
         mark = mark_of(folded)
         folded = _CONVERTERS[target](folded)
@@ -122,7 +122,7 @@ def fold(
         tokenizer = tokenizer or default_tokenizer(alignment.base)
         with replacing(folder) as scratch:
             if target == "openclip":
-                write_folded(folded, config_for(clip, alignment.base, openclip_config, config), tokenizer, scratch)
+                write_openclip(folded, config_for(clip, alignment.base, openclip_config, config), tokenizer, scratch)
             elif target == "transformers":
                 to_transformers.write(folded, clip, tokenizer, scratch)
             else:
@@ -132,9 +132,9 @@ def fold(
 
 
 def _merge_copy(
-    model: Any, kind: str, alignment: Alignment, source: Mapping[str, Any], tokenizer: Any, *, check: bool, force: bool
+    model: Any, kind: str, alignment: Alignment, names: Mapping[str, Any], tokenizer: Any, *, check: bool, force: bool
 ) -> Any:
-    """A copy of a model of a library, `kind`, with the matrix merged into it, and with a mark that records this."""
+    """A copy of a model of a library, `kind`, with the matrix merged into it and a mark that records it and `names`."""
     folded = copy.deepcopy(model)
     projection = None if kind == "onnx" else _find_projection(folded, alignment.dim)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
@@ -145,7 +145,7 @@ def _merge_copy(
         except ValueError as error:
             if not force:
                 raise
-            warnings.warn(f"Folded all the same: {error}", stacklevel=3)
+            warnings.warn(f"Folded in spite of this: {error}", stacklevel=3)
     if projection is None:
         to_onnx.append(folded, alignment)
     else:
@@ -153,7 +153,7 @@ def _merge_copy(
     before = mark_of(model)
     mark = {
         "matrix_sha256": matrix_sha256(alignment.fitted), "strength": alignment.strength,
-        "base": None if alignment.base is None else vars(alignment.base), **source,
+        "base": None if alignment.base is None else vars(alignment.base), **names,
         "labclip_version": __version__, **({} if before is None else {"onto": before}),
     }  # fmt: skip
     set_mark(folded, mark)

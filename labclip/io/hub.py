@@ -88,7 +88,7 @@ def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], R
 
 
 def weights_of(base: Base, access: Access = DEFAULT) -> Path:
-    """The weights file of a base: that of its tag, cached or downloaded, or the file that stands for the tag."""
+    """The weights file of a base: the one of its tag, cached or downloaded, or `base.pretrained` if that is a file."""
     import open_clip  # here, since loading only an alignment does not need it
 
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)

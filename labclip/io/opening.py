@@ -81,8 +81,7 @@ def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
     """
     base = model.alignment.base
     alignment = _select_alignment(Source(str(base or "this model"), base=base), name, DEFAULT)
-    if base is not None:
-        check_same_base(alignment, base)
+    check_same_base(alignment, base)
     check_base(model.clip, alignment, model.tokenizer)
     return alignment
 
@@ -122,8 +121,7 @@ def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any)
     base = source.base if source.folder is not None else _checked_base(source)
     if source.folder is None and base is not None and base.model == EMBEDDED:
         source = resolve(EMBEDDED, access)
-    if base is not None:
-        check_same_base(alignment, base)
+    check_same_base(alignment, base)
     if source.folder is not None:
         loaded = _load_folder(source.folder, **openclip)
     else:
@@ -175,10 +173,10 @@ def _load_folder(folder: Path, **openclip: Any) -> _Loaded:
     return clip, train, val, tokenizer, config
 
 
-def check_same_base(alignment: Alignment, wanted: Base) -> None:
-    """Raise ValueError if an alignment records another base than `wanted`."""
+def check_same_base(alignment: Alignment, wanted: Base | None) -> None:
+    """Raise ValueError if an alignment records another base than `wanted`, and both are known."""
     base = alignment.base
-    if base is None or base.matches(wanted):
+    if base is None or wanted is None or base.matches(wanted):
         return
     # A weights file may hold the weights of any tag; the fingerprint decides.
     if Path(wanted.pretrained).is_file() and base.matches(replace(wanted, pretrained=base.pretrained)):
@@ -214,7 +212,7 @@ def create_model_and_transforms(
     cache_dir: str | None = None,
     **openclip: Any,
 ) -> tuple[LABCLIP, Any, Any]:
-    """Replaces OpenCLIP's function of this name: the same arguments and result, with the model aligned.
+    """Load a model as OpenCLIP's function of this name does, with its text side aligned.
 
     Args:
         model_name: OpenCLIP architecture. Without `pretrained`, what `LABCLIP.from_pretrained` takes: "scenes", a
@@ -272,7 +270,7 @@ def _is_architecture(name: str | Path) -> bool:
 
 
 def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
-    """Replaces OpenCLIP's function of this name, and knows the names of labclip too.
+    """Get a tokenizer as OpenCLIP's function of this name does; labclip's names work too.
 
     Args:
         model_name: What `create_model_and_transforms` takes.

@@ -38,7 +38,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
     alignment = _with_verified_fingerprint(model)
     with replacing(folder) as scratch:
         write(alignment, scratch)
-        _write_openclip(model.clip, openclip_config, model.tokenizer, scratch)
+        write_openclip(model.clip, openclip_config, model.tokenizer, scratch)
 
 
 def _with_verified_fingerprint(model: LABCLIP) -> Alignment:
@@ -60,20 +60,8 @@ def _with_verified_fingerprint(model: LABCLIP) -> Alignment:
         f"by name: LABCLIP.from_pretrained(NAME), or labclip.create_model_and_transforms(MODEL, TAG).",
         stacklevel=4,
     )
-    note = f"given by hand or trained on; not verified to be those of {alignment.base}"
+    note = f"loaded by the user or trained further; not verified to be those of {alignment.base}"
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
-
-
-def write_folded(folded: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
-    """Write a folded model as an OpenCLIP folder; `config` is the `open_clip_config.json` of its base."""
-    config = copy.deepcopy(config)
-    text_cfg = config["model_cfg"]["text_cfg"]
-    if "hf_model_name" in text_cfg:
-        if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
-            text_cfg["hf_proj_type"] = "linear"  # the fold may have added it; OpenCLIP's default has two layers
-    elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
-        text_cfg |= {"proj_type": "linear", "proj_bias": False}
-    _write_openclip(folded, config, tokenizer, folder)
 
 
 def config_for(
@@ -101,16 +89,24 @@ def config_for(
     return {"model_cfg": model_cfg, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
 
 
-def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
-    """Write the files of an OpenCLIP folder: config, weights, and the tokenizer's files if it has any."""
+def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
+    """Write the files of an OpenCLIP folder: config, weights, and the tokenizer's files if it has any.
+
+    `config` is the `open_clip_config.json` of the model or, if it is folded, of its base.
+    """
     config = copy.deepcopy(config)
+    tower, text_cfg = text_tower(clip), config["model_cfg"]["text_cfg"]
+    if "hf_model_name" in text_cfg and isinstance(getattr(tower, "proj", None), nn.Linear):
+        text_cfg["hf_proj_type"] = "linear"  # a fold may have added it; OpenCLIP's default has two layers
+    elif text_cfg.get("proj_type") == "none" and getattr(tower, "text_projection", None) is not None:
+        text_cfg |= {"proj_type": "linear", "proj_bias": False}
     if tokenizer is not None and not isinstance(tokenizer, open_clip.SimpleTokenizer):
         if not hasattr(tokenizer, "save_pretrained"):
             raise ValueError(
                 f"A {type(tokenizer).__name__} cannot be saved, and the folder would open with a wrong one."
             )
         # Any name makes OpenCLIP look for the tokenizer's files in the folder.
-        config["model_cfg"]["text_cfg"].setdefault("hf_tokenizer_name", "local")
+        text_cfg.setdefault("hf_tokenizer_name", "local")
         tokenizer.save_pretrained(str(folder))
     config = {key: value for key, value in config.items() if key != FOLDED}
     if (mark := mark_of(clip)) is not None:

@@ -70,8 +70,8 @@ def transform(
     Args:
         source: Text embeddings of the alignment's base, any scale, float16, float32 or float64: a `.npy` file
             [rows, dim], a `.safetensors` file with one such tensor, a `.parquet` file with a column of lists of floats,
-            a folder of such files, or a folder of clip-retrieval. Of the latter, the `metadata` is copied, and the
-            image embeddings are not.
+            a folder of such files, or a folder of clip-retrieval, whose `metadata` is copied, but not its images'
+            embeddings.
         target: A file with the same ending, or a folder.
         alignment: An alignment, or the name, folder or repository of one.
         strength: 0 is the base exactly, 1 the matrix as fitted; None keeps the alignment's own strength.
