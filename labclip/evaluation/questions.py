@@ -160,19 +160,12 @@ def _chance(right: Rows, candidates: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class CaptionRetrieval:
-    """A question: which of a list of captions is an image's. Some may describe no image, some several.
+    """A question: which of a list of captions is an image's. Some may describe no image, some several."""
 
-    Attributes:
-        image: int64 [n].
-        label: Index in `captions` of each image's caption, int64 [n].
-        captions: Distinct captions, int64 [m].
-        unnormalized: As in `Choice`.
-    """
-
-    image: Rows
-    label: Rows
-    captions: Rows
-    unnormalized: bool = False
+    image: Rows  # [n]
+    label: Rows  # index in `captions` of each image's caption, [n]
+    captions: Rows  # distinct, [m]
+    unnormalized: bool = False  # as in `Choice`
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`i2t_r1`, `i2t_r5`, `i2t_r10`."""

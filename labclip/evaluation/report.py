@@ -15,23 +15,18 @@ from labclip.evaluation.results import Result, write_csv
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import SIDES, MetricEntry
 from labclip.files import atomic_file, read_json
-from labclip.report import Figure, Reported, latex
+from labclip.report import Cell, Figure, Page, Reported, Section, Table, latex, signed
 from labclip.report.drawing import COLOURS, SOFT, legend_below, new_figure, plain_label
 from labclip.report.values import (
     RECALL,
     UNMEASURABLE,
-    Cell,
     Mark,
-    Page,
-    Section,
-    Table,
     Value,
     gain_sentence,
     matrix_in_words,
     measurement_facts,
     metric_words,
-    signed,
-)  # fmt: skip
+)
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_BLIND = (
@@ -43,8 +38,6 @@ _HOW_DIFFERENT = (
     f"zero and the models differ on items of at least {DIFFERING} images. If it is not measurable, it may still be as "
     "large as the far end of its interval."
 )
-_MANY = 20  # differences, of which one would look measurable by chance
-_ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,7 +142,7 @@ class Report(Reported):
         difference_count, how = sum(len(compared.differences) for compared in metrics), _HOW
         how += _HOW_BLIND if any(compared.side == CONTROL for compared in metrics) else ""
         how += _HOW_DIFFERENT if difference_count else ""
-        if difference_count >= _MANY:
+        if difference_count >= 20:
             how += f" Of {difference_count} differences about one in twenty would look measurable by chance alone."
         measured = measurement_facts(self.weights_sha256, self.versions, self.date)
         return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
@@ -164,7 +157,7 @@ class Report(Reported):
         groups = {side: group for side in SIDES if (group := [entry for entry in entries if entry.side == side])}
         models = self.models[1:]
         rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
-        height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
+        height = 0.36 * sum(rows) + 0.5 * len(rows) + 0.8
         figure, _ = new_figure(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
         for axes, (side, group) in zip(figure.axes, groups.items(), strict=True):
             _panel(axes, group, models)

@@ -67,9 +67,13 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
     rows = [(benchmark, answer) for benchmark, items in answers.items() for answer in items]
     image_count = max((len(answer.images) for _, answer in rows), default=0)
     caption_count = max((len(answer.captions) for _, answer in rows), default=0)
+
+    def numbered(name: str, count: int) -> list[str]:
+        return [name if number == 1 else f"{name}_{number}" for number in range(1, count + 1)]
+
     writer = csv.writer(file)
     writer.writerow([
-        "benchmark", "metrics", "location", *_numbered("image", image_count), *_numbered("caption", caption_count),
+        "benchmark", "metrics", "location", *numbered("image", image_count), *numbered("caption", caption_count),
         *(f"{model} {column}" for model in models for column in ("right", "margin")),
     ])  # fmt: skip
     for benchmark, answer in rows:
@@ -81,11 +85,6 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
             # All digits of a float32; empty if there was no wrong answer to compare with.
             judgements += [int(answer.right[model]), f"{margin:.9g}" if math.isfinite(margin) else ""]
         writer.writerow([benchmark, " ".join(answer.metrics), answer.location, *images, *captions, *judgements])
-
-
-def _numbered(name: str, count: int) -> list[str]:
-    """Headings of `count` columns: name, name_2, name_3 and so on."""
-    return [name if number == 1 else f"{name}_{number}" for number in range(1, count + 1)]
 
 
 @dataclass(frozen=True)

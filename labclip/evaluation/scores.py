@@ -26,17 +26,11 @@ Right = NDArray[np.bool_ | np.floating[Any]]
 
 @dataclass(frozen=True)
 class ItemRows:
-    """The images and captions of n items, as rows of the task's lists.
+    """The images and captions of n items, as rows of the task's lists; -1 stands for none."""
 
-    Attributes:
-        images: The images of each item, int64 [n, j]; -1 stands for none.
-        captions: The captions of each item, the right one first, int64 [n, k]; -1 stands for none.
-        locations: File and position of each item; empty if unknown.
-    """
-
-    images: NDArray[np.int64]
-    captions: NDArray[np.int64]
-    locations: Sequence[str] = ()
+    images: NDArray[np.int64]  # [n, j]
+    captions: NDArray[np.int64]  # [n, k], the right one first
+    locations: Sequence[str] = ()  # file and position of each item; empty if unknown
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,6 @@ from labclip.evaluation.scores import one_group
 from labclip.evaluation.tasks import Task
 from labclip.features.features import Features
 
-MEASURES = ("binding", "retrieval", "classification")
-"""Allowed values of `Benchmark.measures`."""
-
 LENGTHS = (
     "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns show what "
     "text alone decides, which includes its length: a model that prefers short texts gains in half-truths and loses in "
@@ -51,17 +48,15 @@ class Benchmark:
         ValueError: If `measures` is none of the three.
 
     Example:
-        >>> from labclip.evaluation import Benchmark, Items, Sources, Task, evaluate
-        >>> from labclip.scenes import sample
+        >>> import labclip
+        >>> from labclip.evaluation import Benchmark, Items, Sources, Task
         >>> def read(sources: Sources, *, n: int = 50) -> Task:
-        ...     scenes, items = sample(n, seed=7), Items(sources)
-        ...     for number in range(n):
-        ...         image = sources.image_in_memory(scenes.images[number], f"scene {number}")
-        ...         captions = scenes.captions[number], scenes.swapped_captions[number]
-        ...         items.add(image, captions, f"scene {number}")
+        ...     scenes, items = labclip.scenes.sample(n, seed=7), Items(sources)
+        ...     for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped_captions):
+        ...         items.add(sources.image_in_memory(image, captions[0]), captions, captions[0])
         ...     return sources.task(*items.question("colours"))
         >>> mine = Benchmark("mine", "My scenes", "binding", read)
-        >>> report = evaluate("scenes", mine, options={"n": 40}, cache=None, progress=False)
+        >>> report = labclip.evaluate("scenes", mine, options={"n": 40}, cache=None, progress=False)
         >>> report["mine"].metric("colours").estimates[0].n
         40
     """
@@ -77,8 +72,9 @@ class Benchmark:
     headline: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.measures not in MEASURES:
-            raise ValueError(f"measures of {self.name} is {self.measures!r}. Pass one of {', '.join(MEASURES)}.")
+        allowed = "binding", "retrieval", "classification"
+        if self.measures not in allowed:
+            raise ValueError(f"measures of {self.name} is {self.measures!r}. Pass one of {', '.join(allowed)}.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -336,9 +332,8 @@ class Items:
                 gallery.append(row)
         if len(gallery) < len(captions_of):
             name = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
-            self.sources.notes.append(
-                f"{name}: {len(gallery):,} of {len(captions_of):,} images, one for each distinct caption."
-            )
+            count = f"{len(gallery):,} of {len(captions_of):,} images"
+            self.sources.notes.append(f"{name}: {count}, one for each distinct caption.")
         if len(gallery) < 2:
             return []
         texts = [caption for row in gallery for caption in captions_of[row]]

@@ -21,9 +21,6 @@ from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives import shuffle
 
-CAPTIONS = 5
-"""Captions of each of Karpathy's images for which a negative is made: the first five, as in the LABCLIP paper."""
-
 
 class CaptionRow(NamedTuple):
     """A caption with the row of its image, None if that is missing; its negatives; and its file and position."""
@@ -61,7 +58,7 @@ def read_negatives(form: Form, sources: Sources, *, split: str = "test", seed: i
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         patterns = ("{path}", "{rest}", "{name}", "coco/{path}")
         return _binding_task(sources, read_table(sources, patterns, clean=clean))
-    rows = read_captions(form, sources, split, CAPTIONS)
+    rows = read_captions(form, sources, split, captions=5)  # as in the LABCLIP paper
     shuffled = shuffle([row.caption for row in rows], seed=seed, image_index=[row.image for row in rows])
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, {WORDS} words.")
     return _binding_task(sources, [

@@ -20,9 +20,6 @@ from labclip.evaluation.tasks import Task
 CONFIRMED = 2
 """Number of VALSE's three annotators who must have chosen the caption and not the foil."""
 
-PROMPT = "a photo of "
-"""The authors of MMVP-VLM put it before every statement."""
-
 
 def read_subsets(form: Form, sources: Sources) -> Task:
     """A metric for each file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
@@ -190,7 +187,8 @@ def read_statements(form: Form, sources: Sources) -> Task:
         if int(number) % 2 == 0 or int(next_number) != int(number) + 1:
             raise ValueError(f"{location}: questions {number} and {next_number} are not an odd one and the next.")
         images = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{next_number}.jpg"}
-        captions = {"caption_0": PROMPT + first, "caption_1": PROMPT + second}
+        # The prompt is the authors'.
+        captions = {"caption_0": f"a photo of {first}", "caption_1": f"a photo of {second}"}
         entries.append((0, location, images | captions | {"kind": _metric_name(kind)}))
     return _pairs_task(Reader(sources, form), entries)
 

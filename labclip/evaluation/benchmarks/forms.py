@@ -18,49 +18,31 @@ from labclip.packages import parquet_columns
 
 @dataclass(frozen=True)
 class Form:
-    """The fields and files in which a benchmark keeps its images and captions, and the groups that its metrics average.
+    """The files and fields in which a benchmark keeps its images and captions, and the groups that its metrics average.
 
     A field is a name, or names and list positions joined by dots, such as "1.POS.0".
-
-    Attributes:
-        files: For each file the names that it may have, with `{split}` for the split. The first that exists is read; of
-            a Parquet file all shards.
-        images: The field of the image, or the fields of both images.
-        captions: The fields of the captions, the true ones first; or the field of a list of captions.
-        patterns: Paths of images as in `Sources.image`, by the start of an image's name.
-        splits: The splits that exist.
-        true: Number of captions that are true.
-        answer: The field with the number of the true caption; "" if it is the first.
-        box: Fields of left, top, width and height of the part of the image that counts.
-        retrieval: Whether retrieval among all images and true captions is measured too.
-        kinds: Starts of file names; the files with the same start have a mean of their own.
-        tags: Fields that say of which kind an item is, each with the pattern of that kind's name. If the field is a
-            path, its first folder is the kind.
-        votes: The field with the number of annotators who confirmed the item, or "".
-        group: The field with the group that `macro` averages, or with the kind of an item.
-        least: Number of items that a group must have to count in `macro`.
-        symmetric: Groups that a second macro mean, `macro_no_symmetric`, leaves out.
-        kind: What a file of scenes holds: `SceneFile.kind`.
-        prepositions: The groups of What'sUp: a part of the true caption, and the name of its group. "" is any other
-            caption. Without any, the group is the last word of the caption.
     """
 
+    # For each file its possible names, with `{split}`. The first that exists is read; of a Parquet file all shards.
     files: Sequence[Sequence[str]] = ()
-    images: Sequence[str] = ("image_0", "image_1")
-    captions: Sequence[str] | str = ("caption_0", "caption_1")
+    images: Sequence[str] = ("image_0", "image_1")  # the field of the image, or those of both images
+    captions: Sequence[str] | str = ("caption_0", "caption_1")  # fields, the true captions first; or that of a list
+    # Paths of images as in `Sources.image`, by the start of an image's name.
     patterns: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"": ["{path}", "images/{path}"]})
     splits: Sequence[str] = ("",)
-    true: int = 1
-    answer: str = ""
-    box: Sequence[str] = ()
-    retrieval: bool = False
-    kinds: Sequence[str] = ()
+    true: int = 1  # number of captions that are true
+    answer: str = ""  # the field with the number of the true caption; "" if it is the first
+    box: Sequence[str] = ()  # fields of left, top, width and height of the part of the image that counts
+    retrieval: bool = False  # whether retrieval among all images and true captions is measured too
+    kinds: Sequence[str] = ()  # starts of file names; the files with the same start have a mean of their own
+    # Fields with the kind of an item, or a path whose first folder is the kind, each with the pattern of its name.
     tags: Mapping[str, str] = field(default_factory=dict)
-    votes: str = ""
-    group: str = ""
-    least: int = 1
-    symmetric: Sequence[str] = ()
-    kind: str = ""
+    votes: str = ""  # the field with the number of annotators who confirmed the item
+    group: str = ""  # the field with the group that `macro` averages, or with the kind of an item
+    least: int = 1  # number of items that a group must have to count in `macro`
+    symmetric: Sequence[str] = ()  # groups that a second macro mean, `macro_no_symmetric`, leaves out
+    kind: str = ""  # what a file of scenes holds: `SceneFile.kind`
+    # Groups of What'sUp, by a part of the true caption; "" is any other. Without any it is the caption's last word.
     prepositions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -17,7 +17,6 @@ Choices = Iterator[tuple[str, str, str]]
 Negatives = dict[str, list[dict[str, str]]]
 """The wrong versions of each entity."""
 
-FIELDS = ("image_path", "entities", "negative_entities", "relations")
 _FUNCTION_WORDS = frozenset(("and", "the", "a", "an", "on", "in", "at", "to", "of"))
 
 
@@ -38,7 +37,8 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
     patterns = ("{path}", "{rest}", "{name}", "val2014/{name}", "train2014/{name}", "images/{path}")
     counted: dict[str, set[int]] = {"entities": set(), "relations": set()}  # rows of images
     for location, entry in read_rows(sources.find_file("coco_val.json", "coco_val_entities.json")):
-        image, entities, negatives, relations = fields(entry, FIELDS, location)
+        names = "image_path", "entities", "negative_entities", "relations"
+        image, entities, negatives, relations = fields(entry, names, location)
         row = sources.image(image_name(sources, image), location, patterns)
         choices_of = {
             "entities": _entity_choices(entities, negatives),

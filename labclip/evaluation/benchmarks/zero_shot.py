@@ -18,7 +18,6 @@ from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 from labclip.files import read_json
 
-TEMPLATE = "a photo of a {}."
 CIFAR_TEMPLATES = [
     form.format(article)
     for article in ("a", "the")
@@ -178,7 +177,7 @@ def _class_names(file: str, folders: Sequence[str], sources: Sources) -> list[st
 
 def _class_prompts(file: str, names: Sequence[str], sources: Sources) -> list[list[str]]:
     """The prompts of each class."""
-    templates = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES}
+    templates = {"": ["a photo of a {}."], "cifar": CIFAR_TEMPLATES}
     if file == "imagenet":
         templates[file] = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
     lines = templates.get(file) or _read_entries(file, sources)
