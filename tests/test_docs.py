@@ -136,7 +136,8 @@ DOCSTRINGS = [
     "alignment", "model", "io.opening", "data.cleaning", "data.items", "features.encoder", "features.embedding",
     "features.features", *(f"negatives.{name}" for name in
     ("taggers", "swapping", "shuffling", "choosing", "files", "phrases")), "analysis.probes", "analysis.scenes",
-    "analysis.space", pytest.param("analysis.diagnosis", marks=pytest.mark.slow),
+    "analysis.space", "evaluation.evaluate", "evaluation.sources", "report.reported", "report.values",
+    pytest.param("analysis.diagnosis", marks=pytest.mark.slow),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from labclip.evaluation import summary
 from labclip.evaluation.report import Report, compared_table
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table
-from labclip.report.values import Value, gain_sentence, measurement_facts, metric_words, percent
+from labclip.report.values import Value, gain_sentence, metric_words, percent, version_facts
 
 _MAX_PAIRS = 5  # confused pairs in a table
 _SPECTRUM = {
@@ -108,7 +108,7 @@ class Diagnosis(Reported):
             ("Measured on", f"{self.data}: {size}"),
             ("Seed", str(self.seed)),
             ("Time", f"{self.seconds:.0f} s"),
-            *measurement_facts(self.weights_sha256, self.versions, self.date),
+            *version_facts(self.weights_sha256, self.versions, self.date),
         ]
         return Page(f"Where binding is lost: {self.model}", self._lead(), sections, facts)
 

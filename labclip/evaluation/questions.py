@@ -24,8 +24,6 @@ NONE = -1
 TOP = 5
 """Number of search results that count."""
 
-_COSINES = 4_000_000  # at a time
-
 
 class Question(Protocol):
     """A question about images and captions. A question type of your own needs this one method."""
@@ -301,7 +299,7 @@ class Search:
         """
         gallery, n = images[self.images], len(self.queries)
         figures: list[tuple[float, float, float, float]] = []
-        step = max(1, _COSINES // len(gallery))
+        step = max(1, 4_000_000 // len(gallery))  # queries at a time, for a block of four million cosines
         for start in range(0, n, step):
             cosines = texts[self.queries[start : start + step]] @ gallery.T
             for query, cosine in enumerate(cosines.numpy(), start):

@@ -17,16 +17,7 @@ from labclip.evaluation.summary import SIDES, MetricEntry
 from labclip.files import atomic_file, read_json
 from labclip.report import Cell, Figure, Page, Reported, Section, Table, latex, signed
 from labclip.report.drawing import COLOURS, SOFT, legend_below, new_figure, plain_label
-from labclip.report.values import (
-    RECALL,
-    UNMEASURABLE,
-    Mark,
-    Value,
-    gain_sentence,
-    matrix_in_words,
-    measurement_facts,
-    metric_words,
-)
+from labclip.report.values import RECALL, UNMEASURABLE, Value, gain_sentence, matrix_words, metric_words, version_facts
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_BLIND = (
@@ -137,14 +128,14 @@ class Report(Reported):
         matrices = []
         for facts in self.alignments:
             unknown = "" if facts.get("recorded", True) else "; it does not say which base it was fitted on"
-            matrices.append((str(facts["name"]), matrix_in_words(facts["matrix_sha256"], facts["strength"]) + unknown))
+            matrices.append((str(facts["name"]), matrix_words(facts["matrix_sha256"], facts["strength"]) + unknown))
         metrics = [compared for result in self.results for compared in result.compared]
         difference_count, how = sum(len(compared.differences) for compared in metrics), _HOW
         how += _HOW_BLIND if any(compared.side == CONTROL for compared in metrics) else ""
         how += _HOW_DIFFERENT if difference_count else ""
         if difference_count >= 20:
             how += f" Of {difference_count} differences about one in twenty would look measurable by chance alone."
-        measured = measurement_facts(self.weights_sha256, self.versions, self.date)
+        measured = version_facts(self.weights_sha256, self.versions, self.date)
         return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
 
     def _figure(self, entries: Sequence[MetricEntry]) -> Any:
@@ -238,8 +229,8 @@ def compared_table(caption: str, models: Sequence[str], metrics: Sequence[tuple[
         for model, estimate, change in zip(alignments, others, compared.differences, strict=True):
             words = signed(change.value) if change.measurable else UNMEASURABLE
             name: list[Value] = [model] if has_several else []
-            mark: Mark = "none" if not change.measurable else "good" if change.gain > 0 else "bad"
-            rows.append([*head, *name, estimate.value, Cell(words, mark), summary.interval(change)])
+            cell = Cell(words, "none" if not change.measurable else "good" if change.gain > 0 else "bad")
+            rows.append([*head, *name, estimate.value, cell, summary.interval(change)])
     values = ["model", "value"] if has_several else list(alignments)
     columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
     return Table(caption, columns, rows, (0, 4) if has_several else (0,), minor=(1, 2))

@@ -83,8 +83,6 @@ def read_labelled_scenes(
     file = find_scene_file(sources, tuple(_FILES))
     located = locate_images(sources, file, file.entries)
     sources.settle()
-    if not located:
-        raise ValueError(f"{path} has no image left.")
     return LabelledScenes(
         images=[sources.image_sources[row] for row, _ in located],
         objects=[entry.objects for _, entry in located],

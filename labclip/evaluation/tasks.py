@@ -52,10 +52,7 @@ class Task:
 
 
 def texts_by_model(texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
-    """The captions by the base, then by each alignment, unit-length, float32 [captions, dim].
-
-    `texts` are the base's captions, [captions, dim], any scale.
-    """
+    """The captions by the base, then by each alignment, unit-length; `texts` are the base's, any scale."""
     base = unit_length(texts, "Text features")
     yield base
     for alignment in alignments:

@@ -118,13 +118,8 @@ def latex(page: Page) -> str:
 
 def _latex_section(section: Section) -> str:
     caption = _tex(" ".join([f"{section.heading}.", *section.paragraphs[:1]]))
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-    ]
+    head = r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"
+    lines = [*head]
     columns: list[str] = []
     for table in section.tables:
         if list(table.columns) != columns:

@@ -144,14 +144,14 @@ def gain_sentence(subject: str, value: float, gain: float | None, grounded: Sequ
     return f"{sentence}." + "".join(f" Of {gain:+.2f} gained, {part} needs the image." for part in needed)
 
 
-def measurement_facts(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:
+def version_facts(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:
     """Facts of a page: the base's weights, the versions of packages, and the date. Unknown ones ("") are left out."""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     facts = [("Weights", weights_sha256 and f"SHA-256 {weights_sha256}"), ("Versions", packages), ("Date", date)]
     return [fact for fact in facts if fact[1]]
 
 
-def matrix_in_words(sha256: str, strength: float) -> str:
+def matrix_words(sha256: str, strength: float) -> str:
     """A matrix and its strength, for the facts of a page."""
     return f"matrix {sha256[:16]}, strength {strength:g}"
 

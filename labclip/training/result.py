@@ -14,7 +14,7 @@ from labclip.io.card import cosine_sections, figures, figures_table
 from labclip.io.folder import matrix_sha256
 from labclip.report import Figure, Page, Reported, Section, Table
 from labclip.report.drawing import BLUE, GREEN, ORANGE, PINK, SKY, SOFT, legend_below, new_figure, plain_label
-from labclip.report.values import gain_sentence, matrix_in_words, measurement_facts, percent
+from labclip.report.values import gain_sentence, matrix_words, percent, version_facts
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, divergence_limit, kept
 
@@ -112,11 +112,11 @@ class FitResult(Reported):
         settings = {name: record[name] for name in _RECORDED} | {name: record["settings"][name] for name in _SETTINGS}
         settings |= record["loss_weights"]
         facts = [
-            ("LABCLIP", matrix_in_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
+            ("LABCLIP", matrix_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
             ("Data", record["data"]),
             ("Held out", record["held_out"]),
             ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
-            *measurement_facts(self.weights_sha256, record["versions"], self.date),
+            *version_facts(self.weights_sha256, record["versions"], self.date),
         ]
         title = f"Fit on {self.alignment.base}" if self.alignment.base else "Fit"
         return Page(title, self._lead(), sections, facts)
