@@ -156,15 +156,15 @@ def test_transformers(name):
     alignment = skewed(logit_scale=1.5)
     before = parameters(model)
     try:
-        plain = text_features(model, tokens)
+        expected = text_features(model, tokens)
     except TypeError:  # ChineseCLIP's own method fails in transformers 4.57
         with pytest.raises(TypeError):
             fold(model, alignment)
         return
     folded = fold(model, alignment)
-    assert plain.shape[1:] == (models.DIM,)
+    assert expected.shape[1:] == (models.DIM,)
     assert type(folded) is type(model)
-    exact = plain.double() @ models.matrix().double().T
+    exact = expected.double() @ models.matrix().double().T
     assert float((text_features(folded, tokens) - exact).abs().max() / exact.abs().max()) < UNIT
     assert folded.logit_scale.item() == pytest.approx(1.5)
     assert all(torch.equal(before[name], value) for name, value in parameters(model).items())
@@ -172,10 +172,10 @@ def test_transformers(name):
 
 def test_a_model_that_goes_on_after_its_projection_is_refused():
     model = family("CLIP")
-    own = type(model).get_text_features
+    method = type(model).get_text_features
 
     def cubed(self, **inputs):
-        output = own(self, **inputs)
+        output = method(self, **inputs)
         return (output if isinstance(output, torch.Tensor) else output.pooler_output) ** 3
 
     model.__class__ = type("CubedModel", (type(model),), {"get_text_features": cubed})
@@ -186,8 +186,8 @@ def test_a_model_that_goes_on_after_its_projection_is_refused():
 @pytest.mark.parametrize("name", ["CLIPTextModelWithProjection", "SiglipTextModel"])
 def test_a_transformers_text_model_alone(name):
     transformers = pytest.importorskip("transformers")
-    whole = family(name.partition("Text")[0].title().replace("Clip", "CLIP"))
-    model = getattr(transformers, name)(whole.config.text_config).eval()
+    full_model = family(name.partition("Text")[0].title().replace("Clip", "CLIP"))
+    model = getattr(transformers, name)(full_model.config.text_config).eval()
     tokens = torch.randint(2, 97, (4, 16), generator=torch.Generator().manual_seed(8))
     tokens[:, 9] = 98
     folded = fold(model, skewed(logit_scale=1.5))
@@ -272,10 +272,10 @@ def test_a_second_matrix_is_not_folded_into_a_folded_model(pair, fingerprint):
     clip, alignment = PAIRS[pair]()
     alignment = alignment.at(0.5) if fingerprint else Alignment(alignment.fitted, strength=0.5)
     folded = fold(clip, alignment)
-    for again in (folded, copy.deepcopy(folded)):
+    for model in (folded, copy.deepcopy(folded)):
         message = r"has a matrix merged into it already \(SHA-256 \w{12}... at strength 0.5.*another would be applied"
         with pytest.raises(ValueError, match=message):
-            fold(again, alignment)
+            fold(model, alignment)
     assert type(fold(folded, Alignment.identity(alignment.dim))) is type(folded)  # changes nothing
     if pair == "openclip":
         with pytest.raises(ValueError, match="has a matrix merged into it already"):
@@ -292,10 +292,10 @@ def test_force_folds_all_the_same_and_warns():
     assert mark_of(other)["matrix_sha256"] == matrix_sha256(alignment.fitted)
     once = fold(clip, alignment)
     with pytest.warns(UserWarning, match="Folded in spite of this: This model has a matrix merged into it already"):
-        twice = fold(once, alignment, force=True)
-    assert mark_of(twice)["onto"] == mark_of(once)
+        folded_twice = fold(once, alignment, force=True)
+    assert mark_of(folded_twice)["onto"] == mark_of(once)
     tokens = models.tokens()
-    assert_close(text_features(twice, tokens), alignment(text_features(once, tokens)))
+    assert_close(text_features(folded_twice, tokens), alignment(text_features(once, tokens)))
     with pytest.raises(ValueError, match="Alignment has dim 8 but the model's text projection gives 16"):
         fold(clip, Alignment(models.matrix(dim=8)), force=True)
 
@@ -327,6 +327,6 @@ def test_a_folder_says_what_it_is_opens_with_the_identity_and_takes_no_second_ma
         LABCLIP.from_pretrained(folder, alignment="scenes")
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
         labclip.fold(folder, "scenes")
-    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")  # without the mark
+    loaded, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")  # without the mark
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
-        labclip.fold(opened, "scenes")
+        labclip.fold(loaded, "scenes")

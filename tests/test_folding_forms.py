@@ -96,9 +96,9 @@ def test_a_transformers_folder_opens_in_every_way(hf_folder):
     long = processor.tokenizer(["a red cube " * 20], truncation=True)["input_ids"][0]
     assert long == models.tokenizer()(["a red cube " * 20])[0].tolist()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8))
-    ours = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
-    theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)(image)
-    assert float((ours - theirs).abs().max()) < 1.5 / 255 / 0.26  # one grey level, of rounding
+    pixels = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
+    openclip_pixels = image_transform_v2(PreprocessCfg(size=32), is_train=False)(image)
+    assert float((pixels - openclip_pixels).abs().max()) < 1.5 / 255 / 0.26  # one grey level, of rounding
 
 
 def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folder, plain):
@@ -107,11 +107,11 @@ def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folde
     task = "zero-shot-image-classification"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8))
     ask = {"candidate_labels": models.CAPTIONS, "hypothesis_template": "{}"}
-    opened = transformers.pipeline(task, model=str(hf_folder))
+    pipeline = transformers.pipeline(task, model=str(hf_folder))
     base = transformers.pipeline(task, model=str(plain))
     before = base(image, **ask)
     folded = fold(base, skewed(logit_scale=1.5))
-    for of_folder, of_pipeline in zip(opened(image, **ask), folded(image, **ask), strict=True):
+    for of_folder, of_pipeline in zip(pipeline(image, **ask), folded(image, **ask), strict=True):
         assert of_folder["label"] == of_pipeline["label"]
         assert of_folder["score"] == pytest.approx(of_pipeline["score"], abs=UNIT)
     assert folded(image, **ask) != before == base(image, **ask)
@@ -127,8 +127,8 @@ def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, plain):
     wrapped = LABCLIP(models.make("clip"), skewed(logit_scale=1.5), tokenizer=models.tokenizer())
     expected = wrapped.encode_text(models.CAPTIONS, normalize=True).detach()
     base = sentence_transformers.SentenceTransformer(str(plain), device="cpu")
-    opened = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
-    for sentences in (opened, fold(base, skewed(logit_scale=1.5))):
+    model = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
+    for sentences in (model, fold(base, skewed(logit_scale=1.5))):
         assert_same_direction(sentences.encode(models.CAPTIONS), expected)
 
 
@@ -175,17 +175,17 @@ def test_a_state_dict_for_openais_clip(kind, tmp_path):
     clip = of_openais_architecture(kind)
     state = fold(clip, skewed(logit_scale=1.5), to="openai", folder=tmp_path / "openai")
     folded = fold(clip, skewed(logit_scale=1.5))
-    plain = open_clip.CLIP(models.DIM, OPENAI[kind][0], OPENAI_TEXT, quick_gelu=True)
-    plain.load_state_dict(state)  # strict: OpenAI's names, and no other
-    assert torch.equal(plain.eval().encode_text(models.tokens()), folded.encode_text(models.tokens()))
+    rebuilt = open_clip.CLIP(models.DIM, OPENAI[kind][0], OPENAI_TEXT, quick_gelu=True)
+    rebuilt.load_state_dict(state)  # strict: OpenAI's names, and no other
+    assert torch.equal(rebuilt.eval().encode_text(models.tokens()), folded.encode_text(models.tokens()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         script = torch.jit.load(str(tmp_path / "openai" / "model.pt"))
-        opened = open_clip.load_openai_model(str(tmp_path / "openai" / "model.pt"), device="cpu")
+        loaded = open_clip.load_openai_model(str(tmp_path / "openai" / "model.pt"), device="cpu")
     assert {name: value.shape for name, value in script.state_dict().items()} == {k: v.shape for k, v in state.items()}
     for got, exact in (
-        (opened.encode_text(models.tokens(), True), folded.encode_text(models.tokens(), True)),
-        (opened.encode_image(models.images(), True), clip.encode_image(models.images(), True)),
+        (loaded.encode_text(models.tokens(), True), folded.encode_text(models.tokens(), True)),
+        (loaded.encode_image(models.images(), True), clip.encode_image(models.images(), True)),
     ):
         assert float((got - exact).abs().max().detach()) < 5e-3  # the format's half precision
 
@@ -271,8 +271,8 @@ def tower(onnx, *, unit=False, mask=True, outputs=("text_embeds",), after=False,
     nodes += [helper.make_node("Identity", [outputs[0]], ["logits"])] if after else []
     inputs = [helper.make_tensor_value_info("input_ids", 7, ["batch", "length"])]
     inputs += [helper.make_tensor_value_info("attention_mask", 7, ["batch", "length"])] if mask else []
-    given = [helper.make_tensor_value_info(name, dtype, ["batch", dim]) for name in outputs]
-    graph = helper.make_graph(nodes, "tower", inputs, given, [onnx.numpy_helper.from_array(rows, "table")])
+    outputs_info = [helper.make_tensor_value_info(name, dtype, ["batch", dim]) for name in outputs]
+    graph = helper.make_graph(nodes, "tower", inputs, outputs_info, [onnx.numpy_helper.from_array(rows, "table")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -321,13 +321,13 @@ def test_an_activation_that_a_tower_in_onnx_does_not_show_is_warned_of(onnx):
 def test_the_fingerprint_of_a_tower_in_onnx_is_compared(onnx):
     model = tower(onnx)
     tokens = open_clip.SimpleTokenizer()(["a photo of a cat next to a dog"])
-    own = torch.from_numpy(run_onnx(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))[0])
-    own = F.normalize(own, dim=0)
-    assert mark_of(fold(model, skewed(fingerprint=own))) is not None
+    features = torch.from_numpy(run_onnx(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))[0])
+    features = F.normalize(features, dim=0)
+    assert mark_of(fold(model, skewed(fingerprint=features))) is not None
     with pytest.raises(ValueError, match=r"has cosine -1.000 with the recorded one"):
-        fold(model, skewed(fingerprint=-own))
+        fold(model, skewed(fingerprint=-features))
     with pytest.warns(UserWarning, match="Folded in spite of this: This model is not the one"):
-        fold(model, skewed(fingerprint=-own), force=True)
+        fold(model, skewed(fingerprint=-features), force=True)
 
 
 @pytest.mark.parametrize(
@@ -361,16 +361,16 @@ def test_without_its_packages_onnx_says_what_to_type(monkeypatch):
 
 def test_the_command_folds_a_folder_of_transformers(plain, tmp_path):
     skewed().save_pretrained(tmp_path / "matrix")
-    out, asked = tmp_path / "out", ("--model", plain, "--alignment", tmp_path / "matrix")
-    result = run(out, *asked, "--strength", "0.5")
+    out, options = tmp_path / "out", ("--model", plain, "--alignment", tmp_path / "matrix")
+    result = run(out, *options, "--strength", "0.5")
     assert result.stdout == f'{out}: transformers.AutoModel.from_pretrained("{out}")\n'
     assert json.loads((out / "config.json").read_text())["text_config"]["labclip_folded"]["strength"] == 0.5
-    assert "is not empty. Pass --force" in run(out, *asked, code=2).stderr
-    run(out, *asked, "--force")
+    assert "is not empty. Pass --force" in run(out, *options, code=2).stderr
+    run(out, *options, "--force")
     (out / "model.safetensors").unlink()
     for arguments, message in (
-        ((plain, *asked, "--force"), "is an input or another output"),
-        ((out, *asked, "--force"), "holds no model.safetensors, so this command did not write it"),
+        ((plain, *options, "--force"), "is an input or another output"),
+        ((out, *options, "--force"), "holds no model.safetensors, so this command did not write it"),
         ((tmp_path / "b", "--model", plain), "has no matrix to merge. Pass --alignment NAME"),
     ):
         assert message in run(*arguments, code=2).stderr

@@ -61,20 +61,20 @@ def run(*arguments):
 def problems(*arguments, says=""):
     """What is wrong with how a command fails."""
     before = tree()
-    done = run(*arguments)
-    errors, after = done.stderr, tree()
+    result = run(*arguments)
+    errors, after = result.stderr, tree()
     if arguments[0] == "embed":  # which may have begun
         after.pop(Path("out"), None)
     remove(Path().glob("out"))
     checks = {
-        f"exit code {done.exit_code}": done.exit_code != 2,
-        "not one line": errors.count("\n") != 1 or not errors.startswith("Error: ") or bool(done.stdout),
+        f"exit code {result.exit_code}": result.exit_code != 2,
+        "not one line": errors.count("\n") != 1 or not errors.startswith("Error: ") or bool(result.stdout),
         "not in our words": any(word in errors for word in ("Traceback", "[Errno", "--debug")),
         f"says no {says!r}": says not in errors,
         "files changed": before != after,
     }
-    wrong = [what for what, is_so in checks.items() if is_so]
-    return [(arguments, *wrong, errors)] if wrong else []
+    failed_checks = [check for check, has_failed in checks.items() if has_failed]
+    return [(arguments, *failed_checks, errors)] if failed_checks else []
 
 
 CONTENTS = {
@@ -138,9 +138,9 @@ def test_what_is_an_input_is_never_an_output(here):
 
 
 def image(kind, mode="RGB", size=(8, 8)):
-    held = io.BytesIO()
-    Image.new(mode, size).save(held, kind)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, kind)
+    return buffer.getvalue()
 
 
 @pytest.mark.filterwarnings("default")  # Pillow's, of damaged files
@@ -174,12 +174,12 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half(here, name, monkeypatch, 
     try:
         for size in (0, 10, 1000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-            done = run(*WRITERS[name])
+            result = run(*WRITERS[name])
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            errors = done.stderr
-            is_sound = done.exit_code == 2 and errors.count("\n") == 1 and "[Errno" not in errors
-            if (not is_sound or sound.left(".")) and (done.exit_code or size < 1000):
-                failures.append((size, done.exit_code, errors, sound.left(".")))
+            errors = result.stderr
+            is_sound = result.exit_code == 2 and errors.count("\n") == 1 and "[Errno" not in errors
+            if (not is_sound or sound.left(".")) and (result.exit_code or size < 1000):
+                failures.append((size, result.exit_code, errors, sound.left(".")))
             remove(Path().glob("*out*"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

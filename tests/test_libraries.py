@@ -51,15 +51,15 @@ def test_a_library_finds_what_labclip_finds(library, index, folders, models, exp
         results, _seconds = HARNESS["call"](library, index, folders, side)
         if isinstance(results, dict):
             figures[side] = results["text_acc"]
-            drawn = labclip.scenes.sample(len(index.captions), seed=HARNESS["SEED"])
-            swapped = models[side].encode_text(drawn.swapped_captions, normalize=True)
+            sample = labclip.scenes.sample(len(index.captions), seed=HARNESS["SEED"])
+            swapped = models[side].encode_text(sample.swapped_captions, normalize=True)
             images = torch.from_numpy(index.images[: len(texts)])
             assert figures[side] == pytest.approx(float(metrics.preferred(images, texts, swapped).float().mean()))
             continue
         figures[side] = HARNESS["recall"](results, index)
         assert figures[side] == pytest.approx(HARNESS["recall"](texts, index), abs=1e-7)
-        if (theirs := HARNESS["unit_embeddings"](results)) is not None:
-            assert float((theirs - texts).abs().max()) < UNIT
+        if (embeddings := HARNESS["unit_embeddings"](results)) is not None:
+            assert float((embeddings - texts).abs().max()) < UNIT
     assert figures["aligned"] > figures["base"] + 0.2
     with capsys.disabled():
         print(f"\n{library.title}: base {figures['base']:.3f}, aligned {figures['aligned']:.3f}")
@@ -69,14 +69,14 @@ def test_a_library_finds_what_labclip_finds(library, index, folders, models, exp
 def other(tmp_path_factory):
     """Folders of a model that is not the matrix's base: the same architecture with other weights."""
     folder = tmp_path_factory.mktemp("other")
-    plain = LABCLIP.from_pretrained("scenes", strength=0)
+    base = LABCLIP.from_pretrained("scenes", strength=0)
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in plain.clip.transformer.parameters():
+        for parameter in base.clip.transformer.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    nothing = Alignment.identity(plain.alignment.dim)
-    model = LABCLIP(plain.clip, nothing, tokenizer=plain.tokenizer)
-    labclip.fold(model, folder=folder / "folded", config=plain.openclip_config["model_cfg"])
+    nothing = Alignment.identity(base.alignment.dim)
+    model = LABCLIP(base.clip, nothing, tokenizer=base.tokenizer)
+    labclip.fold(model, folder=folder / "folded", config=base.openclip_config["model_cfg"])
     labclip.fold(HARNESS["with_transformer"](model), to="transformers", folder=folder / "folded-hf")
     if importlib.util.find_spec("onnxscript"):
         labclip.fold(model, to="onnx", folder=folder / "folded-onnx")
@@ -95,12 +95,12 @@ CLASSES = {
 }
 HOLDS = {
     "CLIP_benchmark": lambda load, clip, hf: load("open_clip", clip, "", None, "cpu")[0],
-    "Chroma": lambda made, clip, hf: made(clip, "")._model,
-    "LangChain": lambda made, clip, hf: made(model_name=clip, checkpoint="").model,
+    "Chroma": lambda cls, clip, hf: cls(clip, "")._model,
+    "LangChain": lambda cls, clip, hf: cls(model_name=clip, checkpoint="").model,
     "LanceDB": lambda registry, clip, hf: registry().get("open-clip").create(name=clip, pretrained="")._model,
     "transformers": lambda model, clip, hf: model.from_pretrained(hf),
     "a pipeline": lambda pipeline, clip, hf: pipeline("zero-shot-image-classification", hf),
-    "sentence-transformers": lambda made, clip, hf: made(hf, device="cpu"),
+    "sentence-transformers": lambda cls, clip, hf: cls(hf, device="cpu"),
     "ONNX Runtime": lambda session, clip, hf: Path(hf).parent / "folded-onnx" / "text.onnx",
 }
 
@@ -108,8 +108,8 @@ HOLDS = {
 def held(name, folder):
     """The model of a folder as a library holds it."""
     module, attribute = CLASSES[name]
-    known = getattr(pytest.importorskip(module), attribute)
-    return HOLDS[name](known, f"local-dir:{folder}/folded", f"{folder}/folded-hf")
+    library_class = getattr(pytest.importorskip(module), attribute)
+    return HOLDS[name](library_class, f"local-dir:{folder}/folded", f"{folder}/folded-hf")
 
 
 @pytest.mark.parametrize("name", HOLDS)
@@ -135,8 +135,8 @@ def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, 
     pytest.importorskip("chromadb")
     pytest.importorskip("lancedb")
     with HARNESS["inside"](folders / "aligned"):
-        made = HARNESS["make_arguments"](index, folders, "aligned")
-        photos, table = made["client"]().get_collection("existing"), made["table"]()
+        arguments = HARNESS["make_arguments"](index, folders, "aligned")
+        photos, table = arguments["client"]().get_collection("existing"), arguments["table"]()
         results = {
             "Chroma": photos.query(query_texts=index.captions, n_results=1)["ids"],
             "LanceDB": [table.search(caption).limit(1).to_list()[0]["path"] for caption in index.captions],

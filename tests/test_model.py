@@ -66,9 +66,9 @@ def run(path, model):
 )
 def test_identity_is_the_wrapped_model_bit_for_bit(kind, path, alignment):
     wrapped = flat(run(path, models.make(kind)))
-    ours = flat(run(path, wrap(kind, alignment)))
-    assert len(ours) == len(wrapped) > 0
-    for aligned, other in zip(ours, wrapped, strict=True):
+    outputs = flat(run(path, wrap(kind, alignment)))
+    assert len(outputs) == len(wrapped) > 0
+    for aligned, other in zip(outputs, wrapped, strict=True):
         assert torch.equal(aligned, other)
         assert aligned.dtype == other.dtype
 
@@ -77,25 +77,22 @@ def test_identity_is_the_wrapped_model_bit_for_bit(kind, path, alignment):
 def test_every_path_is_aligned(kind):
     clip, model = models.make(kind), wrap(kind, logit_scale=1.5)
     with torch.no_grad():
-        plain = clip.encode_text(models.tokens(), normalize=False)
+        base_features = clip.encode_text(models.tokens(), normalize=False)
         image_features = clip.encode_image(models.images(4), normalize=True)
-    text_features = models.expected(plain, models.matrix())
+    text_features = models.expected(base_features, models.matrix())
     scale = torch.tensor(1.5).exp()
     logits = scale * image_features @ text_features.T
     if clip.logit_bias is not None:
         logits = logits + clip.logit_bias
-
     got = run("encode_text_normalized", model)
     assert_close(got, text_features)
-    assert not torch.allclose(got, F.normalize(plain, dim=-1), atol=0.05)
+    assert not torch.allclose(got, F.normalize(base_features, dim=-1), atol=0.05)
     unnormalized = model.encode_text(models.tokens(), normalize=False)
-    assert_close(unnormalized, plain @ models.matrix().T)
+    assert_close(unnormalized, base_features @ models.matrix().T)
     output = run("forward", model)
-    features, found_scale = (
-        (output["text_features"], output["logit_scale"]) if isinstance(output, dict) else output[1:3]
-    )
+    features, factor = (output["text_features"], output["logit_scale"]) if isinstance(output, dict) else output[1:3]
     assert_close(features, text_features)
-    assert found_scale.reshape(()).item() == pytest.approx(float(scale))
+    assert factor.reshape(()).item() == pytest.approx(float(scale))
     if hasattr(clip, "get_logits"):
         by_image, by_text = model.get_logits(models.images(4), models.tokens())
         assert_close(by_image, logits)
@@ -116,29 +113,29 @@ def test_intermediates_are_aligned(kind):
     assert_close(after["image_logits"] - (clip.logit_bias or 0.0), logits)
     assert torch.equal(after["text_logits"], after["image_logits"].T)
     assert after["logit_scale"].reshape(()).item() == pytest.approx(torch.tensor(0.7).exp().item())
-    for ours, plain in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
-        assert torch.equal(ours, plain)
+    for states, base_states in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
+        assert torch.equal(states, base_states)
 
 
 @pytest.mark.parametrize("kind", ["clip", "custom", "main", "siglip", "hf"])
 def test_zero_shot_classifier_is_aligned_before_the_mean_over_templates(kind):
     clip, classes, templates = models.make(kind), ["cat", "dog"], ["a photo of a {}", "a red {}"]
-    ours = open_clip.build_zero_shot_classifier(wrap(kind), models.tokenizer(), classes, templates)
+    classifier = open_clip.build_zero_shot_classifier(wrap(kind), models.tokenizer(), classes, templates)
     columns = []
     for name in classes:
         with torch.no_grad():
             features = clip.encode_text(models.tokenizer()([template.format(name) for template in templates]))
         columns.append(F.normalize(models.expected(features, models.matrix()).mean(0), dim=0))
-    assert_close(ours, torch.stack(columns, dim=1))
+    assert_close(classifier, torch.stack(columns, dim=1))
 
 
 @pytest.mark.parametrize("kind", ["clip", "nonscalar", "siglip"])
 def test_logit_scale_is_the_fitted_one_interpolated_by_strength(kind):
-    own = models.make(kind).logit_scale.item()
+    base_scale = models.make(kind).logit_scale.item()
     model = wrap(kind, Alignment(models.matrix(), logit_scale=1.0))
     assert model.logit_scale.item() == pytest.approx(1.0)
     model.alignment = model.alignment.at(0.25)
-    assert model.logit_scale.item() == pytest.approx(own + 0.25 * (1.0 - own))
+    assert model.logit_scale.item() == pytest.approx(base_scale + 0.25 * (1.0 - base_scale))
     assert model.logit_scale.shape == model.clip.logit_scale.shape
     model.alignment = model.alignment.at(0)
     assert model.logit_scale is model.clip.logit_scale
@@ -209,11 +206,11 @@ def test_a_state_brings_matrix_and_temperature(source_scale, target_scale, stren
     source = wrap("clip", Alignment(models.matrix(), logit_scale=source_scale, strength=strength))
     target = wrap("clip", Alignment(models.matrix(), logit_scale=target_scale, metadata={"recipe": "none"}))
     target.load_state_dict(source.state_dict())
-    same = strength == 1.0 and source_scale == target_scale
+    is_same = strength == 1.0 and source_scale == target_scale
     for model in (target, wrap("clip", target.alignment)):
         assert torch.equal(model.matrix, source.matrix)
         assert model.logit_scale.item() == pytest.approx(source.logit_scale.item())
-        assert model.alignment.metadata == ({"recipe": "none"} if same else {})
+        assert model.alignment.metadata == ({"recipe": "none"} if is_same else {})
         assert model.alignment.strength == 1.0
         assert torch.equal(model.alignment.at(1.0).matrix, source.matrix)
 
@@ -263,7 +260,7 @@ WRITES = {
 def test_what_was_written_into_the_matrix_is_used_and_takes_the_record_away(write):
     identity = Alignment(torch.eye(models.DIM), metadata={"recipe": "none"}, strength=0.5)
     model = wrap("clip", identity).requires_grad_(False)
-    plain = model.encode_text(models.tokens())
+    features = model.encode_text(models.tokens())
     assert model.alignment.metadata == {"recipe": "none"}
     with torch.no_grad():
         WRITES[write](model)
@@ -271,11 +268,11 @@ def test_what_was_written_into_the_matrix_is_used_and_takes_the_record_away(writ
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
                 for text in (models.CAPTIONS, models.tokens()):
-                    assert_close(model.encode_text(text), plain @ model.matrix.T)
+                    assert_close(model.encode_text(text), features @ model.matrix.T)
         assert torch.equal(model.alignment.matrix, model.matrix)
         assert (model.alignment.metadata, model.alignment.strength) == ({}, 1.0)
         model.matrix.data.copy_(torch.eye(models.DIM))
-        assert torch.equal(model.encode_text(models.tokens()), plain)
+        assert torch.equal(model.encode_text(models.tokens()), features)
 
 
 @pytest.mark.parametrize(
@@ -283,12 +280,12 @@ def test_what_was_written_into_the_matrix_is_used_and_takes_the_record_away(writ
 )
 def test_a_compiled_model_has_no_break_and_uses_what_was_written(name):
     model = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False)
-    given = {"forward": (models.images(4), models.tokens()), "get_logits": (models.images(4), models.tokens())}
-    function, arguments = getattr(model, name), given.get(name, (models.tokens(),))
+    function = getattr(model, name)
+    arguments = (models.tokens(),) if name == "encode_text" else (models.images(4), models.tokens())
     compiled = torch.compile(function, backend="eager", fullgraph=True)
     try:
-        for written in (torch.eye(models.DIM), models.matrix()):
-            model.matrix.data.copy_(written)
+        for matrix in (torch.eye(models.DIM), models.matrix()):
+            model.matrix.data.copy_(matrix)
             for compiled_output, other in zip(flat(compiled(*arguments)), flat(function(*arguments)), strict=True):
                 torch.testing.assert_close(compiled_output, other)
     finally:
@@ -299,10 +296,10 @@ def test_a_compiled_model_has_no_break_and_uses_what_was_written(name):
 def test_gradients_reach_the_matrix_when_asked_for(start):
     model = wrap("clip", Alignment(start)).requires_grad_(False)
     model.matrix.requires_grad_()
-    for asked in (model, wrap("clip", Alignment(start.clone().requires_grad_()))):
-        asked.encode_text(models.tokens(), normalize=True).sum().backward()
-        assert asked.alignment.matrix is asked.matrix
-        assert asked.matrix.grad.abs().sum() > 0
+    for wrapped in (model, wrap("clip", Alignment(start.clone().requires_grad_()))):
+        wrapped.encode_text(models.tokens(), normalize=True).sum().backward()
+        assert wrapped.alignment.matrix is wrapped.matrix
+        assert wrapped.matrix.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in model.clip.parameters())
     assert not wrap("clip", Alignment(start)).matrix.requires_grad
     assert all(parameter.requires_grad for parameter in wrap("clip").clip.parameters())  # a user's model stays as it is

@@ -64,11 +64,11 @@ def test_eight_bits_are_left_alone_and_what_does_not_say_its_white_is_refused(mo
 @pytest.fixture
 def turned(tmp_path):
     """A scene stored lying, with the EXIF that says so, and as it is seen."""
-    seen = Image.fromarray(scenes.sample(1, seed=4).images[0]).resize((64, 48))
+    image = Image.fromarray(scenes.sample(1, seed=4).images[0]).resize((64, 48))
     exif = Image.Exif()
     exif[0x0112] = 6
-    seen.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
-    seen.save(tmp_path / "seen.png")
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+    image.save(tmp_path / "seen.png")
     return tmp_path
 
 
@@ -100,10 +100,10 @@ def test_as_stored_is_exactly_openclip_and_shares_no_cache(model, turned, tmp_pa
         upright_name = cache.path.name
     model.preprocess = as_stored(model.preprocess)
     config = open_clip.transform.PreprocessCfg(**model.clip.visual.preprocess_cfg)
-    own = open_clip.transform.image_transform_v2(config, is_train=False)
-    assert torch.equal(model.preprocess(lying), own(lying))
-    assert repr(model.preprocess.transforms[0]) == repr(own.transforms[0])
-    assert not torch.allclose(own(lying), own(Image.open(turned / "seen.png")))
+    transform = open_clip.transform.image_transform_v2(config, is_train=False)
+    assert torch.equal(model.preprocess(lying), transform(lying))
+    assert repr(model.preprocess.transforms[0]) == repr(transform.transforms[0])
+    assert not torch.allclose(transform(lying), transform(Image.open(turned / "seen.png")))
     with Cache(tmp_path / "cache", model) as other:
         assert other.path.name != upright_name
-    assert as_stored(own) is not None
+    assert as_stored(transform) is not None

@@ -349,9 +349,9 @@ def test_folders_open_by_the_same_entry_also_in_openclips_place(world, folder, t
 def test_a_known_name_wins_over_a_folder_and_a_path_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LABCLIP.from_pretrained("scenes", strength=0.3).save_pretrained("scenes")
-    own = Alignment.from_pretrained("scenes").strength
-    assert own != 0.3
-    for name, strength in (("scenes", own), ("./scenes", 0.3), (Path("scenes"), 0.3)):
+    own_strength = Alignment.from_pretrained("scenes").strength
+    assert own_strength != 0.3
+    for name, strength in (("scenes", own_strength), ("./scenes", 0.3), (Path("scenes"), 0.3)):
         assert Alignment.from_pretrained(name).strength == strength
         assert labclip.create_model_and_transforms(name)[0].alignment.strength == strength
         assert labclip.fold(name).labclip_folded["strength"] == strength

@@ -70,16 +70,15 @@ def test_a_saved_model_comes_back_whole_and_folded_it_is_the_wrapped_one_in_open
     model.alignment = with_record(model.alignment, metadata={"seed": 3})
     model.save_pretrained(tmp_path / "a")
     assert set(contents(tmp_path / "a")) == FILES
-    again = LABCLIP.from_pretrained(tmp_path / "a")
-    assert type(again.clip) is type(model.clip)
-    assert_same_model(again, model)
-    assert torch.equal(again.matrix, model.matrix)
-    assert again.alignment.metadata == {"seed": 3}
-    assert_close(again.encode_text(models.CAPTIONS), model.encode_text(models.tokens()))
+    reopened = LABCLIP.from_pretrained(tmp_path / "a")
+    assert type(reopened.clip) is type(model.clip)
+    assert_same_model(reopened, model)
+    assert torch.equal(reopened.matrix, model.matrix)
+    assert reopened.alignment.metadata == {"seed": 3}
+    assert_close(reopened.encode_text(models.CAPTIONS), model.encode_text(models.tokens()))
     assert_same_model(opened_by_openclip(tmp_path / "a"), model.clip)
-    again.save_pretrained(tmp_path / "b")
+    reopened.save_pretrained(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
     save_folded(model, tmp_path / "folded")
     assert set(contents(tmp_path / "folded")) == BASE_FILES | {"README.md"}
     folded = opened_by_openclip(tmp_path / "folded")
@@ -87,8 +86,7 @@ def test_a_saved_model_comes_back_whole_and_folded_it_is_the_wrapped_one_in_open
     assert_same_model(folded, model)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'folded'}")
     assert torch.equal(tokenizer(models.CAPTIONS), models.tokens())
-
-    # One that its user wraps is saved with its configuration, or by the name of that.
+    # A model that the user wraps is saved with its configuration, or with the name of its architecture.
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", models.CONFIGS[kind])
     by_hand = LABCLIP(model.clip, model.alignment, tokenizer=model.tokenizer)
     for config in ("tiny", models.CONFIGS[kind]):
@@ -109,10 +107,10 @@ def test_weights_are_saved_as_what_they_show_in_their_dtype(tmp_path, dtype):
     block.ln_1.weight = block.ln_2.weight  # tied
     wrap(clip=clip).save_pretrained(tmp_path)
     assert {value.dtype for value in load_file(tmp_path / "open_clip_model.safetensors").values()} == {dtype}
-    again = LABCLIP.from_pretrained(tmp_path)
-    assert torch.equal(again.matrix, models.matrix())  # never halved
+    reopened = LABCLIP.from_pretrained(tmp_path)
+    assert torch.equal(reopened.matrix, models.matrix())  # never halved
     for name, value in clip.state_dict().items():
-        assert torch.equal(again.clip.state_dict()[name], value.float()), name
+        assert torch.equal(reopened.clip.state_dict()[name], value.float()), name
 
 
 def test_the_image_transform_of_the_base_is_kept(tmp_path):
@@ -124,22 +122,21 @@ def test_the_image_transform_of_the_base_is_kept(tmp_path):
     model = wrap(clip=clip)
     for options in ({"config": models.CONFIGS["clip"]}, {}):
         model.save_pretrained(tmp_path, **options)
-        again = LABCLIP.from_pretrained(tmp_path)
-        assert torch.equal(again.preprocess(picture), model.preprocess(picture))
-        assert not torch.equal(again.preprocess(picture), FIXED(picture))
-    assert torch.equal(
-        open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")[2](picture), again.preprocess(picture)
-    )
+        reopened = LABCLIP.from_pretrained(tmp_path)
+        assert torch.equal(reopened.preprocess(picture), model.preprocess(picture))
+        assert not torch.equal(reopened.preprocess(picture), FIXED(picture))
+    preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")[2]
+    assert torch.equal(preprocess(picture), reopened.preprocess(picture))
 
 
 # The fingerprint
 
 
 def test_a_base_that_was_trained_on_or_exchanged_is_no_longer_vouched_for(tmp_path):
-    known = {"base": BASE, "fingerprint": fingerprint_of(models.make("clip"), models.tokenizer())}
-    model = wrap(tokenizer=models.tokenizer(), **known)
+    record = {"base": BASE, "fingerprint": fingerprint_of(models.make("clip"), models.tokenizer())}
+    model = wrap(tokenizer=models.tokenizer(), **record)
     model.save_pretrained(tmp_path / "a")
-    assert torch.equal(load(tmp_path / "a").fingerprint, known["fingerprint"])
+    assert torch.equal(load(tmp_path / "a").fingerprint, record["fingerprint"])
     with torch.no_grad():
         model.clip.text_projection.copy_(torch.randn_like(model.clip.text_projection))
     with pytest.warns(UserWarning, match="Nothing shows"):
@@ -155,10 +152,10 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     model = wrap(base=BASE, tokenizer=models.tokenizer(), metadata={"seed": 3})
     with pytest.warns(UserWarning, match=r"Nothing shows that this model has the weights of tiny \(own\)"):
         model.save_pretrained(tmp_path / "a")
-    again = LABCLIP.from_pretrained(tmp_path / "a")
-    assert_same_model(again, model)
-    assert (again.alignment.base, again.alignment.fingerprint) == (BASE, None)
-    assert again.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
+    reopened = LABCLIP.from_pretrained(tmp_path / "a")
+    assert_same_model(reopened, model)
+    assert (reopened.alignment.base, reopened.alignment.fingerprint) == (BASE, None)
+    assert reopened.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
     assert "- Base weights: loaded by the user or trained further; not" in (tmp_path / "a" / "README.md").read_text()
 
 
@@ -200,9 +197,9 @@ def words(tmp_path):
 def test_a_tokenizer_of_transformers_is_saved_with_the_model(tmp_path, words):
     model = wrap("siglip", tokenizer=words)
     model.save_pretrained(tmp_path / "a")
-    again = LABCLIP.from_pretrained(tmp_path / "a")
-    assert torch.equal(again.tokenizer(models.CAPTIONS), words(models.CAPTIONS))
-    assert_close(again.encode_text(models.CAPTIONS), model.encode_text(models.CAPTIONS))
+    reopened = LABCLIP.from_pretrained(tmp_path / "a")
+    assert torch.equal(reopened.tokenizer(models.CAPTIONS), words(models.CAPTIONS))
+    assert_close(reopened.encode_text(models.CAPTIONS), model.encode_text(models.CAPTIONS))
     save_folded(model, tmp_path / "folded")
     assert torch.equal(
         open_clip.get_tokenizer(f"local-dir:{tmp_path / 'folded'}")(models.CAPTIONS), words(models.CAPTIONS)
@@ -304,14 +301,14 @@ def test_what_no_weight_shows_is_told_apart(change, custom):
         key: common.get(key, {}) | value if isinstance(value, dict) else value
         for key, value in models.SILENT[change].items()
     }
-    config, own = (models.variant(**options, custom_text=custom) for options in (common, changed))
-    plain, clip = models.built(config), models.built(own)
-    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+    config, changed_config = (models.variant(**options, custom_text=custom) for options in (common, changed))
+    other, clip = models.built(config), models.built(changed_config)
+    assert {key: value.shape for key, value in other.state_dict().items()} == {
         key: value.shape for key, value in clip.state_dict().items()
     }
-    assert matches(clip, own) is True
+    assert matches(clip, changed_config) is True
     assert matches(clip, config) is False
-    assert matches(plain, own) is False
+    assert matches(other, changed_config) is False
 
 
 def test_a_class_or_a_tower_of_somebodys_own_matches_nothing():

@@ -77,10 +77,10 @@ MATRICES = {
 @pytest.mark.parametrize("kind", MATRICES)
 @pytest.mark.parametrize("strength", [0, 1 / 3, 1, 1.5])
 def test_a_matrix_is_kept_as_fitted_bit_for_bit(tmp_path, kind, strength):
-    shown = torch.tensor(MATRICES[kind].tolist())
+    expected = torch.tensor(MATRICES[kind].tolist())
     alignment = Alignment(MATRICES[kind]).at(strength if kind != "extreme" else 1)
     loaded = load(saved(tmp_path, alignment))
-    assert loaded.fitted.numpy().tobytes() == shown.numpy().tobytes()
+    assert loaded.fitted.numpy().tobytes() == expected.numpy().tobytes()
     assert loaded.strength == alignment.strength
     assert torch.equal(loaded.matrix, alignment.matrix)
 
@@ -179,13 +179,13 @@ def test_of_two_that_write_one_file_each_writes_it_whole(tmp_path):
         with atomic_file(path) as other:
             other.write_text("the other's")
 
-    with atomic_file(path) as mine:
-        mine.write_text("mine")
+    with atomic_file(path) as partial:
+        partial.write_text("mine")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(write).result()
         assert path.read_text() == "the other's"
     assert path.read_text() == "mine"
     for name in ("report.html", "a report.html"):  # as a kill leaves them
-        (tmp_path / mine.name.replace("report.html", name)).touch()
+        (tmp_path / partial.name.replace("report.html", name)).touch()
     remove_partial_files(tmp_path, {"report.html"})
-    assert sorted(os.listdir(tmp_path)) == [mine.name.replace("report.html", "a report.html"), "report.html"]
+    assert sorted(os.listdir(tmp_path)) == [partial.name.replace("report.html", "a report.html"), "report.html"]

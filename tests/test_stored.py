@@ -223,8 +223,8 @@ def test_what_cannot_be_aligned_is_told_and_nothing_is_left(name, make, options,
 def test_what_is_aligned_already_is_refused():
     clip_retrieval()
     np.save("in.npy", drawn())
-    done = commands.run("transform", "in.npy", "out.npy", "--alignment", "A")
-    assert done.stdout == "out.npy: 10 embeddings, aligned by A at strength 1\n"
+    result = commands.run("transform", "in.npy", "out.npy", "--alignment", "A")
+    assert result.stdout == "out.npy: 10 embeddings, aligned by A at strength 1\n"
     transform("in", "out", "A")
     for source in ("out.npy", "out", "out/text_emb", ".", "out/text_emb/text_emb_2.npy"):
         target = "x.npy" if source.endswith(".npy") else "x"
@@ -271,11 +271,11 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     result = commands.run("transform", "in", "out", "--alignment", "A", code=2)
     text = "text_emb/text_emb_1.npy is truncated: row 1 of 9 is not complete. 7 of 8 files are done: repair the others "
     assert text + "and type the same command again.\n" in result.stderr
-    kept = embeddings("whole")
-    kept.pop("text_emb/text_emb_1.npy")
-    assert embeddings("out") == kept
+    aligned = embeddings("whole")
+    aligned.pop("text_emb/text_emb_1.npy")
+    assert embeddings("out") == aligned
     broken.write_bytes(data)
-    done = Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns
+    written_at = Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns
     manifest = transform("in", "out", "A")
     assert embeddings("out") == embeddings("whole")
     # The same call does only what is not done.
@@ -283,7 +283,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     Path("out/text_emb/text_emb_1.npy").unlink()
     np.save("in/text_emb/text_emb_3.npy", drawn(9, seed=7))  # written again, so read again
     transform("in", "out", "A")
-    assert Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns == done
+    assert Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns == written_at
     transform("in", "again", "A")
     assert contents("out") == contents("again")
 
@@ -335,8 +335,8 @@ def test_killed_again_and_again_the_bytes_are_those_of_an_unbroken_run(ending):
     transform(f"in{ending}", f"whole{ending}", "A")
     assert len(commands.python(KILLED, f"in{ending}", f"out{ending}").split()) >= 4
     left = {name: data for name, data in contents(".").items() if not name.startswith(("A/", "in"))}
-    whole = {name: data for name, data in left.items() if name.lstrip("_").startswith("whole")}
-    assert {name.replace("out", "whole"): data for name, data in left.items() if name not in whole} == whole
+    complete = {name: data for name, data in left.items() if name.lstrip("_").startswith("whole")}
+    assert {name.replace("out", "whole"): data for name, data in left.items() if name not in complete} == complete
 
 
 @pytest.mark.ray

@@ -58,8 +58,8 @@ def test_causal_towers_get_what_they_need_and_give_the_same_numbers(kind, given,
         assert_close(got, whole(model, tokens))
         assert sum(trimmed) == len(captions)
         trimmed.clear()
-    plain = model.clip.encode_text(models.tokens(), normalize=False)
-    assert_close(model.encode_text(models.tokens()), plain @ models.matrix().T)  # unnormalised stays so
+    expected = model.clip.encode_text(models.tokens(), normalize=False)
+    assert_close(model.encode_text(models.tokens()), expected @ models.matrix().T)  # unnormalised stays so
     base = model.encode_text(models.CAPTIONS, normalize=True, aligned=False)
     assert_close(base, model.clip.encode_text(models.tokens(), normalize=True))
 
@@ -67,16 +67,16 @@ def test_causal_towers_get_what_they_need_and_give_the_same_numbers(kind, given,
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_towers_get_the_full_context(kind, trimmed):
     model = wrap(kind)
-    tokens = model.encode_text(models.tokens(), normalize=True)
-    assert_close(tokens, whole(model, models.tokens()))
-    assert_close(model.encode_text(models.CAPTIONS, normalize=True), tokens)
+    features = model.encode_text(models.tokens(), normalize=True)
+    assert_close(features, whole(model, models.tokens()))
+    assert_close(model.encode_text(models.CAPTIONS, normalize=True), features)
     assert not trimmed
 
 
 def test_the_other_layout_of_openclip_is_trimmed_where_it_is_openclips_own(trimmed):
     model = wrap("main")
-    for given in (models.CAPTIONS, models.tokens()):
-        assert_close(model.encode_text(given, normalize=True), whole(model, models.tokens()))
+    for text in (models.CAPTIONS, models.tokens()):
+        assert_close(model.encode_text(text, normalize=True), whole(model, models.tokens()))
     assert bool(trimmed) == (models.MainLayoutCLIP is open_clip.CLIP)
 
 
@@ -118,11 +118,11 @@ def test_shared_prefixes_change_no_caption_and_no_gradient(kind, training, trimm
         features = model.encode_text(models.tokenizer()(PREFIXES), normalize=True)
         weights = torch.linspace(-1, 1, features.numel()).view_as(features)
         (features * weights).sum().backward()
-        own = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-        gradients.append(own | {"features": features.detach()})
+        gradient_of = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        gradients.append(gradient_of | {"features": features.detach()})
     assert gradients[0].keys() == gradients[1].keys() > {"matrix"}
-    for name, ours in gradients[0].items():
-        assert_close(ours.flatten(), gradients[1][name].flatten(), 2 * UNIT)  # forwards and back
+    for name, gradient in gradients[0].items():
+        assert_close(gradient.flatten(), gradients[1][name].flatten(), 2 * UNIT)  # forwards and back
     assert sum(trimmed) == len(PREFIXES)
 
 
@@ -205,8 +205,8 @@ METHODS = {
 def met(model, trimmed):
     """Whether strings and tokens go the whole way that the wrapped model goes."""
     expected = whole(model, models.tokens())
-    for given in (models.CAPTIONS, models.tokens()):
-        assert_close(model.encode_text(given, True), expected)
+    for text in (models.CAPTIONS, models.tokens()):
+        assert_close(model.encode_text(text, True), expected)
     return not trimmed
 
 
