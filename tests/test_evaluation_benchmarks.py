@@ -434,7 +434,7 @@ ERRORS = [
     (own(f"{HEAD}../up.jpg,a dog,a cat\n"), r"line 2: the image's name '\.\./up\.jpg' leads out of"),
     (("csv", {}, {}), "is not a file"),
     (("parts", {"mine.csv": f"{HEAD}a.jpg,a dog,a cat\n", "a.jpg": None}, {}), "no caption has a part, a noun with a"),
-    (("zero-shot", {"a.png": None}, {}), "0 folders with 0 images, not one folder a class"),
+    (("zero-shot", {"a.png": None}, {}), "0 folders with 0 images, not one folder for each class"),
     (folders({"classes": "x.txt"}, "ant\n"), "has 1 names for 2 classes"),
     (folders({"classes": "x.txt"}, "b\na\n"), "in another order: line 1 would rename a class"),
     (folders({"classes": "x.txt"}, "a\tant\nc\tbee\n"), "x.txt has nothing for the class 'b', but a, c and so on"),

@@ -15,24 +15,21 @@ INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
 BLUE, ORANGE, GREEN, PINK, SKY = COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
 
 
-def new_figure(
-    width: float, height: float, *, columns: int = 1, rows: int = 1, grid: bool = True, **further: Any
-) -> tuple[Any, Any]:
-    """A `matplotlib.figure.Figure` of a size in inches, and its axes: one, or an array [rows, columns].
+def new_figure(width: float, height: float, *, rows: int = 1, **further: Any) -> tuple[Any, Any]:
+    """A `matplotlib.figure.Figure` of a size in inches, and its axes: one, or an array [rows].
 
     A figure wider than 5.6 inches can't be read on a phone. `further` are arguments of matplotlib's `subplots`.
     """
     module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     figure = module.Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    panels = figure.subplots(rows, columns, **further)
+    panels = figure.subplots(rows, **further)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)
         axes.tick_params(colors=INK, labelsize=9, length=0)
         axes.title.set_fontsize(11)
         axes.set_axisbelow(True)
-        if grid:
-            axes.grid(axis="x" if rows == columns == 1 else "both", color=GRID, linewidth=0.6)
+        axes.grid(axis="x" if rows == 1 else "both", color=GRID, linewidth=0.6)
     return figure, panels
 
 

@@ -126,7 +126,7 @@ def _read_entries(path: Path, split: str) -> Iterator[tuple[str, Sequence[str], 
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
-    """The same from CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with unquoted commas."""
+    """The same for CLIP_benchmark's text files: a header, then lines NAME.jpg,CAPTION with unquoted commas."""
     for location, cells in itertools.islice(text_rows(path), 1, None):
         name, _, text = cells["caption"].partition(".jpg,")
         if cells["caption"].strip():

@@ -17,25 +17,21 @@ from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 
-CONFIRMED = 2
-"""Number of VALSE's three annotators who must have chosen the caption and not the foil."""
-
 
 def read_subsets(form: Form, sources: Sources) -> Task:
     """A metric for each file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
     reader, unconfirmed = Reader(sources, form), 0
     subsets = [PurePosixPath(names[0]).stem.replace("-", "_") for names in form.files]
     for number, location, entry in reader:
-        if form.votes and cell(entry, form.votes, location) < CONFIRMED:
+        # The votes of VALSE's three annotators for the caption, not the foil.
+        if form.votes and cell(entry, form.votes, location) < 2:
             unconfirmed += 1
             continue
         subset = subsets[number]
         kinds = {kind: subset for kind in form.kinds if subset.startswith(kind)}
         reader.add(entry, location, **{subset: 0} | kinds, macro=subset, micro=0)
     if unconfirmed:
-        sources.notes.append(
-            f"{unconfirmed:,} items that fewer than {CONFIRMED} of 3 annotators confirmed are left out."
-        )
+        sources.notes.append(f"{unconfirmed:,} items that fewer than 2 of 3 annotators confirmed are left out.")
     if not (items := reader.items):
         return sources.task()
     metrics = items.metrics(*subsets, *form.kinds)
@@ -118,7 +114,7 @@ _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of"
 
 
 def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
-    """A metric for each part that is there; of the controlled ones also of pairs and sets of images, and retrieval."""
+    """A metric for each part whose file exists; controlled parts also have pairs and sets of images, and retrieval."""
     check_option("subset", subset, ("all", *forms))
     parts = [subset]
     if subset == "all":
@@ -187,7 +183,7 @@ def read_statements(form: Form, sources: Sources) -> Task:
         if int(number) % 2 == 0 or int(next_number) != int(number) + 1:
             raise ValueError(f"{location}: questions {number} and {next_number} are not an odd one and the next.")
         images = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{next_number}.jpg"}
-        # The prompt is the authors'.
+        # The authors put the prompt before every statement.
         captions = {"caption_0": f"a photo of {first}", "caption_1": f"a photo of {second}"}
         entries.append((0, location, images | captions | {"kind": _metric_name(kind)}))
     return _pairs_task(Reader(sources, form), entries)

@@ -105,7 +105,7 @@ def _find_phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) 
             phrase = phrases[image].setdefault(words, _Phrase(part.text, words, modifier, location, {}))
             phrase.wrong.setdefault(part.kind, part.negative)
     # A phrase that is a caption of its own has no other noun to take a modifier from, so its negative is a foil. The
-    # captions of its image are passed too, as no foil may be true by one of them.
+    # captions of its image are passed too, so that no foil is true according to one of them.
     known = [(image, caption) for image, caption in captions if image in phrases]
     alone = [(image, phrase) for image, by_words in phrases.items() for phrase in by_words.values()]
     foils = parts_of([*known, *((image, phrase.text) for image, phrase in alone)])[len(known) :]
@@ -124,11 +124,10 @@ def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
                 items.add(image, (phrase.text, wrong), phrase.location, **{f"part_{kind}": 0})
             for second in image_phrases[index + 1 :] + image_phrases[:index]:
                 if second.words[-1] != phrase.words[-1] and "foil" in second.wrong:
-                    half_truth, whole_truth = (
-                        f"{phrase.text} and {text}" for text in (second.wrong["foil"], second.text)
-                    )
-                    items.add(image, (phrase.text, half_truth), phrase.location, half_truth=0)
-                    items.add(image, (whole_truth, phrase.text), phrase.location, whole_truth=0)
+                    half = f"{phrase.text} and {second.wrong['foil']}"
+                    whole = f"{phrase.text} and {second.text}"
+                    items.add(image, (phrase.text, half), phrase.location, half_truth=0)
+                    items.add(image, (whole, phrase.text), phrase.location, whole_truth=0)
                     break
     return items.question(items.metrics(*_CHOICES))
 
@@ -153,9 +152,8 @@ def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]
             phrase = phrase_of[words]
             confused = {index for index, noun in with_modifier[phrase.modifier] if noun != words[-1]}
             queries.append(_Query(phrase.text, right, confused.intersection(*(with_word[word] for word in words))))
-    sources.notes.append(
-        f"Search: {len(queries):,} phrases that at least {MIN_IMAGES} of {len(gallery):,} images have."
-    )
+    count = f"{MIN_IMAGES} of {len(gallery):,}"
+    sources.notes.append(f"Search: {len(queries):,} phrases that at least {count} images have.")
     return _search_question(sources, gallery, queries, {"": one_group(len(queries))})
 
 

@@ -34,7 +34,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
 
     Retrieval is by sentences and by tags, which do not say what goes with which (`tags_t2i_r1` ...). No two scenes of
     the gallery have the same colours and the same shapes, so tags have one right image, too. `one_object_acc1` is the
-    classification of one object among 120.
+    classification of one object in 120 classes.
 
     Args:
         sources: Where images and captions are kept.

@@ -39,8 +39,8 @@ def read(
 
     In the paper, as in Meta's code, the textures of PUG:SPAR are named in a fixed order, so the animals change places:
     "Blue Bear and Red Cat" against "Blue Cat and Red Bear". With `protocol=labclip` the textures change places. In
-    PUG:SPARE each order of two animals is a caption of its own. In the paper's splits of it an image is there twice if
-    both orders were drawn, and "val" has some images of "test".
+    PUG:SPARE each order of two animals is a caption of its own. In its paper splits an image counts twice if both
+    orders were drawn, and "val" has some images of "test".
 
     The metrics of parts and of search are those of `parts`, but with what is really in each image. They are always by
     cosine and use each image once. With more than two objects the next one that makes a wrong text is taken.
@@ -64,9 +64,8 @@ def read(
     clevr_code = paper and kind == "clevr"
     file = find_scene_file(sources, (kind,), objects=objects)
     all_entries = _two_different(sources, file.entries) if paper else file.entries
-    entries: Sequence[SceneEntry] = all_entries
-    if split != "all":
-        entries = (_PAPER_SPLITS[kind] if paper else _split)(all_entries, split, seed)
+    split_entries = _PAPER_SPLITS[kind] if paper else _split
+    entries = all_entries if split == "all" else split_entries(all_entries, split, seed)
     if not entries:
         raise ValueError(f'{sources.data} has too few combinations for split {split}. Pass options={{"split": "all"}}.')
     in_one_order = paper and kind != "pug-spare"

@@ -1,4 +1,4 @@
-"""Zero-shot classification of folders, CIFAR and CLIP_benchmark's WebDatasets: a cost of alignments without binding."""
+"""Zero-shot classification of folders, CIFAR and CLIP_benchmark's WebDatasets, which an alignment may make worse."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _read_folders(sources: Sources, folder: Path) -> _Samples:
     files = [sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGES) for folder in folders]
     if len(folders) < 2 or not any(files):
         count = sum(map(len, files))
-        raise ValueError(f"{folder} has {len(folders)} folders with {count} images, not one folder a class.")
+        raise ValueError(f"{folder} has {len(folders)} folders with {count} images, not one folder for each class.")
     if empty := [path.name for path, images in zip(folders, files, strict=True) if not images]:
         example = f"for example {empty[0]}; their classes stay options."
         sources.notes.append(f"{len(empty):,} folders have no image, {example}")
