@@ -20,7 +20,7 @@ from PIL import Image
 from labclip import LABCLIP, scenes
 from labclip.app import work
 from labclip.app.pair import CaptionScores, ModelPair, judge
-from labclip.app.session import EXAMPLES, Session, Sessions, part
+from labclip.app.session import EXAMPLES, Session, Sessions, render
 from labclip.cli import main
 from labclip.data.images import ImageSource
 
@@ -55,27 +55,29 @@ def test_scores_are_the_models_own(pair):
     shown = model.encode_image(Image.fromarray(scene.images[0]))
     expected = model.similarity(shown, model.encode_text([RIGHT, WRONG]))[0]
     assert ours.cosines == pytest.approx(expected.tolist(), abs=UNIT)
-    assert ours.shares == pytest.approx(torch.softmax(expected * model.logit_scale.exp(), 0).tolist(), abs=UNIT * 100)
+    assert ours.probabilities == pytest.approx(
+        torch.softmax(expected * model.logit_scale.exp(), 0).tolist(), abs=UNIT * 100
+    )
     expected = model.similarity(shown, model.encode_text([RIGHT, WRONG], aligned=False))[0]
     assert base.cosines == pytest.approx(expected.tolist(), abs=UNIT)
     assert cut == ""
     nothing = pair.scores(image, texts, model.alignment.at(0))[1]
     assert nothing.cosines == pytest.approx(base.cosines, abs=UNIT)
-    assert nothing.shares == pytest.approx(base.shares, abs=UNIT * 100)
+    assert nothing.probabilities == pytest.approx(base.probabilities, abs=UNIT * 100)
 
 
 def test_a_tie_is_a_tie():
     scores = CaptionScores.of(torch.tensor([0.5, 0.1, 0.5 + 1e-7]), math.log(100))
     assert scores.best == [0, 2]
     assert CaptionScores.of(torch.tensor([0.5, 0.1]), 0.0).best == [0]
-    shown = part("compared", ["a", "b", "c"], scores, scores, {"a": True, "b": False}, "")
+    shown = render("comparison", ["a", "b", "c"], scores, scores, {"a": True, "b": False}, "")
     assert shown.count("2 captions tie") == shown.count("is wrong:") == 2
 
 
 def test_the_examples_are_what_their_titles_say(session):
     verdicts = {}
     for title in EXAMPLES:
-        _, captions, shown = session.scene(session.alignment.strength, title)
+        _, captions, shown = session.show_scene(session.alignment.strength, title)
         assert len(captions.splitlines()) == 2
         verdicts[title] = "<b>CLIP is right:" in shown, "<b>LABCLIP is right:" in shown
     wrong_and_right = ["two colours", "two more", "three objects"]
@@ -85,14 +87,14 @@ def test_the_examples_are_what_their_titles_say(session):
 
 
 def test_a_caption_of_one_s_own_has_no_verdict(session):
-    session.scene(0.5)
-    assert session.compared("a cat\na dog", 0.5).count("says:") == 2
-    with pytest.raises(ValueError, match="There are 33 captions, and 32 are compared at once"):
-        session.compared("a cat\n" * 33, 0.5)
+    session.show_scene(0.5)
+    assert session.compare("a cat\na dog", 0.5).count("says:") == 2
+    with pytest.raises(ValueError, match="There are 33 captions, but at most 32 are compared"):
+        session.compare("a cat\n" * 33, 0.5)
 
 
 def test_what_people_write_is_plain_text():
-    shown = part("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
+    shown = render("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
     assert "&#36;&#123;alert" in shown
     assert not set("<{$\x1b") & set(shown.removesuffix("</p>"))
 
@@ -100,7 +102,7 @@ def test_what_people_write_is_plain_text():
 def test_the_scenes_are_pairs_with_their_colours_swapped(pair):
     gallery, drawn = pair.scenes, scenes.sample(250, seed=2024, split="all")
     assert gallery.names == drawn.captions + drawn.swapped_captions
-    assert len(gallery.shown) == len(gallery.rows) == len(gallery.objects) == 500
+    assert len(gallery.thumbnails) == len(gallery.rows) == len(gallery.objects) == 500
     assert torch.allclose(gallery.rows[1], pair.image(ImageSource("scene", data=drawn.images[1])), atol=UNIT)
     (colour, shape), (other, also) = gallery.objects[1]
     assert gallery.objects[251] == ((other, shape), (colour, also))
@@ -108,7 +110,7 @@ def test_the_scenes_are_pairs_with_their_colours_swapped(pair):
 
 @pytest.mark.parametrize("without", ["", "purple"])
 def test_a_search_finds_what_the_models_query_is_nearest_to(pair, session, without):
-    shown = session.searched("red cube, star", without).split("<h2>")[1:]
+    shown = session.search("red cube, star", without).split("<h2>")[1:]
     for strength, side in zip((0, None), shown, strict=True):
         model = LABCLIP.from_pretrained("scenes", strength=strength)
         cosines = pair.scenes.rows @ model.encode_query(["red cube", "star"], without=[without] if without else [])
@@ -193,16 +195,16 @@ def lines(*rows):
 def test_a_file_of_captions_is_checked_beside_its_images(session, tmp_path, rows, expected):
     names = ("all/0.png", "all/photos/1.png", "a/2.png", "b/2.png")
     photos = zipped({name: png(scenes.sample(1).images[0]) for name in names})
-    assert "Upload the other too" in session.taken([uploaded(tmp_path, "photos.zip", photos)])
+    assert "Upload the other too" in session.take_files([uploaded(tmp_path, "photos.zip", photos)])
     words = uploaded(tmp_path, "words.csv", lines(*rows))
     if "words.csv" in expected and "line 3" not in expected:
         with pytest.raises(ValueError, match=expected) as error:
-            session.taken([words])
+            session.take_files([words])
         assert str(tmp_path) not in str(error.value)
     else:
-        assert re.search(expected, session.taken([words]))
+        assert re.search(expected, session.take_files([words]))
         (tmp_path / "work").mkdir()
-        embed, _ = session.fit(tmp_path / "work", 1, 500)
+        embed, _ = session.fit_commands(tmp_path / "work", 1, 500)
         assert embed[-1] == ("--clean" if "A red" in rows[0] else "--as-is")
 
 
@@ -230,10 +232,10 @@ def test_the_commands_are_labclips_own(pair, own, tmp_path):
     (folder := tmp_path / "work").mkdir()
     if own:
         with pytest.raises(ValueError, match="Upload a file of captions"):
-            session.fit(folder, own, 500)
-        session.taken([uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))])
-        session.taken([uploaded(tmp_path, "0.png", png(scenes.sample(1).images[0]))])
-    asked = session.diagnosis(folder, 500) + session.fit(folder, own, 500)
+            session.fit_commands(folder, own, 500)
+        session.take_files([uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))])
+        session.take_files([uploaded(tmp_path, "0.png", png(scenes.sample(1).images[0]))])
+    asked = session.diagnosis_commands(folder, 500) + session.fit_commands(folder, own, 500)
     assert [words[0] for words in asked] == ["diagnose", *([] if own else ["sample"]), "embed", "fit"]
     assert sorted(path.name for path in folder.rglob("*.*")) == (["0.png", "words.csv"] if own else [])
     for name, *words in asked:
@@ -244,14 +246,14 @@ def test_the_commands_are_labclips_own(pair, own, tmp_path):
 def test_what_a_session_has_no_other_sees(pair, session, tmp_path):
     other = Session(pair, tmp_path, [])
     photo = uploaded(tmp_path, "mine.png", png(scenes.sample(1).images[0]))
-    assert 'alt="mine.png"' in session.photo([photo], RIGHT, 1.0)[0]
+    assert 'alt="mine.png"' in session.show_photo([photo], RIGHT, 1.0)[0]
     with pytest.raises(ValueError, match="There is no image"):
-        other.compared(RIGHT, 1.0)
-    assert "Images: 1." in session.indexed([photo])
-    assert "mine.png" in session.searched(RIGHT, "")
-    assert "mine.png" not in other.searched(RIGHT, "")
+        other.compare(RIGHT, 1.0)
+    assert "Images: 1." in session.index_images([photo])
+    assert "mine.png" in session.search(RIGHT, "")
+    assert "mine.png" not in other.search(RIGHT, "")
     (tmp_path / "report.html").write_text("of a fit that was not worth it")
-    assert "there is no matrix" in session.fit_result(tmp_path)
+    assert "there is no matrix" in session.show_fit(tmp_path)
     assert session.fitted is None
 
 

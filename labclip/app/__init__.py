@@ -1,4 +1,4 @@
-"""The page of `labclip app`: what it computes, apart from how it is laid out, which is in `page` alone.
+"""The page of `labclip app`. `page` lays it out and serves it; the other modules compute what it shows.
 
-Nothing in labclip but the command imports this package. Only `page` needs gradio.
+Only the command line imports this package, and only `page` needs gradio.
 """

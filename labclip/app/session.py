@@ -1,4 +1,4 @@
-"""What the page's controls ask for, as HTML. What one page uploads or fits, no other sees."""
+"""The answers to the page's controls, as HTML. Uploads and fits of one open page are invisible to all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labclip import scenes
 from labclip.alignment import Alignment, compose
-from labclip.app.pair import SCENES, Gallery, ModelPair, judge, lines_in, nearest, thumbnail, uri
+from labclip.app.pair import SCENES, Gallery, ModelPair, judge, nearest, thumbnail, uri
 from labclip.app.work import REPORT, TABLES, Upload, match, unpack
 from labclip.checks import printable
 from labclip.data.images import ImageSource
@@ -31,20 +31,20 @@ EXAMPLES: dict[str, tuple[dict[str, int], tuple[str, str] | None]] = {
     "left or right": ({"seed": 0}, ("a red moon left of an orange cross", "an orange cross left of a red moon")),
     "without": ({"seed": 4}, ("a yellow heart without a brown cube", "a yellow heart without a brown star")),
 }
-"""Scenes to click on, each with a right and a wrong caption; None is the scene's own and the swapped one.
+"""Example scenes, each with a right and a wrong caption. None means its own caption and the swapped one.
 
-The embedded model's base is wrong on all but the fourth, its matrix on the last two."""
+The embedded model's base is wrong on all but the fourth, and its matrix on the last two."""
 
 SESSIONS = 200
-"""Open pages at once; one more ends the oldest."""
+"""Number of open pages. One more closes the oldest."""
 CAPTIONS = 32
-"""Captions that are compared at once, and parts of a query; more nobody reads."""
+"""Number of captions that are compared at once, and of parts in a query."""
 
-_SHOWN = 320  # pixels of the image that is compared
+_IMAGE_SIDE = 320  # pixels of the compared image
 
 
-def _plain(value: Any) -> Any:
-    """Anybody's words inside HTML; also what the page's own templates would take for code is plain text."""
+def _escape(value: Any) -> Any:
+    """Escape text for HTML, and the signs that gradio's own templates would run as code."""
     if isinstance(value, Markup):
         return value
     return Markup(str(escape(printable(str(value)))).replace("{", "&#123;").replace("$", "&#36;"))
@@ -52,104 +52,107 @@ def _plain(value: Any) -> Any:
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined, finalize=_plain,
+    undefined=jinja2.StrictUndefined, finalize=_escape,
 )  # fmt: skip
-_parts = _templates.get_template("parts.html", globals={"judge": judge}).module
+_macros = _templates.get_template("parts.html", globals={"judge": judge}).module
 
 
-def part(name: str, *values: Any) -> str:
-    """A part of the page, as parts.html has it: `error`, `note`, `scene`, `compared`, `searched` and others."""
-    return str(getattr(_parts, name)(*values))
+def render(name: str, *values: Any) -> str:
+    """Render a macro of parts.html: `error`, `note`, `scene`, `comparison`, `search_results` and others."""
+    return str(getattr(_macros, name)(*values))
 
 
 class Session:
-    """What one open page has, and its answers.
+    """The state of one open page. Each control calls a method, which returns HTML or raises ValueError.
 
-    Each control has a method, which takes what was typed. What is wrong with it is a ValueError.
-
-    `root` is where a session's own folder lies. `typed` is what a command is told to load the base, for example
-    ["--model", "scenes"], and `other` what it is told of another matrix than the model's own.
+    Args:
+        pair: The model and its base, shared by all sessions.
+        root: The folder in which the session makes its own folder.
+        model_options: Options with which a command loads the model, for example ["--model", "scenes"].
+        alignment_options: Options for another matrix than the model's own.
     """
 
-    def __init__(self, pair: ModelPair, root: Path, typed: Sequence[str], other: Sequence[str] = ()) -> None:
-        self._pair, self._typed, self._other = pair, typed, other
+    def __init__(
+        self, pair: ModelPair, root: Path, model_options: Sequence[str], alignment_options: Sequence[str] = ()
+    ) -> None:
+        self._pair, self._model_options, self._alignment_options = pair, model_options, alignment_options
         self.fitted: Alignment | None = None
         self._use_fitted = False
         self._image: Tensor | None = None
-        self._truth: dict[str, bool] = {}  # whether captions are right, of a scene
+        self._truth: dict[str, bool] = {}  # whether each caption of a scene is right
         self._gallery: Gallery | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="session-", dir=root))
-        self._table: Path | None = None  # of captions for a fit
-        self._images: Path | None = None  # the folder of theirs
+        self._table: Path | None = None  # captions for a fit
+        self._images: Path | None = None  # folder of their images
 
     def close(self) -> None:
-        """Leave nothing."""
+        """Remove the session's files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def alignment(self) -> Alignment:
-        """What is in use."""
+        """The matrix in use: the fitted one or the model's own."""
         return self.fitted if self._use_fitted and self.fitted else self._pair.alignment
 
-    def scene(self, strength: float, example: str = "") -> tuple[str, str, str]:
-        """One of `EXAMPLES`, else a random scene, shown, with its captions and what both models say of them."""
-        chosen, captions = EXAMPLES.get(example, ({"seed": random.randrange(1_000_000)}, None))
-        scene = scenes.sample(1, split="all", **chosen)
+    def show_scene(self, strength: float, example: str = "") -> tuple[str, str, str]:
+        """The image of an example or a random scene, its captions, and their comparison."""
+        options, captions = EXAMPLES.get(example, ({"seed": random.randrange(1_000_000)}, None))
+        scene = scenes.sample(1, split="all", **options)
         self._image = self._pair.image(ImageSource("scene", data=scene.images[0]))
-        shown = part("scene", uri(Image.fromarray(scene.render(_SHOWN)[0]), "PNG"), "A rendered scene")
+        image = render("scene", uri(Image.fromarray(scene.render(_IMAGE_SIDE)[0]), "PNG"), "A rendered scene")
         captions = captions or (scene.captions[0], str(scene.swapped_captions[0]))
         self._truth = dict(zip(captions, (True, False), strict=True))
-        return shown, "\n".join(captions), self.compared("\n".join(captions), strength)
+        return image, "\n".join(captions), self.compare("\n".join(captions), strength)
 
-    def photo(self, files: Sequence[Upload], captions: str, strength: float) -> tuple[str, str]:
-        """An uploaded image, shown, and what both models say; the one before stays where this is none."""
+    def show_photo(self, files: Sequence[Upload], captions: str, strength: float) -> tuple[str, str]:
+        """An uploaded image, and the comparison of captions. If it can't be read, the previous image stays."""
         source = ImageSource(*files[0])
         self._image, self._truth = self._pair.image(source), {}
-        return part("scene", thumbnail(source, _SHOWN), source.name), self.compared(captions, strength)
+        return render("scene", thumbnail(source, _IMAGE_SIDE), source.name), self.compare(captions, strength)
 
-    def compared(self, captions: str, strength: float) -> str:
-        """What both models say of the image."""
+    def compare(self, captions: str, strength: float) -> str:
+        """The scores of both models for the image and some captions, one per line."""
         if self._image is None:
-            raise ValueError("There is no image. Upload one, or take another scene.")
-        if not (lines := lines_in(captions)):
+            raise ValueError("There is no image. Upload one, or choose a scene.")
+        if not (lines := _split_lines(captions)):
             raise ValueError("There is no caption. Type one per line.")
         if len(lines) > CAPTIONS:
-            raise ValueError(f"There are {len(lines):,} captions, and {CAPTIONS} are compared at once. Leave some out.")
+            raise ValueError(f"There are {len(lines):,} captions, but at most {CAPTIONS} are compared. Remove some.")
         texts, cut = self._pair.texts(lines)
-        base, ours = self._pair.scores(self._image, texts, self.alignment.at(strength))
-        return part("compared", lines, base, ours, self._truth, cut)
+        base, aligned = self._pair.scores(self._image, texts, self.alignment.at(strength))
+        return render("comparison", lines, base, aligned, self._truth, cut)
 
-    def use(self, fitted: bool, captions: str) -> tuple[float, str]:
-        """Take the fitted matrix, or the model's own; its strength and what both models say with it."""
+    def use_fitted(self, fitted: bool, captions: str) -> tuple[float, str]:
+        """Switch to the fitted matrix or the model's own. Returns its strength and the new comparison."""
         self._use_fitted = fitted
-        return self.alignment.strength, self.compared(captions, self.alignment.strength)
+        return self.alignment.strength, self.compare(captions, self.alignment.strength)
 
-    def indexed(self, files: Sequence[Upload]) -> str:
-        """Take uploaded images as what is searched."""
+    def index_images(self, files: Sequence[Upload]) -> str:
+        """Make uploaded images the gallery."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             unpack(files, Path(folder))
             self._gallery = self._pair.index(Path(folder))
-        return part("note", f"Images: {len(self._gallery.names):,}.", *self._gallery.left_out[:5])
+        return render("note", f"Images: {len(self._gallery.names):,}.", *self._gallery.left_out[:5])
 
-    def back(self) -> str:
-        """Search the scenes again."""
+    def index_scenes(self) -> str:
+        """Make the scenes the gallery again."""
         self._gallery = None
-        return part("note", f"{SCENES} rendered scenes are searched.")
+        return render("note", f"{SCENES} rendered scenes are searched.")
 
-    def searched(self, query: str, without: str) -> str:
-        """The top results of both sides for what must be there and what must not."""
-        wanted, unwanted = (lines_in(words.replace(",", "\n"))[:CAPTIONS] for words in (query, without))
+    def search(self, query: str, without: str) -> str:
+        """The top results of both models. Parts of the query, and unwanted parts, are separated by commas."""
+        wanted, unwanted = (_split_lines(text.replace(",", "\n"))[:CAPTIONS] for text in (query, without))
         if not wanted:
-            raise ValueError("There is no query. Type what must be there, with commas between the parts.")
+            raise ValueError("There is no query. Type what must be in the image, with commas between the parts.")
         gallery, (texts, cut) = self._gallery or self._pair.scenes, self._pair.texts([*wanted, *unwanted])
-        base, ours = (
+        base, aligned = (
             nearest(gallery, compose(rows[: len(wanted)], rows[len(wanted) :] if unwanted else None))
             for rows in (texts, self.alignment(texts))
         )
-        return part("searched", gallery, base, ours, wanted, unwanted, cut)
+        return render("search_results", gallery, base, aligned, wanted, unwanted, cut)
 
-    def taken(self, files: Sequence[Upload]) -> str:
-        """Take a file of captions, or images, or both for a fit, in the place of those before; what is in them."""
+    def take_files(self, files: Sequence[Upload]) -> str:
+        """Take captions or images for a fit, in place of earlier ones, and describe them."""
         tables = [file for file in files if PurePath(file[0]).suffix.lower() in TABLES]
         for name, path in tables:
             self._table = shutil.copyfile(path, self._folder / name)
@@ -157,46 +160,51 @@ class Session:
             unpack(images, folder := Path(tempfile.mkdtemp(dir=self._folder)))
             self._images = folder
         if self._table is None or self._images is None:
-            return part("note", "A fit needs a file of captions and their images. Upload the other too.")
-        return part("note", match(self._table, self._images)[0])
+            return render("note", "A fit needs a file of captions and their images. Upload the other too.")
+        return render("note", match(self._table, self._images)[0])
 
-    def diagnosis(self, _: Path, count: int) -> list[list[str]]:
-        """The commands of a diagnosis of the loaded model, on drawn scenes."""
-        return [["diagnose", *self._typed, *self._other, "--scenes", str(count), "--out", REPORT]]
+    def diagnosis_commands(self, _: Path, count: int) -> list[list[str]]:
+        """The commands that diagnose the loaded model on scenes."""
+        return [["diagnose", *self._model_options, *self._alignment_options, "--scenes", str(count), "--out", REPORT]]
 
-    def report(self, folder: Path, *others: str) -> str:
-        """The report in a folder as a part of the page; it, and other files of the folder, to save."""
-        names = REPORT, *others
+    def show_report(self, folder: Path, *other_names: str) -> str:
+        """The report in a folder, with links that save it and other files of the folder."""
+        names = REPORT, *other_names
         uris = {name: f"data:;base64,{base64.b64encode((folder / name).read_bytes()).decode()}" for name in names}
-        return part("report", uris, (folder / REPORT).read_text(encoding="utf-8"))
+        return render("report", uris, (folder / REPORT).read_text(encoding="utf-8"))
 
-    def fit(self, folder: Path, own: int, count: int) -> list[list[str]]:
-        """The commands of a fit in a folder, on scenes, or on the session's own captions and images."""
-        draw, data = [["sample", "scenes", "--n", str(count)]], ["--captions", "scenes/captions.csv", "--as-is"]
-        if own:
+    def fit_commands(self, folder: Path, use_uploads: int, count: int) -> list[list[str]]:
+        """The commands that fit in a folder, on scenes or on the session's captions and images."""
+        sample, data = [["sample", "scenes", "--n", str(count)]], ["--captions", "scenes/captions.csv", "--as-is"]
+        if use_uploads:
             if self._table is None or self._images is None:
                 raise ValueError("Upload a file of captions and their images first, or fit on scenes.")
             _, matched, clean = match(self._table, self._images)
-            # A later upload changes nothing here.
+            # Copies, because a later upload must not change this fit.
             shutil.copyfile(self._table, folder / self._table.name)
             for name, path in matched.items():
                 (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(path, folder / "images" / name)
-            draw, data = [], ["--captions", self._table.name, "--images", "images", "--on-error", "skip", clean]
-        return [*draw, ["embed", "features", *self._typed, *data], ["fit", "features", "alignment", "--html", REPORT]]
+            sample, data = [], ["--captions", self._table.name, "--images", "images", "--on-error", "skip", clean]
+        embed = ["embed", "features", *self._model_options, *data]
+        return [*sample, embed, ["fit", "features", "alignment", "--html", REPORT]]
 
-    def fit_result(self, folder: Path) -> str:
-        """What came out of it; the matrix, if there is one, is kept to be used here."""
+    def show_fit(self, folder: Path) -> str:
+        """The result of a fit. Its matrix, if there is one, can then be used in the page."""
         if not (folder / "alignment").is_dir():
-            note = part("note", "The fit was not worth it, so there is no matrix. The report says why.")
-            return note + self.report(folder)
+            note = render("note", "The fit did not help, so there is no matrix. The report says why.")
+            return note + self.show_report(folder)
         self.fitted = Alignment.from_pretrained(folder / "alignment")
         shutil.make_archive(str(folder / "alignment"), "zip", folder, "alignment")
-        return part("fitted") + self.report(folder, "alignment.zip")
+        return render("fitted") + self.show_report(folder, "alignment.zip")
+
+
+def _split_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 class Sessions(dict[str, Session]):
-    """The session of each open page by a key that only its browser knows, made where there is none."""
+    """The session of each open page, by a key that only its browser knows. A new key makes a session."""
 
     def __init__(self, make: Callable[[], Session]) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @options.column
 @options.text("--image-column", "NAME", "Column that identifies the image of a caption. [default: as in embed]")
 @options.text("--tagger", "NAME", "For shuffle and parts: hanta or spacy. [default: hanta]")
-@options.flag("--clean", "Clean the captions too, so that only negatives do not lack a full stop.")
+@options.flag("--clean", "Clean the captions too, which otherwise differ from negatives by their full stop.")
 @options.flag("--force", "Overwrite OUT, which may be IN itself.")
 @options.as_json
 def negatives(
