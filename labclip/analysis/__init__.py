@@ -1,6 +1,6 @@
-"""The paper's measurements on embeddings and labels, and the diagnosis made of them.
+"""The paper's measures of embeddings with labels, and the diagnosis that combines them.
 
-Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
+Benchmarks are in `labclip.evaluation`, fitting is in `labclip.training`.
 """
 
 from labclip.analysis.diagnosis import diagnose

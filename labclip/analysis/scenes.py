@@ -186,7 +186,7 @@ def embed_scenes(
     with Cache(cache, model) as opened_cache:
         images, features = encode(model, labelled.images, all_texts, cache=opened_cache, progress=progress)
     first = int(present["swapped"].argmax())
-    notes = [f"Captions are such as {captions[first]!r} against {filled['swapped'][first]!r}.", *labelled.notes]
+    notes = [f"A caption and its swapped version: {captions[first]!r}, {filled['swapped'][first]!r}.", *labelled.notes]
     texts = dict(zip(filled, features.reshape(len(filled), labels.n, -1), strict=True))
     return SceneFeatures(labels, images, texts, present, labelled.name, notes, opened_cache.identity["weights_sha256"])
 

@@ -1,7 +1,7 @@
 """Fitting a matrix: `fit`, its result, splits that do not leak, and full fine-tuning to compare with.
 
-`fitting` puts it together: `rows` reads features, `splits` holds some out, `batches` draws, `objective` is the loss,
-`trainer` the loop, `frontier` and `change` what it gains and costs. Embeddings come from `labclip.features`.
+`fitting` combines the parts: `rows` reads features, `splits` holds some out, `batches` draws batches, `objective` has
+the loss, `trainer` the loop; `frontier` and `change` measure gains and costs. Embeddings come from `labclip.features`.
 """
 
 from labclip.training.finetuning import finetune

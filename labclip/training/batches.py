@@ -18,21 +18,13 @@ _MEAN_SAMPLE = 20_000  # images, approximately
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws the batches of each epoch, or this rank's part of them.
-
-    Attributes:
-        data: The captions to draw from, with their images and negatives.
-        settings: Settings of the fit, completed by `complete_settings`.
-        seed: Seed of the order and of the choice of negatives.
-        ranks: All ranks; each takes its slice of every batch.
-        device: The device on which batches are put.
-    """
+    """Draws the batches of each epoch, or this rank's part of them."""
 
     data: Data
-    settings: Settings
-    seed: int
-    ranks: Ranks
-    device: torch.device
+    settings: Settings  # as `complete_settings` returns them
+    seed: int  # of the order and of the choice of negatives
+    ranks: Ranks  # each takes its slice of every batch
+    device: torch.device  # where batches are put
 
     def __post_init__(self) -> None:
         if self.settings.batch_size % self.ranks.count:

@@ -23,7 +23,7 @@ from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
 from labclip.training.objective import Objective, Ranks, Weights, objective_name
 from labclip.training.recipes import complete_settings, settings_of
-from labclip.training.result import FitResult, advice, compare, verdict
+from labclip.training.result import FitResult, advice, results_at, verdict
 from labclip.training.rows import Data, read_data
 from labclip.training.splits import HELD_OUT, Split, split
 from labclip.training.trainer import State, calibrate, train
@@ -192,7 +192,7 @@ def _make_result(
         "data": f"{data.words}, {data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
-    results = compare(selected.points, strength)
+    results = results_at(selected.points, strength)
     if results:
         metadata["results"] = results
     if held_out and len(held_out.images_used) > 1:

@@ -23,8 +23,8 @@ CLOSE = 0.015
 """Fraction of the gain in binding that is given up for a smaller divergence."""
 
 ENOUGH = 200
-"""With as many images or more, the average loss of the selected strength is what `keep` allows or less:
-benchmarks/allowance.py."""
+"""Minimum number of images for `keep`. With fewer, the selected strength loses more R@1 on average than `keep` allows:
+see benchmarks/allowance.py."""
 _DIVERGENCE_IMAGES = 200  # images per gallery in which the divergence is measured, because it grows with their number
 
 
@@ -141,8 +141,8 @@ def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
     """The points that keep this fraction of the base's R@1, as estimated on held-out data. The base is always kept.
 
     No set may lose more, and the divergence must be within its limit, which stands for data that were not measured. If
-    R@1 rises by more than its standard error, the divergence has no limit, because the base's softmax is then no longer
-    a measure of what should be kept.
+    R@1 rises by more than its standard error, the divergence has no limit, because the base's softmax is then not worth
+    keeping.
     """
 
     def is_close(point: Point) -> bool:

@@ -64,15 +64,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of `torchrun` that fit together. Each has all texts of a batch and a part of its images.
+    """The processes of `torchrun` that fit together. Each has all texts of a batch and a part of its images."""
 
-    Attributes:
-        index: Rank of this process, from 0 to `count` - 1.
-        count: Number of processes; 1 without torchrun.
-    """
-
-    index: int = 0
-    count: int = 1
+    index: int = 0  # rank of this process, from 0 to `count` - 1
+    count: int = 1  # number of processes; 1 without torchrun
 
     @classmethod
     def here(cls) -> Ranks:
@@ -100,27 +95,16 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Batch:
-    """The unit-length embeddings of one step. Texts are N captions, then the first negative of each, and so on to m.
+    """The unit-length embeddings of one step. Texts are N captions, then the first negative of each, and so on to m."""
 
-    Attributes:
-        images: The images of this rank's n captions, then those of its negatives that have one, [rows, dim].
-        texts: All texts, [(1 + m) * N, dim].
-        columns: The text of each image, int64 [rows].
-        captions: N, the number of captions on all ranks.
-        paired: Which texts have an image, on any rank, bool [(1 + m) * N].
-        absent: Which texts stand in for an absent negative, bool [(1 + m) * N].
-        skipped: Which pairs of image and text are ignored, bool [rows, (1 + m) * N]; None if none are.
-        mean: The mean of the fit's images, [dim], not normalised.
-    """
-
-    images: torch.Tensor
-    texts: torch.Tensor
-    columns: torch.Tensor
-    captions: int
-    paired: torch.Tensor
-    absent: torch.Tensor
-    skipped: torch.Tensor | None
-    mean: torch.Tensor
+    images: torch.Tensor  # those of this rank's n captions, then those of its negatives that have one, [rows, dim]
+    texts: torch.Tensor  # [(1 + m) * N, dim]
+    columns: torch.Tensor  # the text of each image, int64 [rows]
+    captions: int  # N, the number of captions on all ranks
+    paired: torch.Tensor  # which texts have an image, on any rank, bool [(1 + m) * N]
+    absent: torch.Tensor  # which texts stand in for an absent negative, bool [(1 + m) * N]
+    skipped: torch.Tensor | None  # which pairs are ignored, bool [rows, (1 + m) * N]; None if none are
+    mean: torch.Tensor  # the mean of the fit's images, [dim], not normalised
 
     def to(self, device: torch.device) -> Batch:
         """A copy on a device."""

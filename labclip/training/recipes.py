@@ -52,8 +52,8 @@ class Settings:
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
-        # The first binds best where the base's softmax is wrong about binding only. The second is for bases whose
-        # softmax is wrong about more, where distillation would preserve the errors.
+        # The first binds best if the base's softmax is wrong about binding only. The second is for bases with more
+        # errors, which distillation would preserve.
         Weights(negatives=12.0, distill=1.0, grounded=True, mean_image=0.2),
         Weights(identity=3e-4, grounded=True, mean_image=0.2),
     )

@@ -141,15 +141,13 @@ class FitResult(Reported):
             return f"Binding was not measured. The strength is {self.alignment.strength:g}."
         (before, after), *grounded = bindings
         base, aligned = results["validation"].values()
-        subject, parts, whole = "a part", "", ""
-        if "binding" in base:
-            subject = "a caption"
-            if "part_binding" in base:
-                both = percent(base["part_binding"]), percent(aligned["part_binding"])
-                parts = " For parts it is {}%, with the matrix {}%.".format(*both)
+        parts = whole = ""
+        if "binding" in base and "part_binding" in base:
+            percents = percent(base["part_binding"]), percent(aligned["part_binding"])
+            parts = " For parts it is {}%, with the matrix {}%.".format(*percents)
         if "whole_truth" in base:
-            both = percent(base["whole_truth"]), percent(aligned["whole_truth"])
-            whole = " Captions beat parts of their image in {}% of pairs, with the matrix in {}%.".format(*both)
+            percents = percent(base["whole_truth"]), percent(aligned["whole_truth"])
+            whole = " Captions beat parts of their image in {}% of pairs, with the matrix in {}%.".format(*percents)
         grounded_gain = [aligned_binding - base_binding for base_binding, aligned_binding in grounded]
         losses = [
             1 - sides["labclip"][metric] / sides["base"][metric]
@@ -157,7 +155,8 @@ class FitResult(Reported):
         ]  # fmt: skip
         lost = percent(max(0.0, *losses)) if losses else "0"
         return (
-            f"This model tells {subject} from its negative in {percent(before)}% of held-out pairs (chance 50%). "
+            f"This model tells {'a caption' if 'binding' in base else 'a part'} from its negative in "
+            f"{percent(before)}% of held-out pairs (chance 50%). "
             f"{gain_sentence('With the matrix it is', after, after - before, grounded_gain)}{parts} It costs "
             f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there.{whole} "
             f"{self.alignment.metadata['verdict']}."
@@ -192,7 +191,7 @@ def _bindings(results: Results) -> list[tuple[float, float]]:
     return [(base[name], aligned[name]) for name in (metric, f"{metric}_grounded") if name in base]
 
 
-def compare(points: Sequence[Point], strength: float) -> dict[str, Any]:
+def results_at(points: Sequence[Point], strength: float) -> dict[str, Any]:
     """For each set, the metrics of the base and of the matrix at a strength, as in `FitResult.results`."""
     if not points:
         return {}

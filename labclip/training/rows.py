@@ -98,25 +98,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """Checked features, and the captions on one side of a split. Parts and keywords are among the captions.
+    """Checked features, and the captions on one side of a split. Parts and keywords are among the captions."""
 
-    Attributes:
-        images: Embeddings of the images, followed by those of the negatives' images, k per caption, if there are any.
-        texts: Embeddings of the captions, n_texts of them, followed by k negatives for each.
-        image_index: The image of each caption, int64 [n_texts].
-        has_negative: Which negatives are present, bool [n_texts, k]; k is 0 if there are none.
-        has_negative_image: Which of these have an image of their own, bool [n_texts, k].
-        captions: Rows of the captions on this side, int64; the other rows belong to the other side.
-        kind: The `Kind` of each text, int8 [n_texts].
-    """
-
-    images: Rows
-    texts: Rows
-    image_index: torch.Tensor
-    has_negative: torch.Tensor
-    has_negative_image: torch.Tensor
-    captions: torch.Tensor
-    kind: torch.Tensor
+    images: Rows  # the images, followed by those of the negatives, k per caption, if there are any
+    texts: Rows  # the captions, n_texts of them, followed by k negatives for each
+    image_index: torch.Tensor  # the image of each caption, int64 [n_texts]
+    has_negative: torch.Tensor  # which negatives are present, bool [n_texts, k]; k is 0 if there are none
+    has_negative_image: torch.Tensor  # which of these have an image of their own, bool [n_texts, k]
+    captions: torch.Tensor  # rows of the captions on this side, int64; other rows belong to the other side
+    kind: torch.Tensor  # the `Kind` of each text, int8 [n_texts]
 
     def only(self, kind: Kind) -> Data:
         """The same data with only the captions of one kind."""
@@ -164,7 +154,7 @@ class Data:
 
 
 def _appended_rows(default: torch.Tensor, present: torch.Tensor, start: int) -> torch.Tensor:
-    """Numbers of rows that are appended from `start` on, int64 [n, k]; where not `present`, the `default`, [n]."""
+    """The row numbers of n * k rows appended at `start`, int64 [n, k]; if not `present`, the `default` of n."""
     return torch.where(present, start + torch.arange(present.numel()).view(present.shape), default[:, None])
 
 

@@ -51,21 +51,15 @@ def one_thread(enabled: bool = True) -> Iterator[None]:
 class State:
     """Everything that changes during a fit.
 
-    Attributes:
-        parameters: `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
-        optimizer: Adam on the parameters, without a fixed `log_scale`.
-        epoch: The current epoch, from 0.
-        step: Finished steps of the current epoch.
-        loss: Sum of the losses of these steps.
-        history: A record of each finished epoch.
+    Parameters are `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
     """
 
     parameters: dict[str, torch.Tensor]
-    optimizer: torch.optim.Adam
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    optimizer: torch.optim.Adam  # of all parameters except a fixed `log_scale`
+    epoch: int = 0  # the current one
+    step: int = 0  # finished steps of the current epoch
+    loss: float = 0.0  # sum of the losses of these steps
+    history: list[dict[str, Any]] = field(default_factory=list)  # a record of each finished epoch
 
     @classmethod
     def new(cls, dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
