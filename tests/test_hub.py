@@ -148,21 +148,21 @@ REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monkeypatch, entry, how):
     hub.repos["org/name"] = FILES
     hub.repos[REPOSITORY] = {"open_clip_pytorch_model.bin": b"x"}
-    folder, weights = snapshot("org/name"), labhub.weights_of(TAGGED)
+    folder, weights = snapshot("org/name"), labhub.weights_file(TAGGED)
     published_alignment(entry)
     hub.requests.clear()
     options = {"local_files_only": True} if how == "argument" else {}
     if how == "constant":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert snapshot("org/name", Access(**options)) == folder
-    assert labhub.weights_of(TAGGED, Access(**options)) == weights
+    assert labhub.weights_file(TAGGED, Access(**options)) == weights
     assert torch.equal(published_alignment(entry, Access(**options)).fitted, matrix())
 
     cold = {"cache_dir": hub.home.parent / "cold", **options}
     with pytest.raises(FileNotFoundError, match=r"not in the cache .*cold.*type: hf download org/other --revision v1"):
         snapshot("org/other", Access(revision="v1", **cold))
     with pytest.raises(FileNotFoundError, match=rf"type: hf download {REPOSITORY} open_clip_model.safetensors --cache"):
-        labhub.weights_of(TAGGED, Access(**cold))
+        labhub.weights_file(TAGGED, Access(**cold))
     with pytest.raises(FileNotFoundError, match=rf"ViT-B-32 \(coco\) is not in the cache.*curl -LO http.*{entry.file}"):
         published_alignment(entry, Access(**cold))
     if how != "argument":
@@ -174,13 +174,13 @@ def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monke
 def test_weights_of_a_tag_are_the_first_file_there_is(hub, tmp_path):
     names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     hub.repos[REPOSITORY] = dict.fromkeys(names, b"x")
-    assert labhub.weights_of(TAGGED).name == names[0]
+    assert labhub.weights_file(TAGGED).name == names[0]
     assert hub.asked("pytorch_model") == 0
     hub.repos[REPOSITORY] = {names[1]: b"x", "README.md": b""}
-    assert labhub.weights_of(TAGGED, Access(cache_dir=tmp_path / "a")).name == names[1]
+    assert labhub.weights_file(TAGGED, Access(cache_dir=tmp_path / "a")).name == names[1]
     hub.repos[REPOSITORY] = {"README.md": b""}
     with pytest.raises(FileNotFoundError, match=f"{names[0]} of {REPOSITORY} is not on the Hub"):
-        labhub.weights_of(TAGGED, Access(cache_dir=tmp_path / "b"))
+        labhub.weights_file(TAGGED, Access(cache_dir=tmp_path / "b"))
 
 
 # Published matrices

@@ -21,7 +21,7 @@ from labclip import LABCLIP, Alignment, Base
 from labclip.alignment import with_record
 from labclip.io import saving
 from labclip.io.folder import load
-from labclip.io.saving import config_of, matches
+from labclip.io.saving import matches, matching_config
 from labclip.towers.openclip import fingerprint_of
 
 BASE = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
@@ -330,6 +330,6 @@ def test_registered_models_have_the_configuration_of_their_name(name):
     config = open_clip.get_model_config(name)
     with torch.device("meta"):  # without memory for its weights
         clip = models.built(config)
-    assert config_of(clip, name) == config
+    assert matching_config(clip, name) == config
     for other in ("ViT-B-16", "nonsense", "hf-hub:org/name", "local-dir:nowhere"):
-        assert config_of(clip, other) is None
+        assert matching_config(clip, other) is None

@@ -165,10 +165,10 @@ def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignme
     A published matrix is recognised by its hash, and gets its base and its source. Raises ValueError if the file holds
     anything but two plain float32 tensors, or `base` is not the base of the published matrix.
     """
-    return alignment_of(Path(path).read_bytes(), str(path), base=base)
+    return parse_checkpoint(Path(path).read_bytes(), str(path), base=base)
 
 
-def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> Alignment:
+def parse_checkpoint(checkpoint: bytes, name: str, *, base: Base | None = None) -> Alignment:
     """Read a checkpoint as `convert_checkpoint` does, from the bytes of a file; messages call it `name`."""
     try:
         with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:  # torch does not check the checksums

@@ -24,15 +24,13 @@ from labclip.io.card import folded_card
 from labclip.io.folder import matrix_sha256, replacing
 from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
-from labclip.io.saving import config_for, write_openclip
-from labclip.io.text_sides import check_features, mark_of, of_openclip, of_transformers, set_mark
+from labclip.io.saving import saved_config, write_openclip
+from labclip.io.text_sides import check_features, is_openclip, is_transformers, mark_of, set_mark
 from labclip.model import LABCLIP
 from labclip.towers.openclip import check_base, check_fits, default_tokenizer, embed_dim, uses_quick_gelu
 
 TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
-_CONVERTERS = {
-    "transformers": to_transformers.convert, "openai": to_openai.state_of, "onnx": to_onnx.convert,
-}  # fmt: skip
+_FORMS = {"transformers": to_transformers, "openai": to_openai, "onnx": to_onnx}
 # Attribute paths of the last linear map of the text side; the first that a model has is used.
 _PROJECTION_PATHS = (
     "text_projection",  # OpenCLIP CLIP (Parameter [width, dim]), OpenAI clip, transformers CLIPModel (Linear)
@@ -108,40 +106,40 @@ def fold(
         alignment = alignment if check else model.alignment
     alignment = checked_alignment(alignment)
     alignment = alignment if strength is None else alignment.at(strength)
-    kind = _kind_of(clip)
-    target = kind if to == "same" else to
-    if target != kind and kind != "openclip":
+    library = _library_of(clip)
+    target = library if to == "same" else to
+    if target != library and library != "openclip":
         raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
-    folded = _merge_copy(clip, kind, alignment, names, tokenizer, check=check, force=force)
-    if target != kind or to == "openai":
+    folded = _merge_copy(clip, library, alignment, names, tokenizer, check=check, force=force)
+    if target != library or to == "openai":
         mark = mark_of(folded)
-        folded = _CONVERTERS[target](folded)
+        folded = _FORMS[target].convert(folded)
         if mark is not None and target != "openai":
             set_mark(folded, mark)
     if folder is not None:
         tokenizer = tokenizer or default_tokenizer(alignment.base)
         with replacing(folder) as scratch:
             if target == "openclip":
-                write_openclip(folded, config_for(clip, alignment.base, openclip_config, config), tokenizer, scratch)
+                write_openclip(folded, saved_config(clip, alignment.base, openclip_config, config), tokenizer, scratch)
             elif target == "transformers":
                 to_transformers.write(folded, clip, tokenizer, scratch)
             else:
-                (to_openai if target == "openai" else to_onnx).write(folded, scratch)
+                _FORMS[target].write(folded, scratch)
             (scratch / CARD).write_text(folded_card(alignment, target), encoding="utf-8", newline="\n")
     return folded
 
 
 def _merge_copy(
-    model: Any, kind: str, alignment: Alignment, names: Mapping[str, Any], tokenizer: Any, *, check: bool, force: bool
+    model: Any, library: str, alignment: Alignment, names: dict[str, Any], tokenizer: Any, *, check: bool, force: bool
 ) -> Any:
-    """A copy of a model of a library, `kind`, with the matrix merged into it and a mark that records it and `names`."""
+    """A copy of a model of `library` with the matrix merged into it and a mark that records it and `names`."""
     folded = copy.deepcopy(model)
-    projection = None if kind == "onnx" else _find_projection(folded, alignment.dim)
+    projection = None if library == "onnx" else _find_projection(folded, alignment.dim)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded
     if check:
         try:
-            _check_fits(model, kind, alignment, tokenizer)
+            _check_fits(model, library, alignment, tokenizer)
         except ValueError as error:
             if not force:
                 raise
@@ -168,29 +166,29 @@ def _open_model(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, 
     if alignment is None and (form or model.alignment.at(1.0).is_identity):
         raise ValueError(f"{name} has no matrix to merge. Pass alignment=NAME, or a folder or repository for NAME.")
     if form is not None:
-        return (to_transformers if form == "transformers" else to_onnx).load(name), alignment
+        return _FORMS[form].load(name), alignment
     return model, alignment if force else None
 
 
 def _wrapped_model(model: Any) -> Any | None:
     """The transformers model in a pipeline or a SentenceTransformer; None for anything else."""
     if isinstance(model, nn.Module):
-        return next(filter(of_transformers, model.modules()), None) if hasattr(model, "tokenize") else None
+        return next(filter(is_transformers, model.modules()), None) if hasattr(model, "tokenize") else None
     wrapped = getattr(model, "model", None)
-    return wrapped if of_transformers(wrapped) and hasattr(model, "tokenizer") else None
+    return wrapped if is_transformers(wrapped) and hasattr(model, "tokenizer") else None
 
 
-def _kind_of(model: Any) -> str:
+def _library_of(model: Any) -> str:
     """The library of a model, by the name that `fold` uses for its target."""
     if type(model).__name__ == "ModelProto":
         return "onnx"
     if not isinstance(model, nn.Module):
         raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
-    if of_openclip(model):
+    if is_openclip(model):
         return "openclip"
-    if of_transformers(model):
+    if is_transformers(model):
         return "transformers"
-    if (wrapped := next(filter(of_transformers, model.modules()), None)) is not None:
+    if (wrapped := next(filter(is_transformers, model.modules()), None)) is not None:
         # The wrapper forwards attributes, so its projection would be found, but the base could not be checked.
         raise ValueError(
             f"A {type(model).__name__} is a wrapper around a {type(wrapped).__name__}. Fold that before it is wrapped, "
@@ -200,20 +198,20 @@ def _kind_of(model: Any) -> str:
 
 
 @torch.no_grad()
-def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> None:
-    """Raise ValueError if an alignment was not fitted on a model of a library, `kind`; see `check_fits`.
+def _check_fits(model: Any, library: str, alignment: Alignment, tokenizer: Any) -> None:
+    """Raise ValueError if an alignment was not fitted on a model of `library`; see `check_fits`.
 
     The fingerprint is compared only if a tokenizer is known.
     """
     tokenizer = tokenizer or default_tokenizer(alignment.base)
-    if kind == "openclip":
+    if library == "openclip":
         check_base(model, alignment, tokenizer)
         return
     has_fingerprint, features = alignment.fingerprint is not None, None
-    if kind == "transformers":
+    if library == "transformers":
         quick_gelu = to_transformers.quick_gelu_of(model)
         features = to_transformers.caption_features(model) if has_fingerprint else None
-    elif kind == "onnx":
+    elif library == "onnx":
         quick_gelu = to_onnx.quick_gelu_of(model)
         features = to_onnx.caption_features(model, alignment) if has_fingerprint else None
         if quick_gelu is None and alignment.base is not None:
@@ -233,7 +231,7 @@ def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> 
 
 def _find_projection(model: Any, dim: int) -> tuple[Any, str]:
     """The module whose attribute is the last linear map of the text side, and the attribute's name."""
-    is_text_model = of_transformers(model) and model.config.model_type.endswith("text_model")
+    is_text_model = is_transformers(model) and model.config.model_type.endswith("text_model")
     paths = [*_PROJECTION_PATHS, "head"] if is_text_model else _PROJECTION_PATHS
     for path in paths:
         *parents, name = path.split(".")
@@ -264,7 +262,7 @@ def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
     A model of transformers is run before and after: ValueError if its features are not the aligned ones.
     """
     matrix = alignment.matrix.detach().cpu().double()
-    before = to_transformers.sample_features(model) if of_transformers(model) else None
+    before = to_transformers.sample_features(model) if is_transformers(model) else None
     projection = getattr(owner, name)
     if projection is None or isinstance(projection, nn.Identity):
         # Add the kind of projection that OpenCLIP makes from the folder's configuration.

@@ -25,7 +25,7 @@ from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
 from labclip.files import WEIGHT_FILES
-from labclip.io.folder import alignment_of, load, matrix_sha256
+from labclip.io.folder import load, matrix_sha256, parse_checkpoint
 from labclip.io.published import Published
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], R
         raise ValueError(f"The Hub's {repo_id} can't be loaded: {reason}") from error
 
 
-def weights_of(base: Base, access: Access = DEFAULT) -> Path:
+def weights_file(base: Base, access: Access = DEFAULT) -> Path:
     """The weights file of a base: the one of its tag, cached or downloaded, or `base.pretrained` if that is a file."""
     import open_clip  # here, since loading only an alignment does not need it
 
@@ -143,7 +143,7 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
         response.raise_for_status()
         if hashlib.sha256(response.content).hexdigest() != entry.file_sha256:
             raise ValueError(f"the {len(response.content):,} bytes received have another SHA-256 than the file")
-        alignment_of(response.content, entry.file).save_pretrained(cached_folder)
+        parse_checkpoint(response.content, entry.file).save_pretrained(cached_folder)
         return read(cached_folder)
     except Exception as error:  # also errors of the client's HTTP library
         kind = ValueError if isinstance(error, ValueError) else ConnectionError

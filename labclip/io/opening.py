@@ -16,10 +16,10 @@ from labclip.alignment import Alignment, checked_alignment, with_record
 from labclip.base import FOLDED, Base, describe_mark
 from labclip.checks import check_device
 from labclip.io import published
-from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
+from labclip.io.hub import DEFAULT, Access, published_alignment, weights_file
 from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import Published, list_pretrained
-from labclip.io.saving import config_of
+from labclip.io.saving import matching_config
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED
 from labclip.towers.openclip import (
@@ -61,7 +61,7 @@ def load_model(
     alignment = _select_alignment(source, alignment, access, strength)
     if base is not None:
         recorded = alignment.base
-        if recorded and recorded.model in open_clip.list_models() and config_of(base, recorded.model) is None:
+        if recorded and recorded.model in open_clip.list_models() and matching_config(base, recorded.model) is None:
             raise ValueError(
                 f"The alignment was fitted on {recorded}, but this {type(base).__name__} has another architecture than "
                 f"{recorded.model}. Pass that base, or load an alignment fitted on yours."
@@ -154,7 +154,7 @@ def _load_named(base: Base, access: Access, **openclip: Any) -> _Loaded:
         if key in _TRANSFORM:
             openclip.setdefault(f"image_{key}", value)
     openclip |= {"force_quick_gelu": True} if base.quick_gelu else {}
-    clip, train, val = build(base.model, weights_of(base, access), **openclip)
+    clip, train, val = build(base.model, weights_file(base, access), **openclip)
     model_cfg = open_clip.get_model_config(base.model) | ({"quick_gelu": True} if base.quick_gelu else {})
     config = None if changes_layers else {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
     return clip, train, val, tokenizer_of(base.model, model_cfg), config

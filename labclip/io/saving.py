@@ -34,7 +34,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
 
     Warns if the base is not verified to be the recorded one, because the user loaded it or trained it further.
     """
-    openclip_config = config_for(model.clip, model.alignment.base, model.openclip_config, config)
+    openclip_config = saved_config(model.clip, model.alignment.base, model.openclip_config, config)
     alignment = _with_verified_fingerprint(model)
     with replacing(folder) as scratch:
         write(alignment, scratch)
@@ -64,7 +64,7 @@ def _with_verified_fingerprint(model: LABCLIP) -> Alignment:
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
-def config_for(
+def saved_config(
     clip: Any, base: Base | None, loaded_config: dict[str, Any] | None, config: str | Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The `open_clip_config.json` of a model.
@@ -78,7 +78,7 @@ def config_for(
     if isinstance(name, Mapping):
         model_cfg = dict(name) if matches(clip, name) is not False else None
     else:
-        model_cfg = config_of(clip, name)
+        model_cfg = matching_config(clip, name)
     if model_cfg is None:
         problem = "is not known, as labclip did not load it" if config is None else f"is not config={config!r:.200}"
         raise ValueError(
@@ -123,7 +123,7 @@ def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fold
             )
 
 
-def config_of(clip: nn.Module, name: str) -> dict[str, Any] | None:
+def matching_config(clip: nn.Module, name: str) -> dict[str, Any] | None:
     """OpenCLIP's `model_cfg` of an architecture, with the model's activation; None if the model has another one.
 
     Towers of other libraries are not built, as this would download them, so their `model_cfg` is not checked.

@@ -15,13 +15,13 @@ VOCABULARY = 49408
 """The size of CLIP's vocabulary; its last token ends a caption."""
 
 
-def of_transformers(model: Any) -> bool:
+def is_transformers(model: Any) -> bool:
     """Whether a module is a model of transformers."""
     # By the name of the class, since importing transformers takes seconds.
     return any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__)
 
 
-def of_openclip(model: Any) -> bool:
+def is_openclip(model: Any) -> bool:
     """Whether a module has OpenCLIP's `encode_text(text, normalize)`; that of OpenAI's `clip` has no `normalize`."""
     encode = getattr(model, "encode_text", None)
     return callable(encode) and "normalize" in inspect.signature(encode).parameters

@@ -70,7 +70,7 @@ def convert(clip: Any) -> Any:
 def caption_features(model: Any, alignment: Alignment) -> torch.Tensor | None:
     """The embedding of the fingerprint's caption, [1, dim]; None if the tokenizer of the base is not known."""
     tokens = _caption_tokens(alignment)
-    return None if tokens is None else _run(model, tokens, embedding_of(model, alignment.dim))
+    return None if tokens is None else _run(model, tokens, find_embedding(model, alignment.dim))
 
 
 def quick_gelu_of(model: Any) -> bool | None:
@@ -88,7 +88,7 @@ def append(model: Any, alignment: Alignment) -> None:
         ValueError: If no output is the text embedding, or onnxruntime gives other features than the aligned ones.
     """
     onnx = require("onnx", "An ONNX file needs onnx", _INSTALL)
-    output = embedding_of(model, alignment.dim)
+    output = find_embedding(model, alignment.dim)
     tokens = _caption_tokens(alignment)
     tokens = np.array([[3, 5, 2, 4]]) if tokens is None else tokens
     before = _run(model, tokens, output)
@@ -108,7 +108,7 @@ def append(model: Any, alignment: Alignment) -> None:
     check_features(after, exact, "onnxruntime gives other text features", "Fold into another form.")
 
 
-def embedding_of(model: Any, dim: int) -> str:
+def find_embedding(model: Any, dim: int) -> str:
     """The name of the output that is the text embedding: float32 [batch, dim], not used by other nodes of the graph."""
     types = {output.name: output.type.tensor_type for output in model.graph.output}
     shapes = {name: [axis.dim_value or None for axis in kind.shape.dim] for name, kind in types.items()}

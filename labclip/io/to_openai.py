@@ -14,7 +14,7 @@ from open_clip.model import build_model_from_openai_state_dict
 from torch import nn
 
 from labclip.checks import first_line
-from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
+from labclip.io.text_sides import VOCABULARY, check_form, is_openclip
 from labclip.towers.openclip import SkipInitialisation, text_tower
 
 WEIGHTS = "model.pt"
@@ -32,13 +32,13 @@ def openai_weights(clip: nn.Module) -> dict[str, torch.Tensor]:
     return {key.removeprefix("text.") if has_prefix else key: value for key, value in clip.state_dict().items()}
 
 
-def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
+def convert(clip: Any) -> OrderedDict[str, torch.Tensor]:
     """The weights of a model with OpenAI's names; ValueError if `clip.load` would build another model from them.
 
     It always builds heads of width 64 and QuickGELU; it resizes images by their shorter side and normalises them with
     OpenAI's mean.
     """
-    if not of_openclip(clip):
+    if not is_openclip(clip):
         return OrderedDict((key, value.detach().cpu().clone()) for key, value in clip.state_dict().items())
     transform = getattr(clip.visual, "preprocess_cfg", None) or {}
     try:
@@ -71,7 +71,7 @@ def write(model: nn.Module | Mapping[str, torch.Tensor], folder: Path) -> None:
     dict: it first tries to read an archive from the open file, and then does not go back to its beginning.
     """
     root = nn.Module()
-    for key, value in (state_of(model) if isinstance(model, nn.Module) else model).items():
+    for key, value in (convert(model) if isinstance(model, nn.Module) else model).items():
         *path, name = key.split(".")
         module = root
         for child in path:

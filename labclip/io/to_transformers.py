@@ -16,7 +16,7 @@ from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
-from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
+from labclip.io.text_sides import VOCABULARY, check_form, is_openclip
 from labclip.io.to_openai import openai_weights
 from labclip.packages import require
 from labclip.towers.openclip import SkipInitialisation, text_tower
@@ -166,7 +166,7 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: Path) -> None:
     of transformers, they are copied from the folder that it was loaded from.
     """
     model.save_pretrained(folder)
-    if of_openclip(base):
+    if is_openclip(base):
         _save_processor(base, tokenizer, folder)
     elif (processor := _load_from_model_folder(model, "AutoProcessor")) is not None:
         processor.save_pretrained(folder)
