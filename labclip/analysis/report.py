@@ -90,16 +90,16 @@ class Diagnosis(Reported):
 
     def page(self) -> Page:
         """The whole report as values."""
-        sections = [] if self.repair is None else [_binding(self, self.repair)]
+        sections = [] if self.repair is None else [_binding_section(self, self.repair)]
         if self.evaluated is not None:
             titles = [result.benchmark.title for result in self.evaluated.results]
             sections += [section for section in self.evaluated.page().sections if section.heading in titles]
         notes = [*self.verdict.reasons, *self.verdict.repair, *self.notes]
         sections.append(Section("Why", notes=[*notes, _RULES] if self.repair else notes))
         if self.repair is not None and len(self.repair.models) > 1:
-            sections.append(_costs(self.repair))
-        sections += [_confusions(self)] if self.confused else []
-        sections += [_space(self)] if self.gap or self.spectrum else []
+            sections.append(_costs_section(self.repair))
+        sections += [_confusions_section(self)] if self.confused else []
+        sections += [_space_section(self)] if self.gap or self.spectrum else []
         size = (
             f"{self.scenes:,} scenes, {self.combinations:,} combinations" if self.repair else f"{self.scenes:,} images"
         )
@@ -199,7 +199,7 @@ def _gain_and_cost(repaired: Repair, model: int) -> str:
     return f"{gain} {summary.cost_sentence(costs)}"
 
 
-def _binding(diagnosis: Diagnosis, repaired: Repair) -> Section:
+def _binding_section(diagnosis: Diagnosis, repaired: Repair) -> Section:
     cosine = dict(zip(repaired.models, repaired.binding.estimates, strict=True))
     bars = [
         (f"linear probe on {SIDES[side]}", probed.accuracy, probed.bag_chance)
@@ -217,7 +217,7 @@ def _binding(diagnosis: Diagnosis, repaired: Repair) -> Section:
     return Section("The verdict", (), [figure], [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
 
 
-def _costs(repaired: Repair) -> Section:
+def _costs_section(repaired: Repair) -> Section:
     table = compared_table("Recall", repaired.models, [("", metric) for metric in repaired.retrieval])
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
@@ -228,7 +228,7 @@ def _costs(repaired: Repair) -> Section:
     return Section("What it costs", [text], tables=[table])
 
 
-def _confusions(diagnosis: Diagnosis) -> Section:
+def _confusions_section(diagnosis: Diagnosis) -> Section:
     tables = []
     for by, pairs in diagnosis.confused.items():
         worst = list(pairs.items())[:_MAX_PAIRS]
@@ -244,7 +244,7 @@ def _confusions(diagnosis: Diagnosis) -> Section:
     return Section("What is confused", [text], tables=tables)
 
 
-def _space(diagnosis: Diagnosis) -> Section:
+def _space_section(diagnosis: Diagnosis) -> Section:
     """The embedding space before and after: captions and their permutations, modality gap, and spectrum."""
     tables, figures, spectrum = [], [], diagnosis.spectrum
     if diagnosis.permutations:

@@ -147,10 +147,12 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     probe_values["chance"] = round(probes["image"].chance or 0.0, 4)
     results = values | {"chance": chance, "probes": probe_values, "n": n, "seed": seed}
     by_model = dict(zip(MODELS, texts_by_model(texts, [model.alignment]), strict=True))
-    return Demo(results, _examples(model, task, images, by_model, n, seed), _search(task, images, by_model, n, seed))
+    return Demo(
+        results, _make_examples(model, task, images, by_model, n, seed), _make_search(task, images, by_model, n, seed)
+    )
 
 
-def _examples(
+def _make_examples(
     model: LABCLIP, task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int
 ) -> list[Example]:
     scales = {"base": model.clip.logit_scale.exp().item(), "labclip": model.logit_scale.exp().item()}
@@ -168,7 +170,7 @@ def _examples(
     return examples
 
 
-def _search(task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int) -> SearchExample:
+def _make_search(task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int) -> SearchExample:
     """The search for the pair of the fit on which the base confuses most scenes."""
     search = next(question for question in task.questions if isinstance(question, Search))
     gallery, seen = images[search.images], np.flatnonzero(search.groups[""] == 0)
