@@ -105,13 +105,15 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
     points = []
     for strength in strengths:
         measures = {name: gallery.measure(strength) for name, gallery in galleries.items()}
-        of_captions, of_parts = (at and _measure_binding(at(strength)) for at in (caption_margins, part_margins))
+        of_captions, of_parts = (
+            margins and _measure_binding(margins(strength)) for margins in (caption_margins, part_margins)
+        )
         smoothed = [binding[3] for binding in (of_captions, of_parts) if binding]
         whole_truth = None
         if whole_margins:
-            margins = whole_margins(strength)
-            whole_truth = _fraction_positive(margins)
-            smoothed.append(float(_smooth(margins).mean()))
+            pair_margins = whole_margins(strength)
+            whole_truth = _fraction_positive(pair_margins)
+            smoothed.append(float(_smooth(pair_margins).mean()))
         binding, blind, grounded, _ = of_captions or (None,) * 4
         points.append(
             Point(
