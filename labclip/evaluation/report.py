@@ -19,7 +19,7 @@ from labclip.report import Cell, Figure, Page, Reported, Section, Table, latex, 
 from labclip.report.drawing import COLOURS, SOFT, legend_below, new_figure, plain_label
 from labclip.report.values import RECALL, UNMEASURABLE, Value, gain_sentence, matrix_words, metric_words, version_facts
 
-_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
+_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image are not taken as independent."
 _HOW_BLIND = (
     " NAME_blind replaces each image by the mean of the other images: what the captions alone give away. "
     "NAME_grounded subtracts that mean from the image: what the image adds."

@@ -27,7 +27,8 @@ class Answer:
         right: For each model ("base", then the alignments) whether it was right.
         margin: For each model the cosine of the right answer minus that of the best wrong one; nan if the question has
             none. At 0 or below the answer is wrong. In retrieval, in classification and between two images it is wrong
-            up to 1e-6, a tie. In questions with `unnormalized` the base's margin is one of dot products, not cosines.
+            up to 1e-6, a tie. Where the base's captions are not normalised (`Choice.unnormalized`), its margin is one
+            of dot products.
     """
 
     location: str

@@ -151,20 +151,22 @@ class Sources:
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
-        folder, path, patterns = self.images or self.folder, PurePosixPath(name), tuple(patterns)
-        parts = {"path": name, "name": path.name, "rest": name.partition("/")[2] or name}
-        tried = [self._pattern_of[patterns]] if patterns in self._pattern_of else patterns
-        files = [pattern.format(**parts) for pattern in tried]
-        if any(leads_out(folder.absolute(), file) for file in (name, *files)):
+        folder, patterns = self.images or self.folder, tuple(patterns)
+        parts = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
+        known_pattern = self._pattern_of.get(patterns)
+        files = [pattern.format(**parts) for pattern in ([known_pattern] if known_pattern else patterns)]
+        if any(leads_out(folder.absolute(), file) for file in {name, *files}):
             raise ValueError(
                 f"{location}: the image's name {name!r} leads out of {folder}. "
                 f"Pass images=DIR with the folder that all images are in."
             )
-        present = next((number for number, file in enumerate(files) if self._exists(folder / file)), None)
-        if present is not None:
-            self._pattern_of[patterns] = tried[present]
-        file = folder / files[present or 0]
-        return self.add(ImageSource(str(file), file, box=box))
+        file = files[0]
+        if known_pattern is None:
+            for pattern, candidate in zip(patterns, files, strict=True):
+                if self._exists(folder / candidate):
+                    self._pattern_of[patterns], file = pattern, candidate
+                    break
+        return self.add(ImageSource(str(folder / file), folder / file, box=box))
 
     def image_in_memory(self, data: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image that is the bytes of a file, or pixels, uint8 [height, width, 3]."""

@@ -63,7 +63,7 @@ def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
     metrics["micro"] = one_group(len(items))
     if form.least > 1:
         counts = f"{len({*macro} - {NONE}):,} of {len({*all_groups}):,} pairs of attributes"
-        sources.notes.append(f"macro: {counts} have {form.least} items.")
+        sources.notes.append(f"macro: {counts} have at least {form.least} items.")
     prefix, counted = form.group.removesuffix("_name"), np.unique(names[macro >= 0])
     by_group = {f"{prefix}_{name}": np.where(names == name, 0, NONE) for name in counted} if breakdown else {}
     return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=by_group))

@@ -39,7 +39,7 @@ def read(sources: Sources) -> Task:
     skipped = features.manifest.get("skipped", ())
     notes = [f"{len(skipped):,} items were left out when the folder was made."] if skipped else []
     if other_texts := len(image_index) - len(captions):
-        notes.append(f"Its {other_texts:,} parts and keywords are not measured here; the benchmark `parts` does that.")
+        notes.append(f"{other_texts:,} parts and keywords are not measured here; the benchmark `parts` does that.")
     names = [*map("caption {}".format, captions), *map("negative {}".format, negatives)]
     images = block_of(features.images, slice(None)).cpu()
     embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, features.check_model)
