@@ -24,7 +24,7 @@ __all__ = [
     "embed", "evaluate", "evaluation", "features", "fit", "fold", "get_tokenizer", "list_pretrained", "metrics",
     "negatives", "scenes", "training", "transform",
 ]  # fmt: skip
-_HOME = {
+_MODULE_OF = {
     "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model", "compose": "alignment",
     "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
     "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
@@ -38,7 +38,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"{name!r} is OpenCLIP's, not labclip's. Type: import open_clip; open_clip.{name}(...)")
     if name not in __all__:
         raise AttributeError(f"module 'labclip' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"labclip.{_HOME[name]}"), name) if name in _HOME else import_module(f"labclip.{name}")
+    module = import_module(f"labclip.{_MODULE_OF.get(name, name)}")
+    return getattr(module, name) if name in _MODULE_OF else module
 
 
 def __dir__() -> list[str]:

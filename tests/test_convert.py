@@ -68,7 +68,6 @@ def test_published_matrices_equal_the_published_module(entry):
     assert alignment.base == entry.base
     assert alignment.logit_scale == entry.logit_scale
     assert alignment.metadata == entry.metadata
-
     state = torch.load(DATA / entry.file, map_location="cpu", weights_only=True)
     module = torch.nn.Linear(entry.embed_dim, entry.embed_dim, bias=False)
     module.load_state_dict({"weight": state["linear.weight"]})

@@ -157,7 +157,6 @@ def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monke
     assert snapshot("org/name", Access(**options)) == folder
     assert labhub.weights_file(TAGGED, Access(**options)) == weights
     assert torch.equal(published_alignment(entry, Access(**options)).fitted, matrix())
-
     cold = {"cache_dir": hub.home.parent / "cold", **options}
     with pytest.raises(FileNotFoundError, match=r"not in the cache .*cold.*type: hf download org/other --revision v1"):
         snapshot("org/other", Access(revision="v1", **cold))

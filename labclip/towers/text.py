@@ -65,8 +65,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def as_captions(text: str | Iterable[str]) -> list[str]:
     """Turn a caption, a list of captions, or a column of NumPy, pandas or pyarrow into a list; else ValueError."""
-    not_a_list = not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set)
-    if not_a_list or len(getattr(text, "shape", (1,))) != 1:  # iterating over a table gives its column names
+    is_column = isinstance(text, Iterable) and not isinstance(text, bytes | bytearray | Mapping | Set)
+    if not is_column or len(getattr(text, "shape", (1,))) != 1:  # iterating over a table gives its column names
         raise ValueError(
             f"text is {describe(text)}. Pass a caption, a list of captions or one column of them, or token ids as a "
             f"tensor [n, context_length]."
@@ -91,7 +91,8 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     full_rows = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
     cut_captions = [captions[row] for row in full_rows if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
     count = _COUNT.get() or TruncationCount()
-    count.count, count.total = count.count + len(cut_captions), count.total + len(captions)
+    count.count += len(cut_captions)
+    count.total += len(captions)
     count.context, count.example = tokens.shape[1], count.example or next(iter(cut_captions), "")
     if count is not _COUNT.get():
         count.warn(stacklevel=4)
