@@ -33,7 +33,7 @@ from labclip.data.items import Kind
 from labclip.training.frontier import frontier, gallery, select
 from labclip.training.recipes import RECIPES
 from labclip.training.rows import read_data
-from labclip.training.splits import SHARE, split
+from labclip.training.splits import HELD_OUT, split
 
 MIXTURES = ((1, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 4, 0), (1, 1, 1), (1, 1, 2))
 METRICS = {
@@ -96,7 +96,7 @@ def on_scenes(count, seeds):
 
 def select_by_rules(features, seed):
     """The alignment that each rule selects, from the strengths of all weights that the default recipe tries."""
-    held_out = gallery(split(read_data(features), None, SHARE, seed)[1], seed=seed)  # as `fit` holds it out
+    held_out = gallery(split(read_data(features), None, HELD_OUT, seed)[1], seed=seed)  # as `fit` holds it out
     parts = held_out.only(Kind.PART)
     parts = replace(parts, kind=torch.zeros_like(parts.kind))  # the frontier measures them as captions
     candidates = []  # alignment, point, smoothed binding of captions and parts, smoothed whole truth
