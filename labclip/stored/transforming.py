@@ -234,21 +234,16 @@ def _earlier_records(
     records = {record["name"]: record for record in earlier.get("shards", ())}
     finished = {}
     for shard in () if changed_key or force else shards:
-        if shard.name in records and _is_done(shard, records[shard.name]):
-            finished[shard.name] = records[shard.name]
+        record = records.get(shard.name, {})
+        has_same_source = bool(record) and record["source_version"] == shard.version
+        if has_same_source and shard.target.is_file() and shard.target.stat().st_size == record["bytes"]:
+            finished[shard.name] = record
     for name in records.keys() - finished.keys() if is_folder else ():
         (target / name).unlink(missing_ok=True)
     if isinstance(target, Path):
         for file in (path, *(shard.target for shard in shards)):
             remove_partial_files(file.parent, {file.name})
     return finished
-
-
-def _is_done(shard: Shard, record: Mapping[str, Any]) -> bool:
-    """Whether a shard's result still exists, and was made from the present source."""
-    if record["source_version"] != shard.version or not shard.target.is_file():
-        return False
-    return bool(shard.target.stat().st_size == record["bytes"])
 
 
 @contextmanager
