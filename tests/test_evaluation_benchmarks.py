@@ -37,13 +37,8 @@ def held(name):
 WINOGROUND = {"image_0": "ex_0", "image_1": "ex_1", "caption_0": "a b", "caption_1": "b a"}
 BIVLC = {"image": held("a"), "caption": "a", "negative_caption": "b", "negative_image": held("b"), "type": "add"}
 KARPATHY = [
-    {
-        "filepath": "val2014",
-        "filename": f"{n}.jpg",
-        "split": split,
-        "sentences": [{"raw": f"{n} {m}"} for m in range(7)],
-    }
-    for n, split in enumerate(("test", "test", "restval", "val"))
+    {"filepath": "val2014", "filename": f"{n}.jpg", "split": name, "sentences": [{"raw": f"{n} {m}"} for m in range(7)]}
+    for n, name in enumerate(("test", "test", "restval", "val"))
 ]
 SAID = [([f"{n}.jpg"], [f"{n} {m}" for m in range(7)]) for n in range(2)]
 ENTRIES = [{"image": f"val2014/{images[0]}", "caption": captions} for images, captions in SAID]
