@@ -123,7 +123,7 @@ class Retrieval:
         features = images[self.images], texts[self.texts], torch.from_numpy(self.image_index)
         text_rank, image_rank, text_margin, image_margin = metrics.ranks(*features, by_index=by_index)
         caption_count = np.bincount(self.image_index, minlength=n)
-        # An image without a caption is in the gallery, but nothing can be searched for with it.
+        # An image without a caption is in the gallery, but is not a query.
         queries = np.flatnonzero(caption_count)
         of_queries = image_rank[queries], image_margin[queries]
         text_rows = ItemRows(self.images[self.image_index, None], self.texts[:, None])
@@ -158,7 +158,7 @@ def _chance(right: Rows, candidates: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class CaptionRetrieval:
-    """A question: which of a list of captions is an image's. Some may describe no image, some several."""
+    """A question: which of many captions describes an image. A caption may describe several images, or none."""
 
     image: Rows  # [n]
     label: Rows  # index in `captions` of each image's caption, [n]

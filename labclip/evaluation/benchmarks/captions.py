@@ -105,7 +105,7 @@ def read_table(sources: Sources, patterns: Sequence[str] = ("{path}",), **option
 
 
 def read_captions(form: Form, sources: Sources, split: str = "", captions: int = 0) -> list[CaptionRow]:
-    """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
+    """The captions of a split, grouped by image: the first `captions` of each image, or all for 0."""
     check_option("split", split, form.splits)
     path = sources.find_file(*(name.format(split=split) for name in form.files[0]))
     rows_of: dict[int, list[CaptionRow]] = {}

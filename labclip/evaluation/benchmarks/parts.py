@@ -67,8 +67,8 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
     `half_truth` prefers "a red hat" over "a red hat and a blue shirt" if nothing is blue; `whole_truth` prefers "a red
     hat and a white shirt" over "a red hat" if the shirt is white. `search_map`, `search_p5` and `search_confused5`
     search among all images for each phrase that at least three images have. Right are the images with this part in a
-    caption. Confused are those whose captions have its words, but its modifier with another noun. What no caption says
-    counts as absent.
+    caption. Confused are images whose captions have its words, but its modifier with another noun. What the captions
+    don't mention counts as absent.
 
     Args:
         sources: The files: a table of images and captions as in `csv`. Its negatives are not read.

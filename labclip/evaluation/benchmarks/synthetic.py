@@ -1,7 +1,6 @@
 """Scenes in which every object is known: CLEVR, PUG:SPAR, PUG:SPARE. The negative has two attributes swapped.
 
-`protocol=paper` is what the code of the LABCLIP paper (arXiv:2502.03566) measures. `protocol=labclip` can be measured
-on any such scenes.
+`protocol=paper` measures what the code of the LABCLIP paper (arXiv:2502.03566) does, `protocol=labclip` any scenes.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ def read(
         form: The `kind` of data.
         sources: The files.
         protocol: "paper": scenes of two different objects. A scene and its swap are each named in one order, whatever
-            the file's. The caption of an image is searched for among those of all such scenes. The base's captions of
-            CLEVR are not normalised. "labclip": any number of objects, in the file's order; retrieval in both
-            directions with one image per distinct scene; cosines alone.
+            the file's. The caption of an image is searched for among the captions of all such scenes. The base's
+            captions of CLEVR are not normalised. "labclip": any number of objects, in the file's order; retrieval in
+            both directions with one image per distinct scene; cosines alone.
         split: "all", or "train", "val" or "test" with 80, 10 and 10 percent of the combinations; a combination and its
             swaps are in one split. The paper's figures are of "test".
         seed: Seed of the split and of the wrong attributes.
