@@ -1,8 +1,8 @@
-"""Draw the figures of the documentation: a fit's frontier, the kept results, what strength gains and costs.
+"""Draw figures of the documentation: a fit's frontier, the results of evaluation, gains and costs of strength.
 
     python docs/figures.py
 
-Half a minute. The demo's figures are those of `labclip demo`, the web page's is a screenshot.
+It takes half a minute. Other figures are made by `labclip demo` and by `benchmarks/app.py --screenshot`.
 """
 
 import json
@@ -32,7 +32,7 @@ def first_figure(page: Page) -> bytes:
 
 
 def frontier() -> bytes:
-    """What `labclip sample`, `embed` and `fit` as printed in the quickstart come to."""
+    """The figure of the fit in the quickstart."""
     with tempfile.TemporaryDirectory() as scratch:
         table = labclip.scenes.sample(1000, seed=0).save(Path(scratch) / "data")
         features = labclip.embed(
@@ -42,14 +42,16 @@ def frontier() -> bytes:
 
 
 def strength() -> bytes:
-    """The embedded model by strength, from the record of `weights/make.py`."""
-    record = json.loads((DOCS.parent / "weights" / "scenes" / "results.json").read_text(encoding="utf-8"))
-    trial = next(one for one in record["trials"] if one["seed"] == record["shipped"])
-    found = {0.0: trial["base"], trial["strength"]: trial["labclip"]}
-    found |= {float(at): figures for at, figures in trial["strengths"].items()}
+    """Metrics of the embedded model by strength, from the file that `weights/make.py` writes."""
+    results = json.loads((DOCS.parent / "weights" / "scenes" / "results.json").read_text(encoding="utf-8"))
+    trial = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
+    by_strength = {0.0: trial["base"], trial["strength"]: trial["labclip"]}
+    by_strength |= {float(strength): values for strength, values in trial["strengths"].items()}
+    strengths = sorted(by_strength)
     figure, axes = new_figure(5.6, 4.6)
     for metric, (name, colour, style) in CURVES.items():
-        axes.plot(sorted(found), [found[at][metric] for at in sorted(found)], color=colour, linestyle=style, label=name)
+        values = [by_strength[strength][metric] for strength in strengths]
+        axes.plot(strengths, values, color=colour, linestyle=style, label=name)
     axes.axvline(trial["strength"], color=SOFT, linestyle=":", linewidth=1, label="strength that ships")
     axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy, or recall")
     axes.grid(color=GRID, linewidth=0.6)
@@ -58,7 +60,7 @@ def strength() -> bytes:
 
 
 def main() -> None:
-    """Write the figures beside the pages."""
+    """Write the figures next to the pages."""
     report = Report.from_json(DOCS.parent / "benchmarks" / "results" / "scenes.json")
     figures = {"fit": frontier(), "results": first_figure(report.page()), "strength": strength()}
     for name, data in figures.items():
