@@ -1,18 +1,18 @@
-"""What `labclip embed` itself can take, whoever encodes: rows read, written and hashed in a second of processor.
+"""The speed of `labclip embed` without the encoder: rows read, written and hashed per second of processor time.
 
     python benchmarks/driver.py [--rows 100000] [--json benchmarks/driver.json]
 
-The encoder of this benchmark gives one vector for all images and captions, so what is left is the table and the files.
-Counted is processor time, so that others on the machine do not change it.
+The encoder of this benchmark returns one vector for all images and captions, so only the table and the files take time.
+Processor time does not depend on other work of the machine.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from table import save
 
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
@@ -24,8 +24,8 @@ from labclip.features.folder import Writer
 DIM = 512
 
 
-class Instant(Encoder):
-    """Encodes nothing."""
+class ConstantEncoder(Encoder):
+    """Returns the same embedding for everything."""
 
     row = np.full(DIM, DIM**-0.5, dtype="<f4")
 
@@ -39,24 +39,25 @@ class Instant(Encoder):
 
 
 def main():
-    """Measure, print, and write."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    encoder, found = Instant(LABCLIP.from_pretrained("scenes")), []
+    encoder, rows = ConstantEncoder(LABCLIP.from_pretrained("scenes")), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = (f"{number:09d}.jpg,a photo of the red thing number {number}\n" for number in range(options.rows))
         (folder / "captions.csv").write_text("image,caption\n" + "".join(lines))
         (folder / "features").mkdir()
 
-        def measure(what, stage):
+        def measure(name, stage):
             start = time.process_time()
-            made = stage()
-            found.append({"what": what, "rows": options.rows, "seconds": time.process_time() - start})
-            print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
-            return made
+            result = stage()
+            seconds = time.process_time() - start
+            rows.append({"what": name, "rows": options.rows, "seconds": seconds})
+            print(f"{name:10} {options.rows / seconds:10,.0f} rows/s", flush=True)
+            return result
 
         with Writer(folder / "features") as state:
             items = read_items(find_inputs(folder / "captions.csv"))
@@ -72,8 +73,7 @@ def main():
 
             counts = measure("captions", texts)
             measure("checked", lambda: state.finish({"dim": DIM, "counts": counts}, {}))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""How fast benchmarks are asked: SugarCrepe against the official loop's way, metrics alone, retrieval and its memory.
+"""The speed of evaluation: SugarCrepe against its official loop, metrics alone, retrieval and its memory.
 
     python benchmarks/evaluation.py [--sugarcrepe DIR] [--json FILE]
 
-Items are of SugarCrepe's number and kind; with --sugarcrepe they are its own. Images are drawn here. The model is the
-embedded one. The official loop takes one item at a time and encodes its image, its caption and its negative at the
-full context; both sides must come to the same answers. Random embeddings of ViT-B-32's width serve for the rest.
+Items are generated, as many as SugarCrepe has; with --sugarcrepe they are its own. Images are rendered. The model is
+the embedded one. The official loop encodes the image, the caption and the negative of one item at a time, at the full
+context; both must give the same answers. The rest runs on random embeddings of ViT-B-32's dimension.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -26,23 +27,21 @@ from labclip.evaluation.scores import compare, one_group
 from labclip.features.cache import encode
 
 ITEMS, IMAGES = 7511, 1560  # SugarCrepe's
-LOOP_ITEMS = 400  # of the official loop, whose time is the same for every item
+LOOP_ITEMS = 400  # items of the official loop; each item takes the same time
 
 
 def draw_images(folder, names):
     """JPEGs of COCO's size."""
-    drawn = scenes.sample(min(len(names), 64), seed=0).render(64)
-    for place, name in enumerate(names):
-        image = Image.fromarray(drawn[place % len(drawn)]).resize((640, 480))
-        image.putpixel((place % 640, place // 640), (255, 255, 255))  # none is another's copy
+    pixels = scenes.sample(min(len(names), 64), seed=0).render(64)
+    for i, name in enumerate(names):
+        image = Image.fromarray(pixels[i % len(pixels)]).resize((640, 480))
+        image.putpixel((i % 640, i // 640), (255, 255, 255))  # so that all images differ
         image.save(folder / name, quality=90)
 
 
-def own_files(folder):
-    """SugarCrepe's seven files with captions of scenes: the same number of items an image."""
-    import json
-
-    drawn = scenes.sample(ITEMS, seed=1)
+def write_files(folder):
+    """SugarCrepe's seven files with captions of scenes, and as many items per image."""
+    sample = scenes.sample(ITEMS, seed=1)
     sizes = dict(zip(("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"),
                      (692, 2062, 788, 1652, 1406, 666, 245), strict=True))  # fmt: skip
     row = 0
@@ -51,8 +50,8 @@ def own_files(folder):
         for key in range(size):
             items[str(key)] = {
                 "filename": f"{row % IMAGES:012}.jpg",
-                "caption": drawn.captions[row],
-                "negative_caption": drawn.swapped_captions[row],
+                "caption": sample.captions[row],
+                "negative_caption": sample.swapped_captions[row],
             }
             row += 1
         (folder / f"{name}.json").write_text(json.dumps(items))
@@ -60,43 +59,42 @@ def own_files(folder):
 
 @torch.no_grad()
 def official(model, task, count):
-    """One item at a time, three encodings, as SugarCrepe's own script does it; seconds for all items, and answers."""
+    """One item at a time with three encodings, as SugarCrepe's own script: seconds for all items, and answers."""
     choice = task.questions[0]
-    start, right = time.perf_counter(), []
-    for image, (caption, negative) in zip(choice.image[:count], choice.options[:count], strict=True):
-        shown = Image.open(task.images[image].file)
-        features = F.normalize(model.clip.encode_image(model.preprocess(shown)[None]), dim=-1)
-        scores = [
+    start, correct = time.perf_counter(), []
+    for image, rows in zip(choice.image[:count], choice.options[:count], strict=True):
+        pixels = model.preprocess(Image.open(task.images[image].file))
+        features = F.normalize(model.clip.encode_image(pixels[None]), dim=-1)
+        caption, negative = (
             (features * F.normalize(model.clip.encode_text(model.tokenizer([task.captions[row]])), dim=-1)).sum()
-            for row in (caption, negative)
-        ]
-        right.append(bool(scores[0] > scores[1]))
-    return (time.perf_counter() - start) / count * len(choice.image), np.array(right)
+            for row in rows
+        )
+        correct.append(bool(caption > negative))
+    return (time.perf_counter() - start) / count * len(choice.image), np.array(correct)
 
 
 def sugarcrepe(folder):
-    """Seconds of labclip from files to answers, and of the official way."""
+    """Seconds of labclip from files to answers, and of the official loop."""
     with tempfile.TemporaryDirectory() as name:
         images = Path(name)
         data = folder or images
         if folder is None:
-            own_files(images)
-        needed = {path.name for path in _missing(data, images)}
-        draw_images(images, sorted(needed))
+            write_files(images)
+        draw_images(images, sorted({path.name for path in missing_images(data, images)}))
         model = LABCLIP.from_pretrained("scenes")
         start = time.perf_counter()
         task = BENCHMARKS["sugarcrepe"].read(Sources(data, images))
         features = encode(model, task.images, task.captions, progress=False)
         scores = task.questions[0].score(*features)[0]
-        ours = time.perf_counter() - start
-        theirs, right = official(model, task, LOOP_ITEMS)
-        different = int((right != scores.correct[:LOOP_ITEMS]).sum())
-        if different:
-            raise SystemExit(f"{different} of {LOOP_ITEMS} answers differ from the official loop's.")
-    return theirs / ours, ours, theirs
+        seconds = time.perf_counter() - start
+        official_seconds, correct = official(model, task, LOOP_ITEMS)
+        if differing := int((correct != scores.correct[:LOOP_ITEMS]).sum()):
+            raise SystemExit(f"{differing} of {LOOP_ITEMS} answers differ from the official loop's.")
+    return official_seconds / seconds, seconds, official_seconds
 
 
-def _missing(data, images):
+def missing_images(data, images):
+    """The paths of images that the files of SugarCrepe name and that do not exist."""
     sources = Sources(data, images, "skip")
     try:
         BENCHMARKS["sugarcrepe"].read(sources)
@@ -105,58 +103,56 @@ def _missing(data, images):
     return []
 
 
-def rows(n, seed, dim=512):
-    drawn = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
-    return drawn.div_(drawn.norm(dim=-1, keepdim=True))
+def random_rows(n, seed, dim=512):
+    """Unit-length float32 [n, dim]."""
+    rows = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
+    return rows.div_(rows.norm(dim=-1, keepdim=True))  # in place, for the peak of memory
 
 
 def metrics_alone():
-    """Seconds for all metrics of SugarCrepe and ARO (VG-A, VG-R), base and aligned, with intervals."""
-    draw = np.random.default_rng(0)
-    parts = (("sugarcrepe", ITEMS, 7, IMAGES), ("vg-a", 28748, 117, 8000), ("vg-r", 23937, 48, 8000),
-             ("orders", 18000, 1, 6000))  # fmt: skip
-    asked = []
-    for _, items, groups, count in parts:
-        group = draw.integers(0, groups, items)
+    """Seconds for all metrics of SugarCrepe and ARO, base and aligned, with intervals."""
+    generator, questions = np.random.default_rng(0), []
+    # Items, groups and images of SugarCrepe, VG-A, VG-R, and both orders of captions.
+    for items, groups, count in ((ITEMS, 7, IMAGES), (28748, 117, 8000), (23937, 48, 8000), (18000, 1, 6000)):
+        group = generator.integers(0, groups, items)
         options = np.stack([np.arange(items), np.arange(items) + items], axis=1)
-        asked.append((Choice(draw.integers(0, count, items), options, {"macro": group, "micro": one_group(items)}),
-                      rows(count, 1), rows(2 * items, 2)))  # fmt: skip
+        choice = Choice(generator.integers(0, count, items), options, {"macro": group, "micro": one_group(items)})
+        questions.append((choice, random_rows(count, 1), random_rows(2 * items, 2)))
     start = time.perf_counter()
-    for choice, images, texts in asked:
-        base, aligned = choice.score(images, texts), choice.score(images, texts.roll(1, 0))
-        for both in zip(base, aligned, strict=True):
-            compare(both)
+    for choice, images, texts in questions:
+        for pair in zip(choice.score(images, texts), choice.score(images, texts.roll(1, 0)), strict=True):
+            compare(pair)
     seconds = time.perf_counter() - start
     return seconds, seconds, None
 
 
 def retrieval():
-    """COCO's 5,000 x 25,000 in both directions against its bare product."""
-    images, texts, index = rows(5000, 0), rows(25000, 1), torch.arange(25000) // 5
-    found = []
+    """COCO's 5,000 x 25,000 in both directions, against the bare product."""
+    images, texts, index = random_rows(5000, 0), random_rows(25000, 1), torch.arange(25000) // 5
+    times = []
     for _ in range(7):
         start = time.perf_counter()
         texts @ images.T
         middle = time.perf_counter()
         metrics.ranks(images, texts, index)
-        found.append((time.perf_counter() - middle, middle - start))
-    ours, theirs = (min(column) for column in zip(*found, strict=True))
-    return ours / theirs, ours, theirs
+        times.append((time.perf_counter() - middle, middle - start))
+    seconds, product_seconds = (min(column) for column in zip(*times, strict=True))
+    return seconds / product_seconds, seconds, product_seconds
 
 
 def memory():
-    """Gigabytes of a process of its own that ranks 100,000 x 100,000, Python, torch and embeddings included."""
+    """Peak gigabytes of a process that ranks 100,000 x 100,000, with Python, torch and embeddings."""
     start = time.perf_counter()
-    answer = subprocess.run(
-        [sys.executable, __file__, "--hundred-thousand"], check=True, capture_output=True, text=True
-    )
-    return float(answer.stdout), time.perf_counter() - start, None
+    command = [sys.executable, __file__, "--hundred-thousand"]
+    peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peak, time.perf_counter() - start, None
 
 
 def hundred_thousand():
-    images, texts = rows(100_000, 0), rows(100_000, 1)
+    """Rank 100,000 x 100,000 and print the peak of memory."""
+    images, texts = random_rows(100_000, 0), random_rows(100_000, 1)
     metrics.ranks(images, texts, torch.arange(100_000))
-    # The peak of this process alone; getrusage's would carry over what the one that started it held.
+    # The peak of this process; that of getrusage would include memory of the process that started it.
     with open("/proc/self/status", encoding="ascii") as file:
         print(next(int(line.split()[1]) / 1e6 for line in file if line.startswith("VmHWM")))
 
@@ -164,23 +160,19 @@ def hundred_thousand():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sugarcrepe", type=Path, help="folder of SugarCrepe's seven files")
-    parser.add_argument("--json", type=Path, help="write the table here as well")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--hundred-thousand", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hundred_thousand:
-        return hundred_thousand()
-    return write(
-        (
-            (what, against, aim, measure())
-            for what, against, aim, measure in (
-                ("SugarCrepe, one item at a time", "labclip evaluate", 5.0, lambda: sugarcrepe(arguments.sugarcrepe)),
-                ("metrics of 78,196 items, 2 models", "seconds", 2.0, metrics_alone),
-                ("R@k of 5,000 x 25,000, both ways", "its bare matrix product", 1.5, retrieval),
-                ("R@k of 100,000 x 100,000, both ways", "gigabytes in all", 1.0, memory),
-            )
-        ),
-        arguments.json,
+        hundred_thousand()
+        return
+    measurements = (
+        ("SugarCrepe, one item at a time", "labclip evaluate", 5.0, lambda: sugarcrepe(arguments.sugarcrepe)),
+        ("metrics of 78,196 items, 2 models", "seconds", 2.0, metrics_alone),
+        ("R@k of 5,000 x 25,000, both ways", "its bare matrix product", 1.5, retrieval),
+        ("R@k of 100,000 x 100,000, both ways", "gigabytes in all", 1.0, memory),
     )
+    write(((what, against, aim, measure()) for what, against, aim, measure in measurements), arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an epoch of a fit costs, against its bare matrix products and against the published loop, and its peak memory.
+"""The time of an epoch of a fit relative to its bare matrix products and to the published loop, and its peak memory.
 
     python benchmarks/fit.py [--json FILE] [--pairs 100000] [--gigabytes 10]
 
@@ -7,7 +7,6 @@ Embeddings are random: neither times nor memory depend on their values.
 
 import argparse
 import itertools
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from ratios import ratio_of
 from table import write
 
 DIM, BATCH = 512, 1024
 
 
 def products(images, texts, negatives, matrix, steps):
-    """The floor: x A^T, v y^T, and the products of their two gradients, a batch after the other."""
+    """The floor: x A^T, v y^T, and the products of their two gradients, batch after batch."""
     for step in range(steps):
         rows = slice(step * BATCH, (step + 1) * BATCH)
         text = torch.cat([texts[rows], negatives[rows]])
@@ -55,15 +55,16 @@ def published(images, texts, negatives, steps):
     for step, (image, text, negative) in enumerate(loader):
         if step == steps:
             break
-        every = F.normalize(matrix(torch.cat([text, negative])), dim=-1)
-        logits = log_scale.exp() * image @ every.T
+        aligned = F.normalize(matrix(torch.cat([text, negative])), dim=-1)
+        logits = log_scale.exp() * image @ aligned.T
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :BATCH].T, target)) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def ours(images, texts, negatives, **options):
+def fit(images, texts, negatives, **options):
+    """One epoch of the published recipe by default."""
     import labclip
 
     features = labclip.Features.from_arrays(
@@ -72,14 +73,19 @@ def ours(images, texts, negatives, **options):
     return labclip.fit(features, **{"recipe": "paper", "epochs": 1, "batch_size": BATCH} | options, progress=False)
 
 
+def random_arrays(rows):
+    """Images, texts and negatives, unit-length [rows, DIM]."""
+    generator = torch.Generator().manual_seed(0)
+    return [F.normalize(torch.randn(rows, DIM, generator=generator), dim=-1) for _ in range(3)]
+
+
 def epochs(pairs):
-    draw = torch.Generator().manual_seed(0)
-    arrays = [F.normalize(torch.randn(pairs, DIM, generator=draw), dim=-1) for _ in range(3)]
-    steps = pairs // BATCH
+    """The rows of one epoch."""
+    arrays, steps = random_arrays(pairs), pairs // BATCH
     runs = {
         "products": lambda: products(*arrays, torch.eye(DIM), steps),
-        "fit": lambda: ours(*arrays),
-        "distilled": lambda: ours(*arrays, distill=1.0, negative_weight=12),
+        "fit": lambda: fit(*arrays),
+        "distilled": lambda: fit(*arrays, distill=1.0, negative_weight=12),
         "published": lambda: published(*arrays, steps),
     }
     seconds = {name: [] for name in runs}
@@ -89,20 +95,16 @@ def epochs(pairs):
             run()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    pairs_of_runs = ("fit", "products"), ("distilled", "products"), ("published", "fit")
-    ratio = [statistics.median(a / b for a, b in zip(seconds[x], seconds[y], strict=True)) for x, y in pairs_of_runs]
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    yield "one epoch of fit", "its bare matrix products", 1.7, (ratio[0], median["fit"], median["products"])
-    yield "the same with distillation", "bare matrix products", 2.3, (ratio[1], median["distilled"], median["products"])
-    yield "the published loop", "one epoch of fit", 1.8, (ratio[2], median["published"], median["fit"])
+    yield "one epoch of fit", "its bare matrix products", 1.7, ratio_of(seconds["fit"], seconds["products"])
+    yield "the same with distillation", "bare matrix products", 2.3, ratio_of(seconds["distilled"], seconds["products"])
+    yield "the published loop", "one epoch of fit", 1.8, ratio_of(seconds["published"], seconds["fit"])
 
 
-def default(captions=12_000):
-    """The default fit, all its candidates, their frontiers and the selection."""
-    draw = torch.Generator().manual_seed(0)
-    arrays = [F.normalize(torch.randn(captions, DIM, generator=draw), dim=-1) for _ in range(3)]
+def default_fit(captions=12_000):
+    """The row of the default fit: all candidates, their frontiers and the selection."""
+    arrays = random_arrays(captions)
     start = time.perf_counter()
-    ours(*arrays, recipe="labclip", epochs=None, batch_size=None)
+    fit(*arrays, recipe="labclip", epochs=None, batch_size=None)
     seconds = time.perf_counter() - start
     yield f"the default fit, {captions:,} captions", "seconds", 60, (seconds, seconds, None)
 
@@ -120,7 +122,7 @@ with open("/proc/self/status") as file:
 
 
 def memory(gigabytes):
-    """Peak resident memory of a fit on files that are memory-mapped."""
+    """The row of the peak resident memory of a fit on memory-mapped files."""
     import numpy as np
 
     rows = int(gigabytes * 1e9 / (3 * DIM * 4))
@@ -133,20 +135,19 @@ def memory(gigabytes):
             file.flush()
             del file
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", _MEMORY, folder], check=True, capture_output=True)
+        command = [sys.executable, "-W", "ignore", "-c", _MEMORY, folder]
+        peak = int(subprocess.run(command, check=True, capture_output=True).stdout)
         seconds = time.perf_counter() - start
-    yield f"peak memory, {gigabytes:g} GB of files", "gigabytes", 1.5, (int(done.stdout) / 1e9, seconds, None)
+    yield f"peak memory, {gigabytes:g} GB of files", "gigabytes", 1.5, (peak / 1e9, seconds, None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=100_000, help="captions with negatives, of dim 512")
-    parser.add_argument(
-        "--gigabytes", type=float, default=10.0, help="size of the memory-mapped files; 0 leaves it out"
-    )
-    parser.add_argument("--json", type=Path, help="write the table here as well")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the memory-mapped files; 0: no files")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
-    parts = [epochs(arguments.pairs), default()] + ([memory(arguments.gigabytes)] if arguments.gigabytes else [])
+    parts = [epochs(arguments.pairs), default_fit()] + ([memory(arguments.gigabytes)] if arguments.gigabytes else [])
     write(itertools.chain.from_iterable(parts), arguments.json)
 
 

@@ -20,13 +20,13 @@ one, as OpenAI's and OpenCLIP's models do: a constant vector is added to all ima
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
 import torch
 from recipes import recalls
 from safetensors.torch import load_file
+from table import save
 from torch.nn import functional as F
 
 import labclip
@@ -135,9 +135,7 @@ def main():
         strengths[name] = [mean(rows) for rows in by_strength]  # of the last recipe, the default
         for row in (*tables[name].items(), *enumerate(strengths[name])):
             print(name, row[0], {key: value and round(value, 3) for key, value in row[1].items()}, flush=True)
-    if arguments.json:
-        record = {"seeds": arguments.seeds, "tables": tables, "strengths": strengths}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    save(arguments.json, {"seeds": arguments.seeds, "tables": tables, "strengths": strengths})
 
 
 if __name__ == "__main__":

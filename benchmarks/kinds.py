@@ -17,7 +17,6 @@ the weight of whole truth beside captions and parts, and the fraction of the bas
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from dataclasses import replace
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from table import save
 
 import labclip
 from labclip import metrics
@@ -33,7 +33,7 @@ from labclip.data.items import Kind
 from labclip.training.frontier import frontier, gallery, select
 from labclip.training.recipes import RECIPES
 from labclip.training.rows import read_data
-from labclip.training.splits import HELD_OUT, split
+from labclip.training.splits import split
 
 MIXTURES = ((1, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 4, 0), (1, 1, 1), (1, 1, 2))
 METRICS = {
@@ -96,7 +96,7 @@ def on_scenes(count, seeds):
 
 def select_by_rules(features, seed):
     """The alignment that each rule selects, from the strengths of all weights that the default recipe tries."""
-    held_out = gallery(split(read_data(features), None, HELD_OUT, seed)[1], seed=seed)  # as `fit` holds it out
+    held_out = gallery(split(read_data(features), None, 0.1, seed)[1], seed=seed)  # the tenth that `fit` holds out
     parts = held_out.only(Kind.PART)
     parts = replace(parts, kind=torch.zeros_like(parts.kind))  # the frontier measures them as captions
     candidates = []  # alignment, point, smoothed binding of captions and parts, smoothed whole truth
@@ -222,8 +222,7 @@ def main():
     for dataset, table in tables.items():
         for name, row in table.items():
             print(f"{dataset:12} {name:10}", {key: round(value, 3) for key, value in row.items()})
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"seeds": arguments.seeds, "tables": tables}, indent=1) + "\n")
+    save(arguments.json, {"seeds": arguments.seeds, "tables": tables})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Captions a second on one core that negatives are made for, and of how many captions none exist.
+"""How many captions per second get negatives on one core, and for how many captions there is none.
 
     python benchmarks/negatives.py [--captions FILE] [--json FILE]
 
-FILE is anything that `labclip.negatives.read` reads; without it captions are generated in the manner of COCO's.
+FILE is anything that `labclip.negatives.read` reads. Without it, captions like those of COCO are generated.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import random
 import tempfile
 import time
 from pathlib import Path
+
+from table import save
 
 from labclip.negatives import RELATIONS, Shuffler, add, read, shuffle, swap
 
@@ -21,22 +23,22 @@ VERBS = ("sitting", "standing", "riding", "holding", "looking", "walking")
 PLACES = ("next to", "on top of", "in front of", "to the left of", "near", "with")
 
 
-def generated(count):
+def generate_captions(count):
     """Sentences of 9 to 16 words, most of them different."""
-    draw = random.Random(0)
+    generator = random.Random(0)
 
     def phrase():
-        adjective = f"{draw.choice(ADJECTIVES)} " if draw.random() < 0.5 else ""
-        return f"{draw.choice(('a', 'the', 'two'))} {adjective}{draw.choice(OBJECTS)}"
+        adjective = f"{generator.choice(ADJECTIVES)} " if generator.random() < 0.5 else ""
+        return f"{generator.choice(('a', 'the', 'two'))} {adjective}{generator.choice(OBJECTS)}"
 
     return [
-        f"{phrase()} {draw.choice(VERBS)} {draw.choice(PLACES)} {phrase()} and {phrase()}.".capitalize()
+        f"{phrase()} {generator.choice(VERBS)} {generator.choice(PLACES)} {phrase()} and {phrase()}.".capitalize()
         for _ in range(count)
     ]
 
 
-def seconds(run):
-    """The least processor time of three runs, and what the last gave."""
+def run_three_times(run):
+    """The shortest processor time of three runs in seconds, and the last result."""
     times = []
     for _ in range(3):
         start = time.process_time()
@@ -46,38 +48,40 @@ def seconds(run):
 
 
 def rows(captions):
-    """What was done, captions a second, captions without a negative, and the aim if there is one."""
+    """The name of each run, captions per second, captions without a negative, and the aim if there is one."""
     attributes = [*COLOURS, *RELATIONS.items()]
-    took, found = seconds(lambda: shuffle(captions))
-    yield "shuffle", len(captions) / took, found.count(None), 1000
-    took, many = seconds(lambda: shuffle(captions, k=4))
-    yield "shuffle, k=4", len(captions) / took, many.count([]), None
-    took, found = seconds(lambda: swap(captions, attributes))
-    yield "swap, colours and relations", len(captions) / took, found.count(None), None
+    seconds, negatives = run_three_times(lambda: shuffle(captions))
+    yield "shuffle", len(captions) / seconds, negatives.count(None), 1000
+    seconds, lists = run_three_times(lambda: shuffle(captions, k=4))
+    yield "shuffle, k=4", len(captions) / seconds, lists.count([]), None
+    seconds, negatives = run_three_times(lambda: swap(captions, attributes))
+    yield "swap, colours and relations", len(captions) / seconds, negatives.count(None), None
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
         path.write_text("".join(json.dumps({"image": i, "caption": c}) + "\n" for i, c in enumerate(captions)))
-        took, counts = seconds(lambda: add(path, out, Shuffler(), force=True))
-        yield "shuffle, jsonl to jsonl", len(captions) / took, counts.captions - counts.with_negative, 1000
+        seconds, counts = run_three_times(lambda: add(path, out, Shuffler(), force=True))
+        yield "shuffle, jsonl to jsonl", len(captions) / seconds, counts.captions - counts.with_negative, 1000
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captions", type=Path, help="a csv, tsv, jsonl, json, parquet or txt file")
-    parser.add_argument("--count", type=int, default=5000, help="captions to generate where no file is given")
-    parser.add_argument("--json", type=Path, help="write the table here as well")
+    parser.add_argument("--count", type=int, default=5000, help="captions to generate if no file is given")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     source = arguments.captions
-    captions = [caption for item in read(source) for caption in item.captions] if source else generated(arguments.count)
+    if source:
+        captions = [caption for item in read(source) for caption in item.captions]
+    else:
+        captions = generate_captions(arguments.count)
     shuffle(captions[:1])  # loads the tagger
     table = []
     print(f"{len(captions)} captions {f'from {source.name}' if source else 'generated'}, on one core")
     print(f"{'':28} {'captions/s':>10} {'aim':>6} {'none exists':>12}")
-    for what, rate, without, aim in rows(captions):
-        print(f"{what:28} {rate:10,.0f} {f'{aim:,}' if aim else '':>6} {without:12}", flush=True)
-        table.append({"what": what, "rate": rate, "aim": aim, "without": without, "captions": len(captions)})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    for name, rate, without, aim in rows(captions):
+        print(f"{name:28} {rate:10,.0f} {f'{aim:,}' if aim else '':>6} {without:12}", flush=True)
+        table.append({"what": name, "rate": rate, "aim": aim, "without": without, "captions": len(captions)})
+    save(arguments.json, table)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Embeddings in which binding is planted: what a fit can repair, and what it may cost elsewhere, in seconds.
+"""Synthetic embeddings with planted binding: what a fit can repair and may cost elsewhere, measured in seconds.
 
-A scene has two objects, each of a colour and a shape. Its image embedding is a sum of its objects, colours and
-bindings, and noise; its caption's has the same with the binding rotated away from the image's, as the cosine of a CLIP
-does not see it. A second domain has neither colours nor shapes: retrieval there is what a fit may break.
+A scene has two objects, each with a colour and a shape. Its image embedding is the sum of its colours, shapes and
+pairs, and noise. The embedding of its caption is the same, but the part of the pairs is rotated away from the image's:
+like in a CLIP, the cosine does not see it. A second domain has neither colours nor shapes: a fit may break retrieval
+there.
 
-Two kinds. In one the other domain uses every dimension and has nothing to gain, so that whatever is moved is lost
-there. In the other its texts are turned away from their images just as the bindings are: what repairs binding helps
-there too, and a fit that harms it does so for no reason.
+There are two kinds. By default the other domain uses every dimension and has nothing to gain, so every change costs
+there. With `turned`, the texts of the other domain are rotated away from their images like the pairs: a matrix that
+repairs binding helps there too, and a fit that harms that domain does so for no reason.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class PlantedData:
         images: [n, dim].
         texts: Their captions, [n, dim].
         negatives: The captions with the colours swapped, [n, dim].
-        other_images: Of the other domain, [m, dim].
-        other_texts: [m, dim].
+        other_images: Images of the other domain, [m, dim].
+        other_texts: Their captions, [m, dim].
     """
 
     images: Tensor
@@ -36,55 +37,53 @@ class PlantedData:
     other_images: Tensor
     other_texts: Tensor
 
-    def rows(self, part: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, texts and negatives of some scenes."""
-        return self.images[part], self.texts[part], self.negatives[part]
+    def rows(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, texts and negatives of these scenes."""
+        return self.images[rows], self.texts[rows], self.negatives[rows]
 
 
 def planted(
     n: int = 6000, *, dim: int = 256, binding: float = 0.5, binding_dim: int = 32, noise: float = 1.0,
     turned: bool = False, seed: int = 0,
 ) -> PlantedData:  # fmt: skip
-    """Draw a planted data set.
+    """Draw a planted dataset.
 
     Args:
-        n: Scenes, and half as many pairs of the other domain.
-        dim: Length of an embedding.
-        binding: How long the part that tells a caption from the swapped one is, beside a content of length 1.
-        binding_dim: Dimensions that part lives in.
-        noise: How long the part is that image and text do not share; half as long again in the other domain, whose
-            contents differ more.
-        turned: Whether the other domain has a part that lives in the binding's dimensions and is rotated away like it.
-            Then a caption and the swapped one also have the same noise, as two sentences of the same words do.
-        seed: Of everything.
+        n: Scenes, and twice the number of pairs of the other domain.
+        dim: Embedding dimension.
+        binding: Length of the component that differs between a caption and the swapped one; the rest has length 1.
+        binding_dim: Dimension of the subspace of that component.
+        noise: Length of the component that image and text do not share. It is 1.5 times as long in the other domain,
+            whose contents differ more.
+        turned: Whether the other domain has a component in the same subspace that is rotated in the same way. Then a
+            caption and the swapped one also have the same noise, as two sentences of the same words do.
+        seed: Seed of everything.
     """
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
-    def codes(count: int) -> Tensor:
-        return F.normalize(torch.randn(count, dim, generator=draw), dim=-1)
+    def directions(count: int, size: int = dim) -> Tensor:
+        return F.normalize(torch.randn(count, size, generator=generator), dim=-1)
 
-    def noisy(clean: Tensor, length: float = noise, own: Tensor | None = None) -> Tensor:
-        own = codes(len(clean)) if own is None else own
-        return F.normalize(F.normalize(clean, dim=-1) + length * own, dim=-1)
+    def noisy(clean: Tensor, length: float = noise, direction: Tensor | None = None) -> Tensor:
+        direction = directions(len(clean)) if direction is None else direction
+        return F.normalize(F.normalize(clean, dim=-1) + length * direction, dim=-1)
 
-    rotation, plane = (torch.linalg.qr(torch.randn(dim, dim, generator=draw)).Q for _ in range(2))
-    colours, shapes = codes(12), codes(10)
-    pairs = F.normalize(torch.randn(120, binding_dim, generator=draw), dim=-1) @ plane[:binding_dim]
-    colour = torch.stack([torch.randperm(12, generator=draw)[:2] for _ in range(n)])
-    shape = torch.stack([torch.randperm(10, generator=draw)[:2] for _ in range(n)])
-    context = codes(n)
-    content = colours[colour].sum(1) + shapes[shape].sum(1) + context
-    content = F.normalize(content, dim=-1)
+    rotation, basis = (torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q for _ in range(2))
+    colours, shapes = directions(12), directions(10)
+    pairs = directions(120, binding_dim) @ basis[:binding_dim]
+    colour = torch.stack([torch.randperm(12, generator=generator)[:2] for _ in range(n)])
+    shape = torch.stack([torch.randperm(10, generator=generator)[:2] for _ in range(n)])
+    content = F.normalize(colours[colour].sum(1) + shapes[shape].sum(1) + directions(n), dim=-1)
     right = F.normalize(pairs[colour * 10 + shape].sum(1), dim=-1)
-    wrong = F.normalize(pairs[colour.flip(1) * 10 + shape].sum(1), dim=-1)
-    wording = codes(n) if turned else None
-    other = codes(n // 2)
-    part = F.normalize(torch.randn(n // 2, binding_dim, generator=draw), dim=-1) @ plane[:binding_dim]
-    part = binding * part if turned else torch.zeros_like(other)
+    swapped = F.normalize(pairs[colour.flip(1) * 10 + shape].sum(1), dim=-1)
+    wording = directions(n) if turned else None
+    other = directions(n // 2)
+    component = directions(n // 2, binding_dim) @ basis[:binding_dim]
+    component = binding * component if turned else torch.zeros_like(other)
     return PlantedData(
         images=noisy(content + binding * right),
-        texts=noisy(content + binding * right @ rotation, own=wording),
-        negatives=noisy(content + binding * wrong @ rotation, own=wording),
-        other_images=noisy(other + part, 1.5 * noise),
-        other_texts=noisy(other + part @ rotation, 1.5 * noise),
+        texts=noisy(content + binding * right @ rotation, direction=wording),
+        negatives=noisy(content + binding * swapped @ rotation, direction=wording),
+        other_images=noisy(other + component, 1.5 * noise),
+        other_texts=noisy(other + component @ rotation, 1.5 * noise),
     )

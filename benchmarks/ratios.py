@@ -1,4 +1,4 @@
-"""What labclip costs and saves, as ratios to the time of something named, both timed in turn in one run.
+"""What labclip costs and saves: ratios to the time of something else, both timed in turn.
 
     python benchmarks/ratios.py [--captions FILE.tsv] [--model ViT-B-32] [--json FILE]
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from table import write
 
 COUNT = 256
-WORDS = [
+WORDS = (
     "a",
     "the",
     "two",
@@ -38,7 +38,8 @@ WORDS = [
     "next",
     "to",
     "on",
-]
+)
+LENGTHS = (8, 9, 9, 10, 10, 10, 11, 12, 14, 20)
 
 
 def captions(path):
@@ -46,27 +47,32 @@ def captions(path):
     if path is not None:
         with path.open(newline="", encoding="utf-8") as file:
             return [row["title"] for row in csv.DictReader(file, delimiter="\t")][:COUNT]
-    draw = random.Random(0)
-    return [" ".join(draw.choices(WORDS, k=draw.choice((8, 9, 9, 10, 10, 10, 11, 12, 14, 20)))) for _ in range(COUNT)]
+    generator = random.Random(0)
+    return [" ".join(generator.choices(WORDS, k=generator.choice(LENGTHS))) for _ in range(COUNT)]
 
 
-def in_turn(ours, other, rounds):
-    """The median over rounds of ours / other, and both medians in seconds; the two take turns, after one warm-up."""
+def in_turn(run, baseline, rounds):
+    """The median ratio of run to baseline, and the median seconds of both. They take turns, after one warm-up."""
     times = []
     for turn in range(rounds + 1):
-        pair = {}
-        for run in (ours, other) if turn % 2 else (other, ours):
+        seconds = {}
+        for function in (run, baseline) if turn % 2 else (baseline, run):
             start = time.perf_counter()
-            run()
-            pair[run] = time.perf_counter() - start
+            function()
+            seconds[function] = time.perf_counter() - start
         if turn:
-            times.append((pair[ours], pair[other]))
-    ratio = statistics.median(one / two for one, two in times)
-    return ratio, *(statistics.median(column) for column in zip(*times, strict=True))
+            times.append((seconds[run], seconds[baseline]))
+    return ratio_of(*zip(*times, strict=True))
+
+
+def ratio_of(seconds, baseline_seconds):
+    """The median ratio of each round, and both medians."""
+    ratios = (a / b for a, b in zip(seconds, baseline_seconds, strict=True))
+    return tuple(map(statistics.median, (ratios, seconds, baseline_seconds)))
 
 
 def model_rows(name, texts):
-    """Rows of the table that need one model in memory."""
+    """The rows that need one model in memory."""
     import open_clip
     import torch
 
@@ -78,61 +84,41 @@ def model_rows(name, texts):
     tokenizer = open_clip.get_tokenizer(name)
     model = LABCLIP(clip, Alignment(torch.eye(dim) + torch.randn(dim, dim) / 10), tokenizer=tokenizer)
     folded, tokens = model.fold(), tokenizer(texts[:8])
-    whole = torch.randint(1, tokens.max(), tokens.shape)  # captions of the context's length, no two alike
-    whole[:, -1] = tokens.max()
-    # One batch of the function: all thousand names are a hundred such batches, and take a hundred times as long.
+    full = torch.randint(1, tokens.max(), tokens.shape)  # captions as long as the context, all different
+    full[:, -1] = tokens.max()
+    # One batch of the function. All thousand names are a hundred of these batches and take a hundred times as long.
     names, templates = open_clip.IMAGENET_CLASSNAMES[::100], open_clip.OPENAI_IMAGENET_TEMPLATES
     images, text_features = torch.randn(5000, dim), torch.randn(5000, dim)
 
-    def plain_similarity():
+    def similarity():
         return torch.nn.functional.normalize(images, dim=-1) @ torch.nn.functional.normalize(text_features, dim=-1).T
 
+    def classifier(encoder):
+        return lambda: open_clip.build_zero_shot_classifier(encoder, tokenizer, names, templates)
+
+    # What is measured, the baseline, the aim, both functions, and the rounds.
+    measurements = (
+        ("encode_text(tokens), 8 of full length", "the wrapped model's", 1.02,
+         lambda: model.encode_text(full), lambda: clip.encode_text(full), 40),
+        ("similarity, 5k x 5k", "normalise and multiply", 1.02,
+         lambda: model.similarity(images, text_features), similarity, 15),
+        ("folded.encode_text(tokens), 8 captions", "the base's", 1.00,
+         lambda: folded.encode_text(tokens), lambda: clip.encode_text(tokens), 40),
+        (f"encode_text({len(texts)} captions)", "model.encode_text(tokenizer(texts))", 1 / 6,
+         lambda: model.encode_text(texts, aligned=False), lambda: clip.encode_text(tokenizer(texts)), 3),
+        (f"encode_text(tokenizer({len(texts)} captions))", "the wrapped model's", 1 / 6,
+         lambda: model.encode_text(tokenizer(texts)), lambda: clip.encode_text(tokenizer(texts)), 3),
+        (f"build_zero_shot_classifier, {len(names)} classes", "with the wrapped model", 1 / 12,
+         classifier(model), classifier(clip), 2),
+    )  # fmt: skip
     with torch.no_grad():
-        yield (
-            "encode_text(tokens), 8 of full length",
-            "the wrapped model's",
-            1.02,
-            in_turn(lambda: model.encode_text(whole), lambda: clip.encode_text(whole), 40),
-        )
-        yield (
-            "similarity, 5k x 5k",
-            "normalise and multiply",
-            1.02,
-            in_turn(lambda: model.similarity(images, text_features), plain_similarity, 15),
-        )
-        yield (
-            "folded.encode_text(tokens), 8 captions",
-            "the base's",
-            1.00,
-            in_turn(lambda: folded.encode_text(tokens), lambda: clip.encode_text(tokens), 40),
-        )
-        yield (
-            f"encode_text({len(texts)} captions)",
-            "model.encode_text(tokenizer(texts))",
-            1 / 6,
-            in_turn(lambda: model.encode_text(texts, aligned=False), lambda: clip.encode_text(tokenizer(texts)), 3),
-        )
-        yield (
-            f"encode_text(tokenizer({len(texts)} captions))",
-            "the wrapped model's",
-            1 / 6,
-            in_turn(lambda: model.encode_text(tokenizer(texts)), lambda: clip.encode_text(tokenizer(texts)), 3),
-        )
-        yield (
-            f"build_zero_shot_classifier, {len(names)} classes",
-            "with the wrapped model",
-            1 / 12,
-            in_turn(
-                lambda: open_clip.build_zero_shot_classifier(model, tokenizer, names, templates),
-                lambda: open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates),
-                2,
-            ),
-        )
-        apart = (model.encode_text(texts, True, aligned=False) - clip.encode_text(tokenizer(texts), True)).abs().max()
-    print(f"largest difference of a caption's unit-length embedding, short against full: {apart:.1e}")
+        for what, against, aim, run, baseline, rounds in measurements:
+            yield what, against, aim, in_turn(run, baseline, rounds)
+        short, long = model.encode_text(texts, True, aligned=False), clip.encode_text(tokenizer(texts), True)
+    print(f"largest difference of a caption's embedding, short against full context: {(short - long).abs().max():.1e}")
 
 
-# The peak is VmHWM, which a new process starts from zero; getrusage's would include what this process holds.
+# VmHWM, the peak, starts from zero in a new process. The peak of getrusage would include this process's memory.
 _LOAD = """
 import json, sys, time
 import numpy, open_clip, torch, torchvision, labclip.towers.openclip
@@ -153,7 +139,7 @@ print(json.dumps([seconds, (memory("VmHWM") - before) / size]))
 
 
 def loading_rows(name):
-    """Rows about loading a saved model, each load in a process of its own."""
+    """The rows about loading a saved model, each load in a process of its own."""
     import open_clip
 
     from labclip import LABCLIP, Alignment
@@ -164,44 +150,36 @@ def loading_rows(name):
         LABCLIP(clip, identity, tokenizer=open_clip.get_tokenizer(name)).save_pretrained(folder, config=name)
         seconds, memory = {"labclip": [], "open_clip": []}, {"labclip": [], "open_clip": []}
         for turn in range(6):
-            for which in ("labclip", "open_clip"):
-                command = [sys.executable, "-W", "ignore", "-c", _LOAD, which, folder]
-                answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            for package in seconds:
+                command = [sys.executable, "-W", "ignore", "-c", _LOAD, package, folder]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 if turn:
-                    seconds[which].append(answer[0])
-                    memory[which].append(answer[1])
-    ratio = statistics.median(one / two for one, two in zip(*seconds.values(), strict=True))
-    medians = [statistics.median(values) for values in seconds.values()]
-    yield "from_pretrained(folder)", "open_clip.create_model on the same file", 0.5, (ratio, *medians)
-    peak = statistics.median(memory["labclip"])
-    yield (
-        "  its peak memory",
-        f"the weights (open_clip {statistics.median(memory['open_clip']):.2f})",
-        1.3,
-        (peak, None, None),
-    )
+                    for values, value in zip((seconds, memory), json.loads(output), strict=True):
+                        values[package].append(value)
+    yield "from_pretrained(folder)", "open_clip.create_model on the same file", 0.5, ratio_of(*seconds.values())
+    peak, open_clip_peak = map(statistics.median, memory.values())
+    yield "  its peak memory", f"the weights (open_clip {open_clip_peak:.2f})", 1.3, (peak, None, None)
 
 
 def start_rows():
-    """What a person waits for, in seconds."""
-    for label, command, aim in (
-        ("import labclip", [sys.executable, "-c", "import labclip"], 0.1),
-        ("labclip --help", [sys.executable, "-m", "labclip", "--help"], 0.3),
+    """Seconds that a person waits."""
+
+    def run(*arguments):
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    for label, arguments, aim in (
+        ("import labclip", ("-c", "import labclip"), 0.1),
+        ("labclip --help", ("-m", "labclip", "--help"), 0.3),
     ):
-        empty = [sys.executable, "-c", "pass"]
-
-        def run(command):
-            return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-        _, ours, bare = in_turn(run(command), run(empty), 5)
-        yield label, f"seconds, Python's own {bare:.3f} included", aim, (ours, None, None)
+        _, seconds, python_seconds = in_turn(run(*arguments), run("-c", "pass"), 5)
+        yield label, f"seconds, Python's own {python_seconds:.3f} included", aim, (seconds, None, None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captions", type=Path, help="tab-separated file with a column 'title'")
     parser.add_argument("--model", default="ViT-B-32", help="OpenCLIP architecture")
-    parser.add_argument("--json", type=Path, help="write the table here as well")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     texts = captions(arguments.captions)
     logging.disable(logging.WARNING)  # OpenCLIP says that random weights are random

@@ -1,10 +1,16 @@
-"""The table that a benchmark prints, a row as soon as it is known, and its file."""
+"""What the benchmarks share: printing a table row by row, and writing JSON files for `docs/reference.py`."""
 
 import json
 
 
+def save(path, record):
+    """Write a record as JSON if a path is given."""
+    if path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def write(rows, path=None):
-    """Print rows, and write them as JSON where a path is given; `docs/reference.py` reads that.
+    """Print rows as soon as they are measured, and write them as JSON if a path is given.
 
     Args:
         rows: (what, against, aim, (ratio, seconds, seconds of the other)) each; either of the seconds may be None.
@@ -12,9 +18,8 @@ def write(rows, path=None):
     """
     table = []
     print(f"{'what':38} {'against':44} {'ratio':>6} {'aim':>5}   seconds")
-    for what, against, aim, (ratio, ours, other) in rows:
-        seconds = "" if ours is None else f"{ours:.4f}" if other is None else f"{ours:.4f} / {other:.4f}"
-        print(f"{what:38} {against:44} {ratio:6.3f} {aim:5.2f}   {seconds}", flush=True)
-        table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": ours})
-    if path:
-        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    for what, against, aim, (ratio, seconds, other_seconds) in rows:
+        times = " / ".join(f"{time:.4f}" for time in (seconds, other_seconds) if time is not None)
+        print(f"{what:38} {against:44} {ratio:6.3f} {aim:5.2f}   {times}", flush=True)
+        table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": seconds})
+    save(path, table)

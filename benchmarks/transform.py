@@ -1,10 +1,10 @@
-"""How near `labclip transform` comes to reading, one float32 product and writing, and how much memory it takes.
+"""The time of `labclip transform` relative to reading, one float32 product and writing, and its peak memory.
 
     python benchmarks/transform.py [--rows N] [--json FILE]
 
-Both sides take turns, on the same file of random embeddings. The floor reads blocks, multiplies a float32 block that is
-there already (nothing is converted or looked at), writes as many bytes, and waits for the disk, as labclip does.
-Memory is that of the command as a process of its own, Python and torch included.
+Both take turns on the same file of random embeddings. The floor reads blocks, multiplies a fixed float32 block (nothing
+is converted or checked), writes as many bytes, and waits for the disk, as labclip does. Memory is that of the command
+in a process of its own, with Python and torch.
 """
 
 import argparse
@@ -23,20 +23,20 @@ import labclip
 
 DIM = 512
 ROUNDS = 3
-BLOCKS = (1024, 4096)  # rows; the floor is the faster one
+BLOCKS = (1024, 4096)  # rows; the faster one is the floor
 
 
 def make(path, rows):
-    """Random float16 embeddings [rows, DIM], a part at a time."""
-    draw = np.random.default_rng(0)
+    """Write random float16 embeddings [rows, DIM] in blocks."""
+    generator = np.random.default_rng(0)
     array = np.lib.format.open_memmap(path, "w+", np.float16, (rows, DIM))
     for start in range(0, rows, 50_000):
-        array[start : start + 50_000] = draw.standard_normal((min(50_000, rows - start), DIM), dtype=np.float32)
+        array[start : start + 50_000] = generator.standard_normal((min(50_000, rows - start), DIM), dtype=np.float32)
     array.flush()
 
 
 def floor(source, target, rows, matrix):
-    """Seconds to read, multiply and write: the least that any way has to do."""
+    """Seconds to read, multiply and write: the work that can't be avoided."""
     best = float("inf")
     for block in BLOCKS:
         target.unlink(missing_ok=True)
@@ -55,17 +55,17 @@ def floor(source, target, rows, matrix):
 
 
 def seconds(folder, rows):
-    """The ratio to the floor, the median of some rounds after a warm-up, with both times."""
+    """The ratio to the floor, median of the rounds after a warm-up, with both times."""
     alignment = labclip.Alignment(torch.randn(DIM, DIM) / DIM**0.5)
-    source, target, other = (folder / name for name in ("in.npy", "out.npy", "floor.bin"))
-    found = []
+    source, target, floor_target = (folder / name for name in ("in.npy", "out.npy", "floor.bin"))
+    rounds = []
     for _ in range(ROUNDS + 1):
-        theirs = floor(source, other, rows, alignment.matrix)
+        floor_seconds = floor(source, floor_target, rows, alignment.matrix)
         start = time.perf_counter()
         labclip.transform(source, target, alignment, force=True, progress=False)
-        ours = time.perf_counter() - start
-        found.append((ours / theirs, ours, theirs))
-    return sorted(found[1:])[ROUNDS // 2]
+        duration = time.perf_counter() - start
+        rounds.append((duration / floor_seconds, duration, floor_seconds))
+    return sorted(rounds[1:])[ROUNDS // 2]
 
 
 MEASURED = """
@@ -77,22 +77,21 @@ with open("/proc/self/status", encoding="ascii") as file:
 """
 
 
-def memory(folder, name, *options):
-    """Megabytes of the command at its peak."""
+def memory(folder, name):
+    """Peak memory of the command in megabytes, and its seconds."""
     alignment = folder / "alignment"
     labclip.Alignment(torch.randn(DIM, DIM) / DIM**0.5).save_pretrained(alignment)
     target = folder / f"memory{Path(name).suffix}"
-    arguments = ["transform", folder / name, target, "--alignment", alignment, "--force", *options]
+    arguments = ["transform", folder / name, target, "--alignment", alignment, "--force"]
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     target.unlink()
-    return float(done.stdout.splitlines()[-1]), time.perf_counter() - start, None
+    return float(output.splitlines()[-1]), time.perf_counter() - start, None
 
 
 def make_parquet(path, source):
-    """The same embeddings as a column, all rows in one group, as pandas writes a million."""
+    """Write the same embeddings as a column with all rows in one group, as pandas writes a million rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -104,20 +103,19 @@ def make_parquet(path, source):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="write the table here as well")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder / "in.npy", arguments.rows)
         make_parquet(folder / "in.parquet", folder / "in.npy")
-        write(measured(folder, arguments.rows), arguments.json)
+        write(measure(folder, arguments.rows), arguments.json)
 
 
-def measured(folder, rows):
-    shown = f"{rows:,} x {DIM} float16"
-    yield f"transform of {shown}", "read, multiply in float32, write", 1.4, seconds(folder, rows)
-    for ending in (".npy", ".parquet"):
-        yield f"  its peak memory, {ending}", "megabytes in all", 400.0, memory(folder, f"in{ending}")
+def measure(folder, rows):
+    yield f"transform of {rows:,} x {DIM} float16", "read, multiply in float32, write", 1.4, seconds(folder, rows)
+    for suffix in (".npy", ".parquet"):
+        yield f"  its peak memory, {suffix}", "megabytes in all", 400.0, memory(folder, f"in{suffix}")
 
 
 if __name__ == "__main__":
