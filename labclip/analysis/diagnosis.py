@@ -128,8 +128,10 @@ def diagnose(
 def _is_captions_table(path: Path) -> bool:
     """Whether a file is a table of captions, not a file of CLEVR or PUG."""
     ending = path.suffix.lower()
-    if not path.is_file() or ending == ".json":
-        return path.is_file() and "scenes" not in read_json(path)
+    if not path.is_file():
+        return False
+    if ending == ".json":
+        return "scenes" not in read_json(path)
     return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path), ("", []))[1])
 
 

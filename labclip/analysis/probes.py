@@ -149,12 +149,9 @@ def confusions(
     if not differ.any():
         raise ValueError(f"No scene has two objects with different {by}s, so none can be confused. Pass such scenes.")
     pairs, scenes = pairs[differ], scenes[differ]
-    groups = {
-        f"{first} {second}": np.where((pairs == (first, second)).all(axis=1), 0, -1)
-        for first, second in np.unique(pairs, axis=0).tolist()
-    }
-    estimates = {}
-    for compared in compare([ScoredItems(correct[scenes], scenes, groups, 0.5)]):
-        first, second = map(int, compared.metric.split())
-        estimates[names[first], names[second]] = compared.estimates[0]
-    return dict(sorted(estimates.items(), key=lambda item: (item[1].value, -item[1].n, item[0])))
+    distinct = np.unique(pairs, axis=0)
+    groups = {str(pair): np.where((pairs == pair).all(axis=1), 0, -1) for pair in distinct}
+    compared = compare([ScoredItems(correct[scenes], scenes, groups, 0.5)])  # in the order of the groups
+    words = [(names[first], names[second]) for first, second in distinct]
+    accuracies = zip(words, [metric.estimates[0] for metric in compared], strict=True)
+    return dict(sorted(accuracies, key=lambda item: (item[1].value, -item[1].n, item[0])))

@@ -23,7 +23,7 @@ from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
 from labclip.training.objective import Objective, Ranks, Weights, objective_name
 from labclip.training.recipes import complete_settings, settings_of
-from labclip.training.result import FitResult, advice, results_at, verdict
+from labclip.training.result import FitResult, advice, judge, results_at
 from labclip.training.rows import Data, read_data
 from labclip.training.splits import HELD_OUT, Split, split
 from labclip.training.trainer import State, calibrate, train
@@ -198,9 +198,9 @@ def _make_result(
     if held_out and len(held_out.images_used) > 1:
         metadata["cosines"] = pair_cosines(held_out, selected.matrix, strength)
     change = Change.of(held_out, selected.matrix, strength) if held_out and held_out.n_with_negative else None
-    sentences, worthwhile = advice(results, strength, change, small_sets, leaked)
-    metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
-    metadata["change"] = asdict(change) if change else None
+    sentences = advice(results, strength, change, small_sets, leaked)
+    worthwhile, verdict = judge(change, strength)
+    metadata |= {"worthwhile": worthwhile, "verdict": verdict, "change": asdict(change) if change else None}
     # The base keeps its temperature with SigLIP, whose temperature needs a bias that an alignment lacks, and with a
     # user's objective, whose temperature may mean something else.
     log_scale = None

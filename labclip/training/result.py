@@ -21,8 +21,6 @@ from labclip.training.frontier import ENOUGH, Point, at_strength, divergence_lim
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 _FEW = 200  # with fewer held-out captions the gain is uncertain by 7 percent or more
 _ALREADY_BINDS = 0.95
-_RECORDED = ("recipe", "keep", "objective", "seed")
-_SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -109,7 +107,8 @@ class FitResult(Reported):
             sections = [Section("What it gains and costs", (), [figure], [table]), self._strengths(), *sections]
         if self.advice:
             sections.append(Section("Advice", self.advice))
-        settings = {name: record[name] for name in _RECORDED} | {name: record["settings"][name] for name in _SETTINGS}
+        settings = {name: record[name] for name in ("recipe", "keep", "objective", "seed")}
+        settings |= {name: record["settings"][name] for name in ("epochs", "batch_size", "learning_rate", "rank")}
         settings |= record["loss_weights"]
         facts = [
             ("LABCLIP", matrix_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
@@ -213,14 +212,14 @@ def _metrics(point: Point, name: str) -> dict[str, float]:
 
 def advice(
     results: Results, strength: float, change: Change | None, small_sets: Mapping[str, int], leaked: int
-) -> tuple[list[str], bool]:
-    """Reasons against using a matrix at a strength, a sentence each, and whether it is worth using.
+) -> list[str]:
+    """Reasons for caution before using a matrix at a strength, a sentence each.
 
     `small_sets` maps the sets with too few images for `keep` to their number of images. `leaked` is the number of
     held-out captions that are negatives of the fit.
     """
     if "validation" not in results:
-        return ["Nothing was held out, so the gains and costs of this matrix are not known. Evaluate it."], True
+        return ["Nothing was held out, so the gains and costs of this matrix are not known. Evaluate it."]
     sentences = []
     if change is None:
         sentences.append("The held-out data has no negatives, so binding was not measured. Evaluate the matrix.")
@@ -260,11 +259,12 @@ def advice(
             f"binding of new captions was not measured. Pass validation=labclip.training.split_combinations(...), to "
             f"hold out combinations instead."
         )
-    return sentences, strength != 0 and (change is None or change.is_gain)
+    return sentences
 
 
-def verdict(change: Change | None, strength: float, *, worthwhile: bool) -> str:
-    """The verdict on a matrix at a strength, for its record: the counts, the p-value, and whether it is worth using."""
+def judge(change: Change | None, strength: float) -> tuple[bool, str]:
+    """Whether a matrix at a strength is worth using, and the verdict in words for its record."""
+    worthwhile = strength != 0 and (change is None or change.is_gain)
     if change is None:
-        return "Binding was not measured" if worthwhile else "No strength keeps enough R@1: not worth using"
-    return f"{change.words} at strength {strength:g}: {'' if worthwhile else 'not '}worth using"
+        return worthwhile, "Binding was not measured" if worthwhile else "No strength keeps enough R@1: not worth using"
+    return worthwhile, f"{change.words} at strength {strength:g}: {'' if worthwhile else 'not '}worth using"
