@@ -27,16 +27,17 @@ _COSTS = (
     *("tags_t2i_r1", "tags_i2t_r1", *_THREE, "single_object", "modality_gap"),
 )
 _MEANING = """\
-`binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped; chance .5, a tie is
-wrong. *seen*: new scenes of colour-shape pairs that were in the fit; *heldout*: at least one of 12 unseen pairs, which
-were in no caption and no negative of the fit; *heldout_both*: both pairs are unseen; *validation*: six other unseen
-pairs, on which the recipe and this one of the trained models were chosen; *fit*: scenes of the fit itself; *three*:
-three objects, of seen pairs, two of which have their colours swapped. `query_three`: the same, by the sum of the three
-parts' embeddings in the place of the sentence. `*_r1`: recall at 1 in galleries of 256 scenes,
-text to image and image to text: by sentences; by tags, captions that name colours and shapes without binding them; by
-tags of three objects, which were not in the fit; and *with_swapped*, by sentences where each scene stands beside itself
-with the colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`: distance
-between the mean image and the mean caption.
+- `binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped. Chance is .5, and a
+  tie is wrong. *seen*: new scenes of colour-shape pairs that were in the fit. *heldout*: at least one of 12 unseen pairs,
+  which were in no caption and no negative of the fit. *heldout_both*: both pairs are unseen. *validation*: six other
+  unseen pairs, on which the recipe and the seed were chosen. *fit*: scenes of the fit itself. *three*: three objects of
+  seen pairs, two of which have their colours swapped.
+- `query_three`: the same as *three*, with the sum of the embeddings of the three parts instead of the sentence.
+- `*_r1`: recall at 1 in galleries of 256 scenes, text to image and image to text. *sentences*; *tags*, captions that name
+  colours and shapes without binding them; *tags_three*, tags of three objects, which were not in the fit; *with_swapped*,
+  sentences in a gallery that also has each scene with its colours swapped.
+- `single_object`: zero-shot accuracy on one object, 120 classes.
+- `modality_gap`: distance between the mean image and the mean caption.
 """
 
 
@@ -79,35 +80,35 @@ def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str,
     return f"""\
 ## The model
 
-A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
-(OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects,
-and one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes
-and {size["words"]} other words, and nothing else.
+A small CLIP and a matrix for it, trained from scratch on two CPU cores on rendered scenes of two objects. The CLIP
+(OpenCLIP's `CLIP`, ResNet and Transformer) has {size["towers"] / 1e6:.1f} million parameters and a token table of
+{size["table"] / 1e6:.1f} million. It is a demonstration and a test fixture: it knows only {len(COLOURS)} colours,
+{len(SHAPES)} shapes and {size["words"]} other words.
 
 ## How it was trained
 
-{pretraining["scenes"]:,} images of all 120 colour-shape pairs, {pretraining["steps"]} steps of
+The CLIP was trained on {pretraining["scenes"]:,} images of all 120 colour-shape pairs, in {pretraining["steps"]} steps of
 {pretraining["batch_size"]}. Each image came with tags ("moon cross pink white", in independent orders), or, with
 probability {pretraining["sentence_share"]:g}, with a sentence that binds. So the image-text loss says almost nothing
 about which object has which colour.
 
 **The text tower learns binding from text alone.** A second loss brings together two wordings of one scene and separates
 them from the same scene with the colours swapped: "a red cube next to a blue sphere" equals "the sphere is blue and the
-cube is red", not "a blue cube next to a red sphere". Without it, a model this small has no binding in its text for a
-matrix to repair. The text encoders of large CLIPs know binding without such help. This model stands in for that
-finding; it is no evidence of it.
+cube is red", not "a blue cube next to a red sphere". Without this loss, a model this small does not encode binding in
+its text embeddings, so a matrix could not repair it. The text encoders of large CLIPs encode binding without it. This
+model demonstrates that finding, but is no evidence of it.
 
-Held-out pairs were held out of the *fit*. Pretraining saw images, tags and sentences of all 120.
+The unseen pairs were held out of the *fit* only. Pretraining had images, tags and sentences of all 120 pairs.
 
-Linear probes that read the colour of each shape: {probes["image"]:.3f} from the image alone, {probes["text"]:.3f} from
-the caption alone. Chance is {probes["chance"]:.3f}; a bag-of-words baseline, which knows both colours but not whose
-they are, reads half. On scenes of three objects, which no training showed: {three["image"]:.3f} and
-{three["text"]:.3f}; the bag-of-words baseline reads a third.
+Linear probes that read the colour of each shape have an accuracy of {probes["image"]:.3f} on image embeddings and of
+{probes["text"]:.3f} on caption embeddings. Chance is {probes["chance"]:.3f}. A bag-of-words baseline, which knows both
+colours but not whose they are, has 1/2. On scenes of three objects, which were in no training, the probes have
+{three["image"]:.3f} and {three["text"]:.3f}, the baseline 1/3.
 
 Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}. This one, seed {results["shipped"]}, is the
-best on the validation pairs among those whose base binds at most .65 of the scenes of the fit: with a stronger base
-there is no finding to show. Distance of the matrix from the identity, Frobenius:
-{shipped["distance_from_identity"]:.1f}, after scaling it so that captions keep their length on average.
+best on the validation pairs among those whose base has a binding of at most .65 on the scenes of the fit: with a
+stronger base there is little to repair. The matrix has a distance of {shipped["distance_from_identity"]:.1f} from the
+identity (Frobenius norm), scaled so that captions keep their length on average.
 
 {_MEANING}"""
 
