@@ -12,8 +12,8 @@ photos are held out of each fit to measure on, and 200 to select on. Without FOL
     whole truth the caption of both objects has a higher cosine than one of its parts
     search      mean average precision of the phrases that at least three photos have
 
-`--rules` compares rules to select strength and weights by instead: how much `whole_truth` counts. A rule has a name,
-the weight of whole truth beside captions and parts, and the fraction of the base's whole truth that may be lost.
+With `--rules`, rules for the selection of strength and weights are compared instead. They differ in the weight of
+`whole_truth` against captions and parts, and in the fraction of the base's whole truth that may be lost.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How many captions per second get negatives on one core, and for how many captions there is none.
+"""How many captions per second get negatives on one core, and how many captions have none.
 
     python benchmarks/negatives.py [--captions FILE] [--json FILE]
 

@@ -182,7 +182,7 @@ def main():
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     texts = captions(arguments.captions)
-    logging.disable(logging.WARNING)  # OpenCLIP says that random weights are random
+    logging.disable(logging.WARNING)  # OpenCLIP warns of random weights
     parts = (start_rows(), model_rows(arguments.model, texts), loading_rows(arguments.model))
     write(itertools.chain.from_iterable(parts), arguments.json)
 

@@ -264,7 +264,7 @@ def shuffling():
     for row in read("benchmarks/negatives.json"):
         aim = "" if row["aim"] is None else f"{row['aim']:,}"
         rows.append((row["what"], f"{row['rate']:,.0f}", aim, f"{row['without']:,} of {row['captions']:,}"))
-    return table(("what", "captions/s", "aim", "have none"), rows)
+    return table(("what", "captions/s", "aim", "without a negative"), rows)
 
 
 def serving():
@@ -277,7 +277,7 @@ def serving():
         "search": ("a search over 500 scenes", "0.5 s"),
     }
     rows = [(label, f"{measured[key]:g} s", aim) for key, (label, aim) in aims.items()]
-    machine = f"{measured['cores']} cores, with {measured['load']:g} processes waiting for them when it started:"
+    machine = f"Measured on {measured['cores']} cores, at a load of {measured['load']:g}:"
     return f"{machine}\n\n{table(('what', 'time', 'aim'), rows)}"
 
 
@@ -315,8 +315,8 @@ def embedded():
         ("the table", f"{hours['planned']:.1f} hours to read"),
         ("workers that encode 1,000 images or 10,000 captions a second", f"{work:,.0f} hours of one"),
         *((f"{count} such workers", f"{work / count:.1f} hours") for count in (16, 64)),
-        ("the process that writes, beside them", f"{hours['images'] + hours['captions']:.1f} hours of one core"),
-        ("workers that it keeps busy with images", f"{rate / 1_000:.0f} such"),
+        ("one process that writes", f"{hours['images'] + hours['captions']:.1f} hours of one core"),
+        ("workers that it can keep busy with images", f"{rate / 1_000:.0f}"),
         ("the hashes of the files at the end", f"{hours['checked']:.1f} hours"),
     ]
     return table(("what", "takes"), rows)
@@ -361,7 +361,7 @@ def published():
         if not measured:
             commands[entry.command] = None
         values = [_decimals(entry.values[side]) if side in entry.values else "" for side in ("base", "labclip")]
-        clip = (entry.clip or "not said").replace("-", "\N{NON-BREAKING HYPHEN}")
+        clip = (entry.clip or "not stated").replace("-", "\N{NON-BREAKING HYPHEN}")
         rows.append([title, entry.metric, clip, *values, others, measured])
     columns = ["benchmark", "metric", "CLIP", "base", "LABCLIP", "others", "by labclip"]
     if not any(row[-1] for row in rows):

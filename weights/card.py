@@ -27,15 +27,15 @@ _COSTS = (
     *("tags_t2i_r1", "tags_i2t_r1", *_THREE, "single_object", "modality_gap"),
 )
 _MEANING = """\
-- `binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped. Chance is .5, and a
-  tie is wrong. *seen*: new scenes of colour-shape pairs that were in the fit. *heldout*: at least one of 12 unseen pairs,
-  which were in no caption and no negative of the fit. *heldout_both*: both pairs are unseen. *validation*: six other
-  unseen pairs, on which the recipe and the seed were chosen. *fit*: scenes of the fit itself. *three*: three objects of
-  seen pairs, two of which have their colours swapped.
+- `binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped. Chance is .5,
+  and a tie is wrong. *seen*: new scenes of colour-shape pairs that were in the fit. *heldout*: at least one of 12
+  unseen pairs, which were in no caption and no negative of the fit. *heldout_both*: both pairs are unseen.
+  *validation*: six other unseen pairs, on which the recipe and the seed were chosen. *fit*: scenes of the fit itself.
+  *three*: three objects of seen pairs, two of which have their colours swapped.
 - `query_three`: the same as *three*, with the sum of the embeddings of the three parts instead of the sentence.
-- `*_r1`: recall at 1 in galleries of 256 scenes, text to image and image to text. *sentences*; *tags*, captions that name
-  colours and shapes without binding them; *tags_three*, tags of three objects, which were not in the fit; *with_swapped*,
-  sentences in a gallery that also has each scene with its colours swapped.
+- `*_r1`: recall at 1 in galleries of 256 scenes, text to image and image to text. *sentences*; *tags*, captions that
+  name colours and shapes without binding them; *tags_three*, tags of three objects, which were not in the fit;
+  *with_swapped*, sentences in a gallery that also has each scene with its colours swapped.
 - `single_object`: zero-shot accuracy on one object, 120 classes.
 - `modality_gap`: distance between the mean image and the mean caption.
 """
@@ -87,8 +87,8 @@ A small CLIP and a matrix for it, trained from scratch on two CPU cores on rende
 
 ## How it was trained
 
-The CLIP was trained on {pretraining["scenes"]:,} images of all 120 colour-shape pairs, in {pretraining["steps"]} steps of
-{pretraining["batch_size"]}. Each image came with tags ("moon cross pink white", in independent orders), or, with
+The CLIP was trained on {pretraining["scenes"]:,} images of all 120 colour-shape pairs, in {pretraining["steps"]} steps
+of {pretraining["batch_size"]}. Each image came with tags ("moon cross pink white", in independent orders), or, with
 probability {pretraining["sentence_share"]:g}, with a sentence that binds. So the image-text loss says almost nothing
 about which object has which colour.
 

@@ -93,7 +93,7 @@ def make_one(
     """Train one model and its matrix, and measure them. Returns the trial's entry in `results.json`.
 
     Args:
-        seed: Of pretraining and fit; all seeds have the same scenes to fit and to measure on.
+        seed: Seed of pretraining and fit; the scenes to fit and to measure on are the same for all seeds.
         folder: Where the base and the alignment are written. A base that is already there is used.
         fit_scenes: The scenes of the fit.
         selection: The scenes that its strength is selected on.

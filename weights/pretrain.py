@@ -224,7 +224,7 @@ def _wordings(
 
 
 def _encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """`model.encode_text` without the padding behind the longest text, which a causal mask hides anyway."""
+    """`model.encode_text` without the padding after the longest text, which the causal mask hides anyway."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
