@@ -111,11 +111,11 @@ def fit(
     if loss == "sigmoid" and logit_scale is None:  # the recipe's scale is for the softmax; SigLIP learns scale and bias
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
-    if settings.hard_negatives > (available := data.k if bool(data.has_negative.any()) else 0):
+    if settings.hard_negatives > (present := data.k if bool(data.has_negative.any()) else 0):
         raise ValueError(
-            f"Recipe {recipe!r} needs hard negatives, {settings.hard_negatives} per caption, but there are {available} that "
-            f"differ from their caption. Make some with labclip.negatives and embed them, or pass "
-            f"hard_negatives={available}."
+            f"Recipe {recipe!r} needs hard negatives, {settings.hard_negatives} per caption, but there are {present} "
+            f"that differ from their caption. Make some with labclip.negatives and embed them, or pass "
+            f"hard_negatives={present}."
         )
     data, held_out, leaked = split(data, validation, 0.0 if settings.published else HELD_OUT, seed)
     settings = complete_settings(settings, dim=data.images.dim, captions=len(data.captions))
