@@ -135,26 +135,17 @@ def features_of(features: Any, name: str, rows: int | None = None) -> Tensor:
 class SceneFeatures:
     """Unit-length embeddings of n scenes by the base, float32 [n, dim] each. A diagnosis needs nothing else.
 
-    Attributes:
-        labels: Objects and attributes of the scenes.
-        images: Embeddings of the images.
-        texts: Embeddings of four kinds of text: "captions"; "swapped", captions with two attributes swapped;
-            "shuffled", captions with their words in another order; and "tags", which list a scene's objects and
-            attributes without saying which belong together.
-        present: Which scenes have a "swapped" and which a "shuffled" caption, bool [n]. The others have their caption
-            in its row.
-        name: The data in words.
-        notes: An example of the captions, and what was left out.
-        weights_sha256: SHA-256 of the base's weights; "" if unknown.
+    The kinds of text are "captions"; "swapped", captions with two attributes swapped; "shuffled", captions with their
+    words in another order; and "tags", which list objects and attributes without saying which belong together.
     """
 
     labels: SceneLabels
     images: Tensor
-    texts: Mapping[str, Tensor]
-    present: Mapping[str, Mask]
-    name: str = "embeddings"
-    notes: Sequence[str] = ()
-    weights_sha256: str = ""
+    texts: Mapping[str, Tensor]  # by kind
+    present: Mapping[str, Mask]  # which scenes have a "swapped" or "shuffled" caption; the others have their own there
+    name: str = "embeddings"  # the data in words
+    notes: Sequence[str] = ()  # an example of the captions, and what was left out
+    weights_sha256: str = ""  # of the base; "" if unknown
 
 
 def embed_scenes(

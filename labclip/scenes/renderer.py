@@ -29,29 +29,17 @@ _SHADOW, _SOFT = 0.30, 0.30  # offset of a shadow and width of its edge, in radi
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that the images of n scenes depend on; k objects each, from left to right. Lengths are image widths.
+    """Everything that the images of n scenes of k objects depend on, from left to right. Lengths are image widths."""
 
-    Attributes:
-        colours: Index into `COLOURS`, [n, k].
-        shapes: Index into `SHAPES`, [n, k]; different within a scene.
-        centres: x from the left, y from the top, [n, k, 2].
-        radii: Radius, [n, k].
-        turns: Rotation in radians, counter-clockwise, [n, k].
-        mirrored: Whether left and right of the object are mirrored, [n, k].
-        tints: Factors of the object's colour channels, [n, k, 3].
-        lights: Unit vector toward the light: x to the right, y up, z toward the viewer, [n, 3].
-        grounds: Ground colour, sRGB 0..1, [n, 3].
-    """
-
-    colours: NDArray[np.int64]
-    shapes: NDArray[np.int64]
-    centres: Array
-    radii: Array
-    turns: Array
-    mirrored: NDArray[np.bool_]
-    tints: Array
-    lights: Array
-    grounds: Array
+    colours: NDArray[np.int64]  # indices into `COLOURS`, [n, k]
+    shapes: NDArray[np.int64]  # indices into `SHAPES`, [n, k]; different within a scene
+    centres: Array  # x from the left, y from the top, [n, k, 2]
+    radii: Array  # [n, k]
+    turns: Array  # rotation in radians, counter-clockwise, [n, k]
+    mirrored: NDArray[np.bool_]  # whether left and right of the object are mirrored, [n, k]
+    tints: Array  # factors of the object's colour channels, [n, k, 3]
+    lights: Array  # unit vector toward the light: x to the right, y up, z toward the viewer, [n, 3]
+    grounds: Array  # ground colour, sRGB 0..1, [n, 3]
 
     def __len__(self) -> int:
         return len(self.colours)

@@ -26,38 +26,27 @@ CHANGES = (*_RANGES, *_MINIMA)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a matrix is fitted.
+    """How a matrix is fitted: by the published procedure to the letter, or by labclip's.
 
-    Attributes:
-        epochs: Passes over the captions; 0 chooses as many as give about 1,000 steps, from 5 to 200.
-        batch_size: Captions per step, over all ranks; 0 chooses a power of two near a sixteenth of the captions, from
-            64 to 256. The smaller batch at the end of an epoch is dropped; each epoch has another order.
-        learning_rate: Adam's learning rate at the first step.
-        logit_scale: Factor of the cosines in the loss; None learns it, starting from 1. At a high fixed scale only
-            captions with a small margin have a gradient, so the matrix changes little.
-        hard_negatives: Negatives per caption and step, drawn again in each epoch; 0 gives a standard batch.
-        candidates: Weights of the terms of the loss. Each candidate is fitted, and validation selects one.
-        rank: Rank of A - I; None chooses a quarter of the dim. A low rank costs other domains less.
-        published: Whether to follow the published procedure to the letter. If so, the learning rate is constant, the
-            matrix has full rank and strength 1, an absent negative is replaced by the caption itself, all texts of
-            other rows count as wrong, and nothing is held out. If not, the learning rate falls along a cosine to a
-            hundredth, absent negatives and texts that are true of the image are masked, and the strength is selected
-            on a tenth of the images. The matrix is then scaled so that unit-length text keeps unit length on average,
-            because strength and ||A - I|| depend on the scale.
+    In the published one the learning rate is constant, the matrix has full rank and strength 1, an absent negative is
+    replaced by the caption itself, all texts of other rows count as wrong, and nothing is held out. In labclip's the
+    learning rate falls along a cosine to a hundredth, absent negatives and texts that are true of the image are masked,
+    and the strength is selected on a tenth of the images. The matrix is then scaled so that unit-length text keeps unit
+    length on average, because strength and ||A - I|| depend on the scale.
     """
 
-    epochs: int = 0
-    batch_size: int = 0
-    learning_rate: float = 1e-2
-    logit_scale: float | None = 50.0
-    hard_negatives: int = 1
-    candidates: tuple[Weights, ...] = (
+    epochs: int = 0  # passes over the captions; 0 chooses as many as give about 1,000 steps, from 5 to 200
+    batch_size: int = 0  # captions per step, over all ranks; 0 chooses a power of two near a sixteenth, from 64 to 256
+    learning_rate: float = 1e-2  # Adam's at the first step
+    logit_scale: float | None = 50.0  # factor of the cosines; None learns it. If high, the matrix changes little
+    hard_negatives: int = 1  # per caption and step, drawn again in each epoch; 0 gives a standard batch
+    candidates: tuple[Weights, ...] = (  # each is fitted, and validation selects one
         # The first binds best if the base's softmax is wrong about binding only. The second is for bases with more
         # errors, which distillation would preserve.
         Weights(negatives=12.0, distill=1.0, grounded=True, mean_image=0.2),
         Weights(identity=3e-4, grounded=True, mean_image=0.2),
     )
-    rank: int | None = None
+    rank: int | None = None  # of A - I; None chooses a quarter of the dim, as a low rank costs other domains less
     published: bool = False
 
 
