@@ -171,7 +171,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
         ("plain.csv", ("--no-parts",), 2, "plain.csv has no negatives and no parts, so a fit has nothing", make),
         ("plain.csv", ("--recipe", "papr"), 2, "no recipe 'papr'"),
         ("plain.csv", ("--recipe", "paper"), 2, "no negatives and no parts", make),
-        ("german.csv", (), 2, "No parts and keywords are made: 0 of the first 200 rows", "English only", make),
+        ("german.csv", (), 2, "No parts and keywords are made: 0 of the first 200 rows", "need English", make),
         ("plain.csv", ("--column", "text"), 2, "No such option '--column'"),
         ("features/captions.jsonl", (), 2, "Pass --image-column NAME", "other options, type: labclip embed --model"),
         ("plain.csv", ("--device", "gpu"), 2, "--device 'gpu' can't be used"),
@@ -184,7 +184,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     done = run("fit", folder / "captions.csv", tmp_path / "b", *MODEL)
-    assert "No parts and keywords are made. Nouns and adjectives are found by HanTa. Type: pip install" in done.stderr
+    assert "No parts and keywords are made: Nouns and adjectives are found by HanTa. Type: pip install" in done.stderr
     assert not (tmp_path / "b-features" / "kind.npy").exists()
 
 

@@ -65,11 +65,8 @@ def render(name: str, *values: Any) -> str:
 class Session:
     """The state of one open page. Each control calls a method, which returns HTML or raises ValueError.
 
-    Args:
-        pair: The model and its base, shared by all sessions.
-        root: The folder in which the session makes its own folder.
-        model_options: Options with which a command loads the model, for example ["--model", "scenes"].
-        alignment_options: Options for another matrix than the model's own.
+    The session's own folder is made in `root`. `model_options` are the options with which a command loads the model,
+    for example ["--model", "scenes"], and `alignment_options` those for another matrix than its own.
     """
 
     def __init__(

@@ -66,16 +66,10 @@ def _may_be_image(name: str) -> bool:
 
 
 def match(table: Path, images: Path, *, clean: bool = False) -> tuple[str, dict[str, Path], str]:
-    """Match a table of captions with uploaded images.
+    """Match a table of captions with uploaded images: one of the two paths must end with the other.
 
-    A name in the table matches an image if one of the two paths ends with the other: 0.png, photos/0.png.
-
-    Returns:
-        A sentence on the table, the path of each image by its name in the table, and the option of `labclip embed` for
-        the captions: "--clean" if their negatives are cleaned, else "--as-is".
-
-    Raises:
-        ValueError: If the table can't be read or has no image that was uploaded.
+    Returns a sentence on the table, the path of each image by its name in the table, and the option of `embed` for the
+    captions: "--clean" if their negatives are cleaned, else "--as-is". ValueError if no image matches.
     """
     names, n_captions, n_negatives, problem = dict[str, None](), 0, 0, ""
     try:

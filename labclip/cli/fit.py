@@ -179,18 +179,14 @@ def _makes_parts(
 
     recipe = settings_of(settings["recipe"], **{name: settings[name] for name in CHANGES})
     if parts := parts and not recipe.published:
-        line = "Parts and keywords are made of captions that have none (--no-parts leaves them out)."
         try:
-            count = sum(bool(item.parts) for item in with_parts(first_items))
-            if count < _MIN_PARTS * len(first_items):
-                parts = False
-                line = (
-                    f"No parts and keywords are made: {count} of the first {len(first_items)} rows have a part such as "
-                    f'"a red shirt". They are found in English only.'
-                )
+            count, n_rows = sum(bool(item.parts) for item in with_parts(first_items)), len(first_items)
+            parts = count >= _MIN_PARTS * n_rows
+            reason = f'{count} of the first {n_rows} rows have a part ("a red shirt"). Parts need English captions.'
         except MissingPackageError as error:
-            parts, line = False, f"No parts and keywords are made. {error}"
-        note(line)
+            parts, reason = False, str(error)
+        note("Parts and keywords are made of captions that have none (--no-parts leaves them out)." if parts
+             else f"No parts and keywords are made: {reason}")  # fmt: skip
     if recipe.hard_negatives and not any(any(item.negatives) for item in first_items):
         advice = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
         all_items = read_items(captions, images=images)

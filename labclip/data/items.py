@@ -196,8 +196,7 @@ class _Table:
 
     def check(self, path: Path, columns: Collection[str], required: Sequence[str]) -> None:
         """Refuse a file that lacks a column."""
-        needs_image = self.require_image or len(self.image_columns) == 1
-        image_columns = [self.image_columns] if needs_image else []
+        image_columns = [self.image_columns] if self.require_image or len(self.image_columns) == 1 else []
         for names in (self.caption_columns, *image_columns, *([name] for name in required)):
             if not {*names} & {*columns}:
                 option = {self.caption_columns: "column", self.image_columns: "image_column"}.get(tuple(names))
@@ -219,7 +218,7 @@ class _Table:
         try:
             image = self._source(self._image_cell(cells)[1], location)
             if image is None and self.require_image:
-                has_column = not cells.keys().isdisjoint(self.image_columns)
+                has_column = {*self.image_columns} & {*cells}
                 raise _RowError("names no image" if has_column else _missing_column(self.image_columns, cells))
             name = next((name for name in self.caption_columns if name in cells), None)
             if name is None:
@@ -310,10 +309,7 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
 
 
 def _by_caption(cells: Cells, column: str | None, n_captions: int | None) -> list[list[Any]]:
-    """The values of a column for each caption of the row.
-
-    `n_captions` is the length of the row's list of captions, or None if the row has one caption outside a list.
-    """
+    """The values of a column for each of the `n_captions` captions in a list; None means one caption without a list."""
     value = None if column is None else cells.get(column)
     values = _parse_list(value)
     if values is None and column in _NEGATIVES[:2] and isinstance(value, str) and value.startswith("["):

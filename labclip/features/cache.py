@@ -143,12 +143,8 @@ class Cache:
 
     Each base has its own SQLite file: its name depends on weights, precision, device, preprocessing and tokenizer. A
     kill loses only the batch at work, and several processes may use one file. If it can't be written any more, for
-    example on a full disk, a warning says so and the run continues.
-
-    Args:
-        folder: Folder of the cache. True is LABCLIP_CACHE or the user's cache folder; None or False keeps rows in
-            memory only.
-        model: The model whose base encodes.
+    example on a full disk, a warning says so and the run continues. With `folder=True` the file is in LABCLIP_CACHE or
+    the user's cache folder, with None or False in memory only.
     """
 
     def __init__(self, folder: str | Path | bool | None, model: LABCLIP) -> None:

@@ -29,31 +29,17 @@ class Text(NamedTuple):
 class Corpus:
     """The distinct images and the texts of a run, in memory: about 1 kB for an image with a caption.
 
-    Texts are in this order: all captions, all parts, all keywords. A part or keywords that repeat another text of
-    their image are left out.
-
     Args:
         items: The rows of the table.
         skip: Whether to leave out rows that can't be used. Otherwise the first one raises ValueError.
-
-    Attributes:
-        images: The images. Those that only negatives describe come last.
-        n_captions: For each image, its number of captions.
-        n_captioned: Number of images that have captions.
-        index: The index of each image in `images`, by its key.
-        texts: The texts.
-        has_negative: Which negatives differ from every text of their image, bool [len(texts), k]; k is the largest
-            number of negatives of one text.
-        skipped: The rows that can't be used, as the manifest lists them.
-        sha256: Hash of all texts, their negatives and the indices of their images.
     """
 
     def __init__(self, items: Iterable[Item], *, skip: bool) -> None:
-        self.images: list[ImageSource] = []
-        self.n_captions: list[int] = []
-        self.texts: list[Text] = []
-        self.skipped: list[dict[str, Any]] = []
-        self.index: dict[bytes, int] = {}
+        self.images: list[ImageSource] = []  # those that only negatives describe come last
+        self.n_captions: list[int] = []  # of each image
+        self.index: dict[bytes, int] = {}  # of each image in `images`, by its key
+        self.texts: list[Text] = []  # all captions, then all parts, then all keywords; none twice for an image
+        self.skipped: list[dict[str, Any]] = []  # rows that can't be used, as the manifest lists them
         negative_images: dict[bytes, ImageSource] = {}
         true_digests = set[int]()  # of all texts of the images
         phrases: dict[int, Text] = {}  # parts and keywords by their digest
@@ -61,14 +47,15 @@ class Corpus:
             if item.problem and not skip:
                 raise ValueError(f"{item.location}{item.name and f' ({item.name})'} {item.problem}. {REPAIR}")
             if item.image is None or item.problem:
-                self.skipped.append(_skipped_row(item.location, item.name or None, item.problem, 1))
+                row = {"where": item.location, "image": item.name or None, "reason": item.problem, "captions": 1}
+                self.skipped.append(row)
                 continue
             image = self._add_image(item.image)
             self.n_captions[image] += len(item.captions)
-            for row, caption in enumerate(item.captions):
-                sources = item.negative_images[row] if item.negative_images else ()
+            for position, caption in enumerate(item.captions):
+                sources = item.negative_images[position] if item.negative_images else ()
                 keys = tuple(source.key if source else None for source in sources)
-                self.texts.append(Text(image, caption, item.negatives[row], keys))
+                self.texts.append(Text(image, caption, item.negatives[position], keys))
                 true_digests.add(_digest(image, caption))
                 for source in filter(None, sources):
                     negative_images.setdefault(source.key, source)
@@ -79,7 +66,7 @@ class Corpus:
                 if phrase.strip():
                     text = Text(image, phrase, (negative,) if negative.strip() else (), (), kind)
                     phrases.setdefault(_digest(image, phrase), text)
-        self.n_captioned = len(self.images)
+        self.n_captioned = len(self.images)  # images with captions
         for source in negative_images.values():
             self._add_image(source)
         new_phrases = [text for key, text in phrases.items() if key not in true_digests]
@@ -87,13 +74,12 @@ class Corpus:
         true_digests |= phrases.keys()
         content = hashlib.sha256()
         k = max((len(text.negatives) for text in self.texts), default=0)
-        self.has_negative = np.zeros((len(self.texts), k), dtype=np.bool_)
-        for row, text in enumerate(self.texts):
-            self.has_negative[row, : len(text.negatives)] = [
-                _digest(text.image, negative) not in true_digests for negative in text.negatives
-            ]
+        self.has_negative = np.zeros((len(self.texts), k), dtype=np.bool_)  # False if a text of the image says the same
+        for index, text in enumerate(self.texts):
+            flags = [_digest(text.image, negative) not in true_digests for negative in text.negatives]
+            self.has_negative[index, : len(flags)] = flags
             content.update(repr((*text[:3], [key and self.index[key] for key in text.negative_images])).encode())
-        self.sha256 = content.hexdigest()
+        self.sha256 = content.hexdigest()  # of all texts, their negatives and the indices of their images
 
     def _add_image(self, image: ImageSource) -> int:
         """The index of the image, which is appended if it is new."""
@@ -103,14 +89,6 @@ class Corpus:
             self.images.append(image)
             self.n_captions.append(0)
         return index
-
-    def skipped_image(self, image: int, problem: str) -> dict[str, Any]:
-        """The manifest's entry of an image that is left out."""
-        return _skipped_row(self.images[image].location, self.images[image].name, problem, self.n_captions[image])
-
-
-def _skipped_row(location: str, image: str | None, problem: str, n_captions: int) -> dict[str, Any]:
-    return {"where": location, "image": image, "reason": problem, "captions": n_captions}
 
 
 def _digest(image: int, text: str) -> int:

@@ -80,12 +80,10 @@ def embed(
         out: The feature folder; made if it does not exist.
         images: The folder or URL (`s3://bucket/photos`) that image paths are relative to; by default the folder of
             the file of captions.
-        column: The column of captions; by default the first that exists of `caption`, `title`, `captions`,
-            `sentences`, `text`.
-        image_column: The column of images; by default the first that exists of `image`, `filename`, `filepath`,
-            `image_path`, `file_name`.
-        negative_columns: The columns of hard negatives; by default all that exist of `negative`, `negative_2`, ...,
-            `negatives`, `neg_caption`, `negative_caption`.
+        column: The column of captions. [default: caption, title, captions, sentences or text]
+        image_column: The column of images. [default: image, filename, filepath, image_path or file_name]
+        negative_columns: The columns of hard negatives. [default: all that exist of negative, negative_2, ...,
+            negatives, neg_caption and negative_caption]
         negative_images: The columns of images that the negatives describe, in the order of the columns of negatives.
             Each cell is a path, or empty.
         split: Read only the rows whose column `split` has this value, or one of these.
@@ -243,7 +241,8 @@ def write_images(corpus: Corpus, writer: Writer, encoder: Encoder, *, skip: bool
                     digest = hashlib.sha256(digest.encode() + image.digest).hexdigest()
                 elif skip:
                     left_out.append(index)
-                    skipped.append(corpus.skipped_image(index, image.problem))
+                    row = {"where": image.source.location, "image": image.source.name, "reason": image.problem}
+                    skipped.append({**row, "captions": corpus.n_captions[index]})
                 else:
                     raise ValueError(f"{image.source} {image.problem}. {REPAIR}")
             done += len(batch)  # whole batches only: a resumed run with other batches would round differently

@@ -38,8 +38,7 @@ class Features:
 
     Attributes:
         images: The base's image embeddings, [n_images, dim], any scale; from a folder unit-length float32.
-        texts: The base's own text embeddings, without any alignment, [n_texts, dim]: of captions, and maybe of their
-            parts and keywords.
+        texts: The base's own text embeddings, without any alignment, [n_texts, dim].
         image_index: The row in `images` that each text describes, int64 [n_texts].
         negatives: Text embeddings of each text's hard negatives, [n_texts, k, dim], or None. Rows where `has_negative`
             is False are ignored.
@@ -51,8 +50,7 @@ class Features:
         base: The OpenCLIP model that made the embeddings, or None if its name is not known.
         fingerprint: The base's own unit-length text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], or
             None. It distinguishes bases with the same name.
-        folder: The feature folder, or None. `images.jsonl` and `captions.jsonl` in it name the image and text of each
-            row.
+        folder: The feature folder, or None. Its `images.jsonl` and `captions.jsonl` name the image and text of a row.
         manifest: What the embeddings were made from and what was left out, as JSON values; empty for arrays.
     """
 
@@ -78,11 +76,8 @@ class Features:
                 f"The embeddings have dim {dim}, but base is {self.base!r}. Pass the labclip.Base that made them."
             )
         if self.image_index is None and n_images != n_texts:
-            raise ValueError(
-                f"There are {n_images} images and {n_texts} texts. Pass image_index, the row of each text's image."
-            )
-        given = self.image_index
-        index = np.arange(n_texts) if given is None else _whole_numbers("image_index", given, n_texts)
+            raise ValueError(f"There are {n_images} images and {n_texts} texts. Pass image_index, each text's image.")
+        index = np.arange(n_texts) if self.image_index is None else _integers("image_index", self.image_index, n_texts)
         if len(outside := np.flatnonzero((index < 0) | (index >= n_images))):
             first = int(outside[0])
             raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {n_images - 1}.")
@@ -103,7 +98,7 @@ class Features:
                 raise ValueError(f"has_{name} is {exists.dtype} {list(exists.shape)}, not bool {list(shape[:2])}.")
             object.__setattr__(self, f"has_{name}", exists)
         if self.kind is not None:
-            kinds = _whole_numbers("kind", self.kind, n_texts)
+            kinds = _integers("kind", self.kind, n_texts)
             if not set(np.unique(kinds)) <= {*Kind} or kinds.all():
                 raise ValueError(
                     f"kind holds {np.unique(kinds).tolist()}. For each text pass 0 (a caption), 1 (a part) or 2 "
@@ -119,8 +114,7 @@ class Features:
 
         Args:
             folder: A folder written by `embed` or `save`.
-            base: The model that must have made the features, or its record. A model is compared by the hash of its
-                weights.
+            base: The model that must have made the features (compared by the hash of its weights), or its record.
             verify: Whether to check every byte against the manifest, about a second per GB.
 
         Returns:
@@ -156,8 +150,7 @@ class Features:
             images: [n_images, dim].
             texts: [n_texts, dim].
             negatives: [n_texts, dim] or [n_texts, k, dim], or None.
-            image_index: The row in `images` that each text describes, whole numbers [n_texts]. None if text i describes
-                image i.
+            image_index: The row of each text's image, whole numbers [n_texts]. None if text i describes image i.
             has_negative: Which negatives exist, bool [n_texts] or [n_texts, k]. With None, a negative equal to its own
                 text is missing; to find these, all rows are read once.
             negative_images: The image of each negative, in the shape of `negatives`. One equal to the text's own image
@@ -238,9 +231,8 @@ class Features:
                 rows = np.where(exists[..., None], rows, positives.cpu().numpy()[:, None])
             lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
             if len(bad_rows := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
-                problem = "all zeros" if lengths[tuple(bad_rows[0])] == 0 else "not finite"
-                row = start + int(bad_rows[0][0])
-                raise ValueError(f"{name}: row {row} is {problem}. Embed it again, or leave it out.")
+                row, problem = bad_rows[0], "all zeros" if lengths[tuple(bad_rows[0])] == 0 else "not finite"
+                raise ValueError(f"{name}: row {start + int(row[0])} is {problem}. Embed it again, or leave it out.")
             yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows).astype("<f4", copy=False)
 
     @property
@@ -304,7 +296,7 @@ def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _whole_numbers(name: str, values: Any, count: int) -> NDArray[np.int64]:
+def _integers(name: str, values: Any, count: int) -> NDArray[np.int64]:
     """One whole number per text, as int64 [count]; ValueError if they are none."""
     array = _array(values)
     if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
@@ -313,10 +305,7 @@ def _whole_numbers(name: str, values: Any, count: int) -> NDArray[np.int64]:
 
 
 def _differs(positives: Any, index: NDArray[np.int64] | None, negatives: Any) -> NDArray[np.bool_]:
-    """Whether each of the negatives, [n, k, dim], differs in direction from the positive of its row: bool [n, k].
-
-    The positives are [n, dim], or with an `index` [n] the rows that it selects.
-    """
+    """Which negatives [n, k, dim] differ in direction from the positive of their row (or row `index`): bool [n, k]."""
     differs = []
     for start in range(0, len(negatives), _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -58,14 +58,8 @@ class Writer:
     """Writes the files of a feature folder and records the progress of the run; a context manager.
 
     The progress is an SQLite file in the folder, so it is consistent after a kill at any moment. The file is also a
-    lock: it is taken before anything else in the folder is touched, and the system frees it after a kill.
-
-    Args:
-        folder: The feature folder; it must exist.
-        force: Whether to discard the progress of an earlier run.
-
-    Attributes:
-        values: The progress, as JSON values. It is empty until a run begins; if that fails, its files are removed.
+    lock, taken before anything else in the folder is touched, which the system frees after a kill. `force` discards
+    an earlier run. `values` is the progress, as JSON values. As long as it is empty, an error removes the files.
     """
 
     def __init__(self, folder: Path, *, force: bool = False) -> None:

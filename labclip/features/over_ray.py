@@ -19,11 +19,9 @@ _AHEAD = 2  # tasks queued per worker, so that it need not wait for the next one
 
 
 class RayEncoder(Encoder):
-    """Encodes with Ray workers that each hold the model.
+    """Encodes with Ray workers that each hold the model: one per GPU, or on CPUs one per group of torch's threads here.
 
-    If the model is on a GPU, there is one worker per GPU. Otherwise each worker takes as many CPUs as torch has threads
-    in this process. `workers` is the number of decoding threads of each: by default one per processor of its machine,
-    at most 16.
+    `workers` is the number of decoding threads of each: by default one per processor of its machine, at most 16.
     """
 
     def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:

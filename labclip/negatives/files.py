@@ -162,8 +162,7 @@ def add_parts(
         seed: Seed of the choice among several wrong modifiers.
         tagger: As in `parts`.
         column: The column of captions; by default as in `read`.
-        image_column: The column that identifies the image; by default as in `read`. By its captions, a negative is
-            never true.
+        image_column: As in `add`.
         force: Whether to overwrite `out`, which may be `path` itself.
         progress: Whether to show a progress bar on stderr.
 

@@ -77,9 +77,8 @@ def parts(
 
     Source: the kinds of wrong parts in arXiv:2602.23906 (half-truths), as far as a caption rules them out.
     """
-    tag = get_tagger(tagger)
     captions, images = captions_of_images(captions, image_index)
-    return _parts_of_captions([_TaggedCaption.of(caption, tag) for caption in captions], images, seed)
+    return [parts for parts, _ in parts_and_keywords(captions, images, seed, get_tagger(tagger))]
 
 
 def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[str]]:
@@ -113,25 +112,18 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
 def parts_and_keywords(
     captions: Sequence[str], images: Sequence[Hashable | None], seed: int, tag: Tagger, *, progress: bool = False
 ) -> list[tuple[list[Part], list[str]]]:
-    """The parts and the keywords of each caption, which is tagged once. An unknown image is None."""
+    """The parts and the keywords of each caption. An image of None is unknown, and has one caption."""
     bar = tqdm(captions, unit=" captions", disable=not progress)
     tagged = [_TaggedCaption.of(caption, tag) for caption in bar]
-    parts_of_captions = _parts_of_captions(tagged, images, seed)
-    return [(parts, caption.keywords) for parts, caption in zip(parts_of_captions, tagged, strict=True)]
-
-
-def _parts_of_captions(
-    captions: Sequence[_TaggedCaption], images: Sequence[Hashable | None], seed: int
-) -> list[list[Part]]:
-    # A caption whose image is unknown has an image of its own.
     keys = [(row, None) if image is None else image for row, image in enumerate(images)]
     captions_of_image: dict[Hashable, list[_TaggedCaption]] = defaultdict(list)
-    for caption, key in zip(captions, keys, strict=True):
+    for caption, key in zip(tagged, keys, strict=True):
         captions_of_image[key].append(caption)
-    return [
-        list(_parts(caption, captions_of_image[key], random.Random(digest(f"{seed}\0{caption.caption}"))))
-        for caption, key in zip(captions, keys, strict=True)
-    ]
+    rows = []
+    for caption, key in zip(tagged, keys, strict=True):
+        rng = random.Random(digest(f"{seed}\0{caption.caption}"))
+        rows.append((list(_parts(caption, captions_of_image[key], rng)), caption.keywords))
+    return rows
 
 
 class _Phrase(NamedTuple):
@@ -168,13 +160,8 @@ class _TaggedCaption(NamedTuple):
         if noun not in self.words:
             return False
         # "A black train engine" may mean a black train too.
-        nouns_at = {
-            phrase.position: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.is_joined
-        }
-        return any(
-            modifier_group == group and noun in nouns_at.get(position, {noun})
-            for position, modifier_group in self.modifiers
-        )
+        nouns = {phrase.position: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.is_joined}
+        return any(other == group and noun in nouns.get(position, {noun}) for position, other in self.modifiers)
 
 
 def _find_phrase(words: Sequence[str], tags: Sequence[str], position: int) -> _Phrase | None:
@@ -214,7 +201,7 @@ def _is_modifier(word: str, tag: str) -> bool:
 
 def _parts(caption: _TaggedCaption, captions_of_image: list[_TaggedCaption], rng: random.Random) -> Iterator[Part]:
     """The parts of a caption, each with a negative that no caption of the image makes true."""
-    groups_of_image = {group for other in captions_of_image for _, group in other.modifiers}
+    used_groups = {group for other in captions_of_image for _, group in other.modifiers}
     phrases = [phrase for phrase in caption.phrases if not phrase.is_joined]
     modifiers = dict.fromkeys((phrase.modifier, phrase.group) for phrase in phrases)
     seen = set()
@@ -232,12 +219,8 @@ def _parts(caption: _TaggedCaption, captions_of_image: list[_TaggedCaption], rng
             and (group[1] > index if is_number else group[1] != index)
             and not any(other.may_describe(noun, group) for other in captions_of_image)
         ]
-        largest = max(number for name, number in groups_of_image if name == family) if is_number else -1
-        foils = [
-            group[0]
-            for number, group in enumerate(FAMILIES[family])
-            if number > largest and (family, number) not in groups_of_image
-        ]
+        first = 1 + max(i for name, i in used_groups if name == family) if is_number else 0
+        foils = [group[0] for i, group in enumerate(FAMILIES[family]) if i >= first and (family, i) not in used_groups]
         if wrong_modifiers := swaps or foils:
             text, negative = (
                 " ".join([*([indefinite_article(word)] if phrase.has_article else []), word, *rest])

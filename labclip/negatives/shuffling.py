@@ -28,10 +28,8 @@ class Shuffler:
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
         """Yield each different arrangement of the cleaned caption once; nothing if it is longer than `LONGEST`."""
         text = clean(caption, self.max_words)
-        if len(text) > LONGEST:
-            return
         words, gaps = WORD.findall(text), WORD.split(text)
-        if not words:
+        if not words or len(text) > LONGEST:
             return
         tags = self._tagger(words)
         nouns = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_object(word, tag)]

@@ -52,10 +52,7 @@ class Swapper:
         self._pattern = phrase_pattern({*words, *self._opposites})
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """Yield each swap of two different attributes and each reversal of a relation once, in random order.
-
-        A caption longer than `LONGEST` yields nothing.
-        """
+        """Yield each swap and each reversal once, in random order; nothing if the caption is longer than `LONGEST`."""
         mentions = [] if len(caption) > LONGEST else list(_mentions(self._pattern, caption))
         attributes = [mention for mention in mentions if mention.key not in self._opposites]
         changes: list[list[_Edit]] = [
