@@ -111,7 +111,7 @@ class Session:
         """The scores of both models for the image and some captions, one per line."""
         if self._image is None:
             raise ValueError("There is no image. Upload one, or choose a scene.")
-        if not (lines := _split_lines(captions)):
+        if not (lines := list(filter(None, map(str.strip, captions.splitlines())))):
             raise ValueError("There is no caption. Type one per line.")
         if len(lines) > CAPTIONS:
             raise ValueError(f"There are {len(lines):,} captions, but at most {CAPTIONS} are compared. Remove some.")
@@ -138,7 +138,7 @@ class Session:
 
     def search(self, query: str, without: str) -> str:
         """The top results of both models. Parts of the query, and unwanted parts, are separated by commas."""
-        wanted, unwanted = (_split_lines(text.replace(",", "\n"))[:CAPTIONS] for text in (query, without))
+        wanted, unwanted = (list(filter(None, map(str.strip, text.split(","))))[:CAPTIONS] for text in (query, without))
         if not wanted:
             raise ValueError("There is no query. Type what must be in the image, with commas between the parts.")
         gallery, (texts, cut) = self._gallery or self._pair.scenes, self._pair.texts([*wanted, *unwanted])
@@ -194,10 +194,6 @@ class Session:
         self.fitted = Alignment.from_pretrained(folder / "alignment")
         shutil.make_archive(str(folder / "alignment"), "zip", folder, "alignment")
         return render("fitted") + self.show_report(folder, "alignment.zip")
-
-
-def _split_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 class Sessions(dict[str, Session]):

@@ -95,8 +95,7 @@ def _check_address(host: str, port: int) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
-            f"The page can't listen on {host}:{port} ({reason}). Pass another --port, for example --port {port + 1}, "
-            f"or another --host."
+            f"The page can't listen on {host}:{port} ({reason}). Pass another --port or --host."
         ) from error
 
 

@@ -42,10 +42,10 @@ def negatives(
     the caption is cleaned, then its nouns are permuted, and its adjectives. parts: phrases such as "a red shirt", each
     with a wrong one, and keywords, in the columns `parts`, `part_negatives`, `part_kinds` and `keywords`, each a list.
     """
-    if method == "swap" and attributes is None:
-        raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
-    if method != "swap" and attributes is not None:
-        raise ValueError("--attributes goes with --method swap.")
+    if (method == "swap") != (attributes is not None):
+        raise ValueError(
+            "--method swap needs --attributes, such as red,blue,left/right or a file; the others take none."
+        )
     if method == "swap" and tagger is not None:
         raise ValueError("--tagger goes with the methods shuffle and parts.")
     check_inputs(source)

@@ -27,9 +27,7 @@ _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "o
 @options.text("*--data", "PATH", "File or folder. For several benchmarks: NAME=PATH, once for each.")
 @options.text("*--images", "DIR", "Folder of images, or NAME=DIR. [default: that of --data]")
 @options.text(
-    "*--option benchmark_options",
-    "KEY=VALUE",
-    "Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE.",
+    "*--option pairs", "KEY=VALUE", "Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE."
 )
 @options.choice("--on-missing", ["raise", "skip"], "Stop at a missing image, or leave it out.", default="raise")
 @options.path("--cache", "DIR", "Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]")
@@ -52,7 +50,7 @@ _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "o
 @options.as_json
 def evaluate(
     benchmarks: tuple[str, ...], models: list[str], data: tuple[str, ...], images: tuple[str, ...],
-    benchmark_options: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
+    pairs: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
     out: Path | None, items: Path | None, force: bool, list_benchmarks: bool, as_json: bool, cache: Path | None,
     no_cache: bool, device: str | None, precision: str, ignore_exif: bool, alignment: tuple[str, ...],
     strength: tuple[float, ...], **settings: Any,
@@ -88,7 +86,7 @@ def evaluate(
     reports = [
         measure(
             open_model(model, device, precision, ignore_exif=True) if ignore_exif else model,
-            benchmarks, data=files, images=folders, options=_options(benchmarks, benchmark_options),
+            benchmarks, data=files, images=folders, options=_options(benchmarks, pairs),
             alignments=alignment, strengths=strength, device=chosen_device(device), precision=precision,
             cache=False if no_cache else cache or True, progress=progress(), **settings,
         )

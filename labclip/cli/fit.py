@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +144,9 @@ def _embed(
 
     with _advise_embed(command, fit_command):
         check_embed_target(folder)
-        first_items = list(islice(read_items(str(captions), images=images), _FIRST_ROWS))
-    parts = _makes_parts(str(captions), images, first_items, parts=parts, settings=settings)
+        items = read_items(str(captions), images=images)
+        first_items = list(islice(items, _FIRST_ROWS))
+    parts = _makes_parts(captions, first_items, items, parts=parts, settings=settings)
     note(f"The features are kept in {folder}. To fit again with other settings: labclip fit {folder} OUT")
     from labclip.features import Features, embed
 
@@ -170,10 +171,9 @@ def _advise_embed(command: Sequence[str], fit_command: str) -> Iterator[None]:
 
 
 def _makes_parts(
-    captions: str, images: str | None, first_items: Sequence[Item], *, parts: bool, settings: Mapping[str, Any]
+    captions: Path, first_items: Sequence[Item], rest: Iterator[Item], *, parts: bool, settings: Mapping[str, Any]
 ) -> bool:
-    """Whether to make parts of a captions file, which is noted. ValueError if the file cannot be fitted."""
-    from labclip.data import read_items
+    """Whether to make parts of a captions file, which is noted. ValueError if a fit would have nothing to learn."""
     from labclip.negatives.files import with_parts
     from labclip.training.recipes import CHANGES, settings_of
 
@@ -189,8 +189,7 @@ def _makes_parts(
              else f"No parts and keywords are made: {reason}")  # fmt: skip
     if recipe.hard_negatives and not any(any(item.negatives) for item in first_items):
         advice = f"To make some: labclip negatives {captions} OUT --method shuffle --clean"
-        all_items = read_items(captions, images=images)
-        if not parts and not any(item.parts or any(item.negatives) for item in all_items):
+        if not parts and not any(item.parts or any(item.negatives) for item in chain(first_items, rest)):
             raise ValueError(f"{captions} has no negatives and no parts, so a fit has nothing to learn. {advice}")
         note(f"{captions} has no negatives in its first {len(first_items)} rows. {advice}")
     return parts

@@ -66,12 +66,7 @@ _SWITCHES = [
 
 
 class _Command(click.Command):
-    """A command with the options that all commands have.
-
-    Args:
-        example: A command line, shown below the help.
-        interrupted: A sentence on what is kept after Ctrl-C.
-    """
+    """A command with the options that all have. Its `example` is shown below the help, `interrupted` after Ctrl-C."""
 
     def __init__(self, *args: Any, example: str = "", interrupted: str = "Nothing was kept.", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -38,9 +38,7 @@ def clean(caption: str, max_words: int | None = None) -> str:
 
 
 def comparable(caption: str) -> str:
-    """The caption in lower case and Unicode NFC, without punctuation, with "an" written "a".
-
-    Two captions with the same words in the same order are equal in this form.
+    """The words of a caption in lower case and Unicode NFC, without punctuation, "an" written "a", to compare captions.
 
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True

@@ -1,7 +1,4 @@
-"""Read rows of any format as a stream of `Item`s: an image, its captions and their negatives.
-
-The default column names stand here, and every command and function that reads captions looks for them in this order.
-"""
+"""Read rows of any format as a stream of `Item`s: an image, its captions and their negatives."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ WORDS = 40
 
 CAPTIONS = ("caption", "title", "captions", "sentences", "text")
 IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
-"""Default column names, including those of Hugging Face datasets."""
+"""Default column names, for every command and function; the first that exists is read."""
 
 IDENTIFIERS = ("image_id", "url")
 """Columns that tell which rows share an image, but not where its file is."""

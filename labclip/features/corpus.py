@@ -29,9 +29,7 @@ class Text(NamedTuple):
 class Corpus:
     """The distinct images and the texts of a run, in memory: about 1 kB for an image with a caption.
 
-    Args:
-        items: The rows of the table.
-        skip: Whether to leave out rows that can't be used. Otherwise the first one raises ValueError.
+    With `skip`, rows that can't be used are left out. Otherwise the first one raises ValueError.
     """
 
     def __init__(self, items: Iterable[Item], *, skip: bool) -> None:

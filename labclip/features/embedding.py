@@ -287,8 +287,7 @@ def write_rest(corpus: Corpus, writer: Writer, *, dim: int, texts_cut: int) -> d
     kinds = np.array([text.kind for text in texts], dtype="|i1")
     image_row = kept.cumsum() - 1  # row of each kept image in the file of image features
     image_index = image_row[[text.image for text in texts]]
-    # A negative without an image has the image of its caption.
-    negative_image_rows = np.repeat(image_index[:, None], has_negative.shape[1], axis=1)
+    negative_image_rows = np.repeat(image_index[:, None], has_negative.shape[1], axis=1)  # default: the text's image
     has_images = any(any(text.negative_images) for text in corpus.texts)
     for row, text in enumerate(texts):
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}

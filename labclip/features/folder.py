@@ -268,8 +268,7 @@ def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     """The header of a .npy file, padded to `HEADER` bytes."""
-    text = repr({"descr": dtype, "fortran_order": False, "shape": shape})
-    body = text.encode().ljust(HEADER - 11) + b"\n"
+    body = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode().ljust(HEADER - 11) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 

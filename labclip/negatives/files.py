@@ -113,8 +113,7 @@ def add(
         k: Number of distinct negatives per caption. If fewer exist, cells stay empty.
         seed: Seed of the random choices.
         column: The column of captions; by default as in `read`.
-        image_column: The column that identifies the image; by default as in `read`. A caption of the same image is
-            never a negative.
+        image_column: The column that identifies the image; by default as in `read`.
         clean: Whether to clean the captions too as ARO does, to the number of words that negatives keep.
         force: Whether to overwrite `out`, which may be `path` itself.
         progress: Whether to show a progress bar on stderr.

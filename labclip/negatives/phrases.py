@@ -25,9 +25,7 @@ from labclip.negatives.taggers import (
     is_quality,
 )
 
-Group = tuple[str, int]
-"""A family of modifiers, and the index of a group in it."""
-
+Group = tuple[str, int]  # a family of modifiers, and the index of a group in it
 _GROUPS: dict[str, Group] = {
     word: (family, index) for family, groups in FAMILIES.items() for index, group in enumerate(groups) for word in group
 }
@@ -113,8 +111,7 @@ def parts_and_keywords(
     captions: Sequence[str], images: Sequence[Hashable | None], seed: int, tag: Tagger, *, progress: bool = False
 ) -> list[tuple[list[Part], list[str]]]:
     """The parts and the keywords of each caption. An image of None is unknown, and has one caption."""
-    bar = tqdm(captions, unit=" captions", disable=not progress)
-    tagged = [_TaggedCaption.of(caption, tag) for caption in bar]
+    tagged = [_TaggedCaption.of(caption, tag) for caption in tqdm(captions, unit=" captions", disable=not progress)]
     keys = [(row, None) if image is None else image for row, image in enumerate(images)]
     captions_of_image: dict[Hashable, list[_TaggedCaption]] = defaultdict(list)
     for caption, key in zip(tagged, keys, strict=True):
