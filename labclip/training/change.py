@@ -12,7 +12,7 @@ from labclip.training.frontier import margins_at
 from labclip.training.rows import Data
 
 ALPHA = 0.05
-"""A change with a smaller p-value is not chance."""
+"""A change with a smaller p-value is not taken as chance."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Change:
         captions: Number of held-out captions and parts with a negative.
         became_right: Number of these that are wrong with the base and right with the matrix.
         became_wrong: Number of these that are right with the base and wrong with the matrix.
-        p: Two-sided p-value of McNemar's exact test by image, because captions of one image are not independent: a sign
-            test on the images with more captions that became right than wrong, and on those with fewer. With one
-            caption per image this is McNemar's test. It is 1 if images and captions disagree on the direction.
+        p: Two-sided p-value of an exact sign test on images, because captions of one image are not independent: images
+            with more captions that became right than wrong against images with fewer. With one caption per image it is
+            McNemar's exact test. It is 1 if images and captions disagree on the direction.
         counted: The texts that were counted: "captions", "captions and parts" or "parts".
 
     Source: McNemar, Psychometrika 12, 1947; for clusters it is the exact sign test on them.
