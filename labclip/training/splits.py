@@ -119,8 +119,8 @@ def find_combinations(
         pattern = phrase_pattern(phrases)
         return [normalize(pattern.findall(caption)) for caption in captions]
 
-    found = zip(find("attributes", attributes), find("objects", objects), strict=True)
-    return [set(itertools.product(*words)) for words in found]
+    pairs = zip(find("attributes", attributes), find("objects", objects), strict=True)
+    return [set(itertools.product(*words)) for words in pairs]
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
