@@ -44,7 +44,7 @@ def raising(monkeypatch):
             "/a/b can't be used (No space left on device). Check the path",
         ),
         (OSError(5, "Input/output error"), "Reading or writing failed (Input/output error)."),
-        (MemoryError(), "There is not enough memory (of the processor). Pass a smaller --batch-size"),
+        (MemoryError(), "There is not enough memory (main memory). Pass a smaller --batch-size"),
         (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.). Pass a"),
         (KeyError("x"), "KeyError: 'x'. The same command with --debug shows where it comes from."),
         (ValueError("two\nlines"), "Error: two lines"),

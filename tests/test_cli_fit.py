@@ -184,7 +184,10 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     done = run("fit", folder / "captions.csv", tmp_path / "b", *MODEL)
-    assert "No parts and keywords are made: Nouns and adjectives are found by HanTa. Type: pip install" in done.stderr
+    assert (
+        "No parts and keywords are made: To find nouns and adjectives, labclip needs HanTa. Type: pip install"
+        in done.stderr
+    )
     assert not (tmp_path / "b-features" / "kind.npy").exists()
 
 

@@ -366,7 +366,9 @@ def test_without_spacy_one_line_says_what_to_type(tmp_path, monkeypatch):
     lay(tmp_path, {"coco_karpathy_test.json": [{"image": "1.jpg", "caption": ["A dog."]}], "1.jpg": None})
     monkeypatch.setitem(sys.modules, "spacy", None)
     spacy_model.cache_clear()
-    with pytest.raises(ValueError, match=r"need it installed\. Type: pip install spacy .*; or pass options=.*labclip"):
+    with pytest.raises(
+        ValueError, match=r"labclip needs spacy\. Type: pip install spacy .*; or pass options=.*labclip"
+    ):
         read("coco-order", tmp_path, tagger="")
 
 

@@ -104,7 +104,7 @@ def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     missing = embed("captions.csv", "--parts", "--force", code=2)
-    assert 'found by HanTa. Type: pip install "labclip[negatives]"' in missing.stderr
+    assert 'labclip needs HanTa. Type: pip install "labclip[negatives]"' in missing.stderr
 
 
 def described(model, n, seed, split):

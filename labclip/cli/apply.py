@@ -73,8 +73,8 @@ def info(name: str, as_json: bool) -> None:
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
     """Merge a matrix into its model, as a plain checkpoint.
 
-    OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
-    transformers or an ONNX text tower.
+    OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). --model also takes a
+    transformers folder or an ONNX text tower.
     """
     from labclip.io.names import form_of
 

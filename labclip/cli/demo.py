@@ -22,8 +22,8 @@ from labclip.packages import EMBEDDED, require
 def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
     """Reproduce the failure and the fix, offline, in a minute.
 
-    Renders scenes that no training used, measures the embedded base and LABCLIP on them, scores a few captions and
-    their swapped versions with both, and writes a figure.
+    Renders unseen scenes, measures the embedded base and LABCLIP on them, scores a few captions and their swapped
+    versions with both, and writes a figure.
     """
     note("Loading the embedded model ...")
     from labclip.demo import draw, run
@@ -44,7 +44,7 @@ def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
 def sample(folder: Path, n: int, seed: int) -> None:
     """Write rendered scenes with captions, to try other commands on.
 
-    DIR gets the images and captions.csv, with the columns image, caption and negative (the colours swapped).
+    Writes images to DIR, and captions.csv with the columns image, caption and negative (the colours swapped).
     """
     check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):

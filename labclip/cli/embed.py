@@ -40,7 +40,8 @@ def negatives(
 
     swap: two attributes of a caption are swapped, or a relation is replaced by its opposite. shuffle, as in the paper:
     the caption is cleaned, then its nouns are permuted, and its adjectives. parts: phrases such as "a red shirt", each
-    with a wrong one, and keywords, in the columns `parts`, `part_negatives`, `part_kinds` and `keywords`, each a list.
+    with a wrong version, and keywords. The columns are `parts`, `part_negatives`, `part_kinds` and `keywords`, each a
+    list.
     """
     if (method == "swap") != (attributes is not None):
         raise ValueError(
@@ -74,7 +75,7 @@ def _verify(context: click.Context, _: click.Parameter, is_set: bool) -> None:
     from labclip.features import Features
 
     Features.load(context.params["out"], verify=True)
-    show(f"{context.params['out']}: every byte is as it was written")
+    show(f"{context.params['out']}: no byte has changed")
     context.exit()
 
 

@@ -42,7 +42,7 @@ _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "o
 @options.path("--markdown", "FILE", "Write the tables as Markdown.")
 @options.path("--latex", "FILE", "Write the tables as LaTeX.")
 @options.choice("--rows", ["metrics", "models"], "Rows of the LaTeX tables. [default: models if there are several]")
-@options.flag("--percent", "Percent, in one table of models.")
+@options.flag("--percent", "Write percent, in one table of models.")
 @options.path("--out", "FILE.html", "Write a self-contained page.")
 @options.path("--items", "FILE.csv", "Write every item and its answers.")
 @options.flag("--force", "Overwrite existing files.")

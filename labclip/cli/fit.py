@@ -44,7 +44,7 @@ _MIN_PARTS = 0.01  # fraction of these rows with parts; in English about a third
     "combinations of attribute and object, kept out of captions and negatives.", default="images",
 )  # fmt: skip
 @options.text("--attributes", "WORDS", "For --split combinations: words separated by commas, or a file, one per line.")
-@options.text("--objects", "WORDS", "For --split combinations, likewise.")
+@options.text("--objects", "WORDS", "For --split combinations, in the form of --attributes.")
 @options.text(
     "*--retain", "[NAME=]FEATURES", "Feature folder of another domain whose retrieval must not suffer; may be given "
     "again. [default name: the folder's]",
@@ -67,7 +67,7 @@ _MIN_PARTS = 0.01  # fraction of these rows with parts; in English about a third
 @options.number("--logit-scale", float, "Factor of the cosines in the loss. [default: the recipe's]")
 @options.number("--rank", int, "Rank of A - I. [default: a quarter of the dim]")
 @options.number("--hard-negatives", int, "Negatives per caption and step. [default: 1]")
-@options.choice("--objective", ["softmax", "sigmoid"], "CLIP's loss or SigLIP's. [default: as the base]")
+@options.choice("--objective", ["softmax", "sigmoid"], "CLIP's loss or SigLIP's. [default: the base's]")
 @options.number("--seed", options.SEED, "Seed of split, order and negatives.", default=0)
 @options.text("--device", "D", "cpu, cuda, mps. [default: cpu; to embed, cuda if available]")
 @options.path("--checkpoint", "DIR", "Folder of checkpoints, to continue an interrupted fit.")

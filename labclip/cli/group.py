@@ -40,7 +40,7 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, ValueError | OSError) and text:
         return text
     if isinstance(error, MemoryError) or "memory" in text.lower():
-        return f"There is not enough memory ({text or 'of the processor'}). Pass a smaller --batch-size, or less data."
+        return f"There is not enough memory ({text or 'main memory'}). Pass a smaller --batch-size, or less data."
     return f"{type(error).__name__}: {text}. The same command with --debug shows where it comes from."
 
 

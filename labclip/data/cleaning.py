@@ -85,7 +85,7 @@ def true_captions(
 ) -> set[tuple[Hashable, str]]:
     """Every pair of an image and a text that is true of it, the text in its `comparable_forms`.
 
-    A negative that says the same as any caption of its image, in whichever row, is not a negative. Every module uses
+    A negative that says the same as any caption of its image, in any row, is not a negative. Every module uses
     this rule. Captions whose image is None (unknown) are left out.
     """
     return {

@@ -242,7 +242,7 @@ class _Table:
 
     def _text(self, cell: Any) -> str:
         """A caption or negative. All are cleaned or none, so that only their words tell them apart."""
-        return clean_text(_checked(cell), WORDS) if self.clean else _checked(cell)
+        return clean_text(_check_text(cell), WORDS) if self.clean else _check_text(cell)
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
         """Column and value of the first image cell that is not empty; `filename` and `filepath` become one path."""
@@ -301,7 +301,7 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
     if len(set(map(len, columns))) > 1:
         raise _RowError(f"has lists of different lengths in {', '.join(PARTS[:3])}")
     for text in itertools.chain(*columns, keywords):
-        _checked(text)
+        _check_text(text)
     return tuple(map(Part, *columns)), tuple(keywords)
 
 
@@ -345,7 +345,7 @@ def _is_empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _checked(text: Any) -> str:
+def _check_text(text: Any) -> str:
     """The text itself, if it is a valid string."""
     if not isinstance(text, str):
         raise _RowError(f"has a {type(text).__name__} where a text should be")

@@ -40,7 +40,7 @@ def separated_rows(path: Path) -> Iterator[Row]:
     lines = separated_lines(path)
     _, header = next(lines, ("", []))
     if (repeated := next((name for name in header if header.count(name) > 1), None)) is not None:
-        raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
+        raise ValueError(f"{path} has several columns called {repeated!r}. Rename all but one.")
     for location, cells in lines:
         if len(cells) != len(header):
             amount = "more" if len(cells) > len(header) else "fewer"
@@ -219,7 +219,7 @@ def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of captions behind a path, a pattern such as "shards/*.tar", a folder of shards, or several of these.
+    """The files of captions of a path, a pattern such as "shards/*.tar", a folder of shards, or several of these.
 
     Raises FileNotFoundError if there is no such file, and ValueError if a file is empty, listed twice, or has an
     unknown ending.

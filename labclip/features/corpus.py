@@ -12,7 +12,7 @@ from labclip.data.cleaning import comparable, digest
 from labclip.data.images import ImageSource
 from labclip.data.items import Item, Kind
 
-REPAIR = 'Repair it and run again, which goes on from here, or pass on_error="skip" to leave it out.'
+REPAIR = 'Repair it and run again (finished work is kept), or pass on_error="skip" to leave it out.'
 """The remedy in every message about a row or image that can't be used."""
 
 

@@ -102,7 +102,7 @@ class Encoder:
         for captions in blocks:
             with torch.no_grad(), evaluating(self.model), counting_truncation(self.cut):
                 features = self.model.encode_text(list(captions), normalize=False, aligned=False)
-            yield captions, _checked(F.normalize(features.float(), dim=-1), captions)
+            yield captions, _check_rows(F.normalize(features.float(), dim=-1), captions)
 
     def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[Encoded]:
         """The images in order, with their pixels or problems."""
@@ -152,12 +152,12 @@ def _with_rows(batch: Sequence[Encoded], features: torch.Tensor | None) -> Seque
     """The batch, with features filled in for the images without a problem."""
     if features is not None:
         images = [image for image in batch if not image.problem]
-        for image, row in zip(images, _checked(features, [image.source for image in images]), strict=True):
+        for image, row in zip(images, _check_rows(features, [image.source for image in images]), strict=True):
             image.row = row
     return batch
 
 
-def _checked(features: torch.Tensor, items: Sequence[Any]) -> Embeddings:
+def _check_rows(features: torch.Tensor, items: Sequence[Any]) -> Embeddings:
     """Unit-length features as little-endian rows. ValueError names the item whose row is all zeros or not finite."""
     rows: Embeddings = features.cpu().numpy().astype("<f4", copy=False)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))

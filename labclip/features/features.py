@@ -297,7 +297,7 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def _integers(name: str, values: Any, count: int) -> NDArray[np.int64]:
-    """One whole number per text, as int64 [count]; ValueError if they are none."""
+    """One whole number per text, as int64 [count]; ValueError for anything else."""
     array = _array(values)
     if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}. Pass {count} whole numbers, one for each text.")
@@ -305,7 +305,7 @@ def _integers(name: str, values: Any, count: int) -> NDArray[np.int64]:
 
 
 def _differs(positives: Any, index: NDArray[np.int64] | None, negatives: Any) -> NDArray[np.bool_]:
-    """Which negatives [n, k, dim] differ in direction from the positive of their row (or row `index`): bool [n, k]."""
+    """Whether negatives [n, k, dim] differ in direction from the positive of their row (or `index`): bool [n, k]."""
     differs = []
     for start in range(0, len(negatives), _BLOCK):
         part = slice(start, start + _BLOCK)

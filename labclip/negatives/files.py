@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """What `add` wrote."""
+    """The numbers of captions and negatives in a written file."""
 
     captions: int  # rows of the file
     with_negative: int  # rows with at least one negative

@@ -48,7 +48,7 @@ class Swapper:
     """
 
     def __init__(self, attributes: Attributes) -> None:
-        words, self._opposites = _parse(attributes)
+        words, self._opposites = _parse_attributes(attributes)
         self._pattern = phrase_pattern({*words, *self._opposites})
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _mentions(pattern: re.Pattern[str], caption: str) -> Iterator[_Mention]:
         yield _Mention(match.start(), end, match[0], _key(match[0]), run)
 
 
-def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
+def _parse_attributes(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
     """The words that may be swapped, and the opposite of each other word."""
     if isinstance(attributes, str):
         raise ValueError(f"attributes is one string, {attributes!r}. Pass a list of words.")

@@ -86,7 +86,7 @@ def get_tagger(tagger: AnyTagger) -> Tagger:
 def _hanta() -> Tagger:
     """HanTa's English model. Its full path is passed: HanTa unpickles a file of that name from the current folder."""
     module = require(
-        "HanTa.HanoverTagger", "Nouns and adjectives are found by HanTa", 'pip install "labclip[negatives]"'
+        "HanTa.HanoverTagger", "To find nouns and adjectives, labclip needs HanTa", 'pip install "labclip[negatives]"'
     )
     model = module.HanoverTagger(str(Path(module.__file__).with_name("morphmodel_en.pgz")))
     # A pure function of the word. Captions repeat few words, so caching it is fast.
@@ -98,7 +98,7 @@ def _hanta() -> Tagger:
 def spacy_model() -> Any:
     """The small English model of spaCy, a function from a text to its tagged tokens."""
     install = "pip install spacy && python -m spacy download en_core_web_sm"
-    spacy = require("spacy", "Parts of speech by spaCy need it installed", install)
+    spacy = require("spacy", "To tag words with spaCy, labclip needs spacy", install)
     try:
         return spacy.load("en_core_web_sm", exclude=["parser", "ner", "lemmatizer"])
     except OSError as error:
@@ -108,7 +108,7 @@ def spacy_model() -> Any:
 def _spacy() -> Tagger:
     """Tags of spaCy for the words that labclip splits, not for its own tokens."""
     model = spacy_model()
-    document = require("spacy.tokens", "Parts of speech by spaCy need it installed", "pip install spacy").Doc
+    document = require("spacy.tokens", "To tag words with spaCy, labclip needs spacy", "pip install spacy").Doc
     return lambda words: [token.tag_ for token in model(document(model.vocab, words=words))]
 
 
