@@ -26,12 +26,12 @@ _BLOCK = 4_000_000
 """Cosines computed at a time: larger blocks take more memory and are not faster."""
 
 
-def unit_length(features: Tensor, name: str) -> Tensor:
+def unit_length(features: Tensor, what: str) -> Tensor:
     """Normalise rows to unit length.
 
     Args:
         features: Embeddings, [n, dim], any scale and floating dtype.
-        name: What they are, such as "Images", for the message.
+        what: What they are, such as "Images", for the message.
 
     Returns:
         float32 [n, dim]; the same tensor if it already is float32 of unit length.
@@ -40,14 +40,14 @@ def unit_length(features: Tensor, name: str) -> Tensor:
         ValueError: If `features` is not such a matrix, or a row is all zeros or not finite; it names the first one.
     """
     if features.ndim != 2 or not features.is_floating_point():
-        raise ValueError(f"{name} are {features.dtype} {list(features.shape)}. Pass embeddings, float [n, dim].")
+        raise ValueError(f"{what} are {features.dtype} {list(features.shape)}. Pass embeddings, float [n, dim].")
     features = features.float()
     length = features.norm(dim=-1, keepdim=True)
     invalid = ~(torch.isfinite(length) & (length > 0)).flatten()
     if invalid.any():
         row = int(invalid.nonzero()[0])
         problem = "all zeros" if float(length[row]) == 0 else "not finite"
-        raise ValueError(f"{name}: row {row} is {problem}. Embed it again, or leave it out.")
+        raise ValueError(f"{what}: row {row} is {problem}. Embed it again, or leave it out.")
     return features if bool(((length - 1).abs() <= UNIT).all()) else features / length
 
 
@@ -61,7 +61,7 @@ def choice_margins(
         texts: Unit-length, float32 [captions, dim].
         image: Index of each item's image, int64 [n].
         options: Indices of each item's captions, the right one first, int64 [n, k]; -1 is no option.
-        total: The sum of all images, float32 [dim], from `sum_of_images`; needed for the two controls.
+        total: The sum of all images, float32 [dim], from `total_of`; needed for the two controls.
 
     Returns:
         The margins, float32 [n]: 0 for a tie, infinite if there is no wrong option. With `total` also the margins of
@@ -87,7 +87,7 @@ def choice_margins(
     return list(least)
 
 
-def sum_of_images(images: Tensor) -> Tensor | None:
+def total_of(images: Tensor) -> Tensor | None:
     """The sum of all images, float32 [dim], added up in float64; None for fewer than two images."""
     if len(images) < 2:
         return None

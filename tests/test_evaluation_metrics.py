@@ -55,7 +55,7 @@ def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
 
 
 def test_the_same_caption_is_a_tie_whatever_the_block():
-    images, texts = unit(torch.randn(300, 40)), unit(torch.randn(300, 40))
+    images, texts = unit(torch.randn(600, 40, generator=torch.Generator().manual_seed(0))).split(300)
     rows = torch.arange(300)
     doubled = torch.cat([texts, texts])
     assert not (metrics.choice_margins(images, doubled, rows, torch.stack([rows, rows + 300], dim=1))[0] > 0).any()
@@ -291,7 +291,7 @@ def test_a_linear_probe_reads_no_tie_and_no_class_it_was_not_trained_on():
 REFUSED = {
     "row 1 is all zeros": lambda: metrics.unit_length(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "Captions"),
     "row 0 is not finite": lambda: metrics.unit_length(torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "Captions"),
-    r"float32 \[3\]": lambda: metrics.unit_length(torch.ones(3), "Captions"),
+    r"float32 \[3\]": lambda: metrics.unit_length(torch.ones(3), what="Captions"),
     r"int64 \[2, 2\]": lambda: metrics.unit_length(torch.ones(2, 2, dtype=torch.int64), "Captions"),
     r"shapes \[2\] and \[1\]. Pass scores of the same": lambda: metrics.same_threshold([0.1, 0.2], [0.1], 0.5),
     "None of the 2 base scores reaches 0.5": lambda: metrics.same_threshold([0.1, 0.2], [0.1, 0.2], 0.5),

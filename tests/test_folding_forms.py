@@ -149,7 +149,7 @@ def test_a_folder_of_transformers_is_folded_by_name(plain, tmp_path):
 
 
 def test_a_model_of_transformers_from_nowhere_is_saved_without_a_processor_and_says_so(tmp_path):
-    with pytest.warns(UserWarning, match="CLIPModel was loaded from a folder without tokenizer and image processor"):
+    with pytest.warns(UserWarning, match="No tokenizer and image processor were found for this CLIPModel"):
         fold(family("CLIP"), skewed(), folder=tmp_path / "hf")
     assert (tmp_path / "hf" / "model.safetensors").is_file()
 

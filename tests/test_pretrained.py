@@ -319,7 +319,7 @@ def test_a_weights_file_stands_for_a_tag(world):
         ("tiny-world", {"pretrained": "laion"}, r"matrix was fitted on tiny-world \(laion\).*openai.*Pass alignment="),
         ("tiny-world-quickgelu", {"pretrained": "laion"}, "but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"),
         ("tiny-world", {}, "an architecture needs the tag of its weights"),
-        ("scenes", {"pretrained": "openai"}, "a folder or repository takes no tag"),
+        ("scenes", {"pretrained": "openai"}, "a folder or a repository takes no tag"),
         ("tiny-world", {"pretrained": "openai", "load_weights": False}, "load_weights=False are not supported"),
         ("tiny-world", {"pretrained": "laion", "alignment": Alignment(models.matrix(), base=BASE)}, "but the base is"),
     ],

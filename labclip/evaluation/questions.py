@@ -70,7 +70,7 @@ class Choice:
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """One `ScoredItems` for the items, one for the breakdown, and one for each metric of sets."""
         rows = torch.from_numpy(self.image), torch.from_numpy(self.options)
-        margins = metrics.choice_margins(images, texts, *rows, metrics.sum_of_images(images))
+        margins = metrics.choice_margins(images, texts, *rows, metrics.total_of(images))
         margin, *controls = (values.numpy() for values in margins)
         right = margin >= 0 if by_index else margin > 0
         unit = first_copies(images)[self.image] if self.unit is None else self.unit
@@ -257,7 +257,7 @@ class TwoPositives:
         either is to the negative.
         """
         image, options = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        total = metrics.sum_of_images(images)
+        total = metrics.total_of(images)
         both = [metrics.choice_margins(images, texts, image, options[:, [column, 2]], total) for column in (0, 1)]
         itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[options[:, column]] for column in range(3))

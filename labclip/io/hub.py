@@ -137,7 +137,7 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
     try:
         return snapshot(entry.hub_repo, access, read=read)
     except (OSError, ValueError) as error:
-        hub_error = str(error).partition(". ")[0]
+        hub_error = str(error).partition(". ")[0].rstrip(".")
     try:
         response = huggingface_hub.get_session().get(entry.url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         response.raise_for_status()

@@ -239,8 +239,8 @@ def create_model_and_transforms(
     """
     if jit or not openclip.pop("load_weights", True):
         raise ValueError(
-            "jit=True and load_weights=False are not supported: no matrix fits random weights. Leave them out; "
-            "torch.jit.script(model) scripts the folded model."
+            "jit=True and load_weights=False are not supported. Leave them out: torch.jit.script(model) scripts the "
+            "folded model, and no matrix fits random weights."
         )
     check_device(device)
     access = Access(cache_dir=cache_dir)
@@ -249,7 +249,8 @@ def create_model_and_transforms(
     elif not pretrained or str(model_name).partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
         raise ValueError(
             f"{model_name} with pretrained={pretrained!r}: an architecture needs the tag of its weights, for example "
-            f'"ViT-B-32", pretrained="openai", since no matrix fits random ones; a folder or repository takes no tag.'
+            f'"ViT-B-32", pretrained="openai", since no matrix fits random ones; "scenes", a folder or a repository '
+            f"takes no tag."
         )
     else:
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))

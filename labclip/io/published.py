@@ -114,7 +114,7 @@ PUBLISHED = tuple(Published(**row) for row in _TABLE["matrices"])
 
 
 def list_pretrained() -> list[str]:
-    """The known names for `LABCLIP.from_pretrained` and `Alignment.from_pretrained`, next to folders and repositories.
+    """Names that `LABCLIP.from_pretrained` and `Alignment.from_pretrained` know; folders and repositories work too.
 
     Example:
         >>> list_pretrained()

@@ -42,7 +42,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
 
 
 def _with_verified_fingerprint(model: LABCLIP) -> Alignment:
-    """The model's alignment, with the model's fingerprint if the model is verified to be the recorded base.
+    """The model's alignment, with its fingerprint if it is verified to be the recorded base, or none is recorded.
 
     Otherwise it gets no fingerprint, since that of another model would make this model pass as the base.
     """
@@ -124,7 +124,7 @@ def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fold
 
 
 def matching_config(clip: nn.Module, name: str) -> dict[str, Any] | None:
-    """OpenCLIP's `model_cfg` of an architecture, with the model's activation; None if the model has another one.
+    """OpenCLIP's `model_cfg` of an architecture, with the model's activation; None if unknown or not the model's own.
 
     Towers of other libraries are not built, as this would download them, so their `model_cfg` is not checked.
     """

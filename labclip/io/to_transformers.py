@@ -172,7 +172,7 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: Path) -> None:
         processor.save_pretrained(folder)
     else:
         warnings.warn(
-            f"This {type(model).__name__} was loaded from a folder without tokenizer and image processor. Save yours: "
+            f"No tokenizer and image processor were found for this {type(model).__name__}. Save yours: "
             f"processor.save_pretrained(FOLDER).",
             stacklevel=3,
         )

@@ -45,7 +45,7 @@ def npy(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     except ValueError as error:
         raise ValueError(f"is not a complete NumPy file ({first_line(error)})") from error
     if column is not None:
-        raise ValueError(f"holds one array, not a {column!r}. Leave out `column`")
+        raise ValueError(f"holds one array, which has no name, but column is {column!r}. Leave out `column`")
     if fortran_order:
         raise ValueError("holds its array column by column. Save numpy.ascontiguousarray(array)")
     yield from _with_array(source, source.tell(), shape, dtype, change)

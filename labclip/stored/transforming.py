@@ -176,7 +176,8 @@ def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
         )
     names = [f"{_TEXTS}/{path.name}" if is_clip_retrieval else path.name for path in paths]
     metadata = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)] if is_clip_retrieval else []
-    return [Shard(name, source / name, target / name, name in metadata) for name in [*names, *metadata]]
+    shards = [Shard(name, source / name, target / name) for name in names]
+    return shards + [Shard(name, source / name, target / name, copied=True) for name in metadata]
 
 
 def _check_source(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
