@@ -199,7 +199,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
         (lambda scenes: LabelledScenes([], [], [], [], "nothing"), {}, "There are no scenes"),
         (lambda scenes: replace(scenes, swapped=[None] * 12), {}, "No caption of .* can have two attributes swapped"),
         (lambda scenes: replace(scenes, images=[ImageSource("broken", data=b"no image"), *scenes.images[1:]]), {},
-         "broken is not a whole image"),
+         "broken is not a complete image"),
         (lambda scenes: scenes, {"seed": -1}, "seed is -1"),
         (lambda scenes: None, {"images": "photos"}, r"images is the folder of the images of data=PATH\. Pass"),
     ],

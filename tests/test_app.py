@@ -137,7 +137,7 @@ def test_images_are_unpacked_and_indexed(pair, tmp_path):
     work.unpack(files, tmp_path / "images")
     gallery = pair.index(tmp_path / "images")
     assert gallery.names == ["a/0.png", "d.png"]
-    assert [line.split(" is not a whole image")[0] for line in gallery.left_out] == ["b.png", "half.png"]
+    assert [line.split(" is not a complete image")[0] for line in gallery.left_out] == ["b.png", "half.png"]
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "C:\\a.png"])
@@ -158,9 +158,9 @@ WHOLE = zipped({"a.png": bytes(600_000), "b.png": bytes(3_000_000)})
 @pytest.mark.parametrize(
     ("data", "limits", "expected"),
     [
-        (b"no zip", {}, "photos.zip is not a whole zip"),
-        (WHOLE[: len(WHOLE) // 2], {}, "photos.zip is not a whole zip"),
-        (WHOLE[:45] + b"?" + WHOLE[46:], {}, "photos.zip is not a whole zip"),
+        (b"no zip", {}, "photos.zip is not a complete zip"),
+        (WHOLE[: len(WHOLE) // 2], {}, "photos.zip is not a complete zip"),
+        (WHOLE[:45] + b"?" + WHOLE[46:], {}, "photos.zip is not a complete zip"),
         (zipped({"notes": b"hi"}), {}, "There is no image in photos.zip"),
         (WHOLE, {"ALL_BYTES": 1_000_000}, "more than 2,000 images or 1 MB"),
         (WHOLE, {"IMAGES": 1}, "more than 1 images or"),

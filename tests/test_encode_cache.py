@@ -73,7 +73,7 @@ def test_broken_images_are_counted_and_the_others_kept(model, tmp_path, towers):
     for row in (1, 2):
         (tmp_path / f"{row}.png").write_bytes(b"no image %d" % row)
     asked = [ImageSource(f"{row}.png", tmp_path / f"{row}.png") for row in range(3)]
-    message = r"^2 of 3 images can't be used, for example 1\.png is not a whole image .*; 2\.png is not"
+    message = r"^2 of 3 images can't be used, for example 1\.png is not a complete image .*; 2\.png is not"
     with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=message):
         encode(model, asked, ["a red cube"], cache=cache, progress=False)
     for row in (1, 2):

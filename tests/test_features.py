@@ -196,7 +196,7 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeyp
     encoded, own = [], LABCLIP.encode_image
     with monkeypatch.context() as patch:
         patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
-        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv line 9\) is not a whole image"):
+        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv line 9\) is not a complete image"):
             run(model, data)
     assert sum(encoded) == N - 5 - 1  # the batch of five before it was kept
     skipped = run(model, data, "skipped", on_error="skip")
@@ -212,7 +212,7 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeyp
     assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < UNIT
     assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < UNIT
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
-    with pytest.raises(ValueError, match=r'line 9 is not a whole image.*earlier run with on_error="skip" left it out'):
+    with pytest.raises(ValueError, match=r'line 9 is not a complete image.*earlier run with on_error="skip" left'):
         run(model, data, "skipped")
 
 

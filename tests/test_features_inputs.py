@@ -44,7 +44,7 @@ def test_embedding_from_parquet(tmp_path):
     assert np.abs(whole.images - of_images(range(150))).max() < UNIT
     assert whole.negatives.shape == (150, 1, models.DIM)
     content[70]["image"] = b"no picture"
-    with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is not a whole image"):
+    with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is not a complete image"):
         run(tmp_path, table("broken.parquet", content), "some")
     # What is done is kept, so this reads on from the middle of the file.
     some = run(tmp_path, tmp_path / "broken.parquet", "some", on_error="skip")

@@ -51,7 +51,7 @@ def test_the_folder_is_the_local_one_and_goes_on_where_it_stopped(cluster, model
     broken.write_bytes(b"no image")
     messages = []
     for engine in ("local", "ray"):
-        with pytest.raises(ValueError, match=r"23.png \(captions.csv line 48\) is not a whole image") as raised:
+        with pytest.raises(ValueError, match=r"23.png \(captions.csv line 48\) is not a complete image") as raised:
             run(model, data, f"{engine}-kept", engine=engine)
         messages.append(str(raised.value))
         run(model, data, engine, engine=engine, on_error="skip")

@@ -147,10 +147,10 @@ def image(kind, mode="RGB", size=(8, 8)):
 def test_no_image_is_too_odd(here):
     png = image("PNG")
     images = {
-        "empty": (b"", "not a whole image"), "page": (b"<html>404</html>", "not a whole image"),
-        "cut": (png[:40], "not a whole image"), "cut.jpg": (image("JPEG")[:300], "not a whole image"),
-        "tiff": (b"II*\0\x08\0\0\0" + b"\xff" * 200, "not a whole image"), "heic": (b"\0\0\0\x18ftypheic", "HEIC"),
-        "zeroed": (png[:16] + bytes(8) + png[24:], "not a whole"), "missing": (None, "No such file"),
+        "empty": (b"", "not a complete image"), "page": (b"<html>404</html>", "not a complete image"),
+        "cut": (png[:40], "not a complete image"), "cut.jpg": (image("JPEG")[:300], "not a complete image"),
+        "tiff": (b"II*\0\x08\0\0\0" + b"\xff" * 200, "not a complete image"), "heic": (b"\0\0\0\x18ftypheic", "HEIC"),
+        "zeroed": (png[:16] + bytes(8) + png[24:], "not a complete"), "missing": (None, "No such file"),
         "bomb": (image("PNG", "1", (20_000, 10_000)), "exceeds"),
     }  # fmt: skip
     failures = []

@@ -140,7 +140,7 @@ def judge(objects: Sequence[tuple[str, str]], parts: Sequence[str], without: Seq
 
 
 def thumbnail(source: ImageSource, side: int = _THUMBNAIL) -> str:
-    """A small upright version of an image as a data URI. The image must be known to be whole."""
+    """A small upright version of an image as a data URI. The image must be complete."""
     with Image.open(io.BytesIO(source.read())) as image:
         image.draft("RGB", (2 * side, 2 * side))  # decodes a JPEG at a fraction of its size
         small = upright(image)

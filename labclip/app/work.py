@@ -52,7 +52,7 @@ def unpack(uploads: Sequence[Upload], folder: Path) -> None:
                     add([member.file_size for member in members])  # zipfile extracts no more than this size
                     archive.extractall(folder, members)
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-                raise ValueError(f"{name} is not a whole zip without a password ({error}).") from error
+                raise ValueError(f"{name} is not a complete zip without a password ({error}).") from error
         elif _may_be_image(name):
             add([path.stat().st_size])
             shutil.copyfile(path, folder / name)

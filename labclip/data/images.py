@@ -82,7 +82,7 @@ class ImageSource:
                 opened = Image.open(io.BytesIO(data), formats=formats())
                 opened.load()
             except BROKEN as error:
-                problem = "is not a whole image"
+                problem = "is not a complete image"
                 if isinstance(error, UnidentifiedImageError):
                     problem += " or its format is not supported; convert HEIC, SVG or PDF to PNG"
                 raise ValueError(reason(problem, error)) from error

@@ -147,7 +147,7 @@ def tar_rows(path: Path) -> Iterator[Row]:
                 yield location, _sample(tar, path, location, [member[1:] for member in members])
     except tarfile.TarError as error:
         raise ValueError(
-            f"{path} is not a whole, uncompressed tar ({error}). Download it again, or decompress it first."
+            f"{path} is not a complete, uncompressed tar ({error}). Download it again, or decompress it first."
         ) from error
 
 

@@ -40,7 +40,7 @@ class Encoded:
     source: ImageSource
     row: Embeddings | None = None  # unit-length float32 [dim], little-endian; None if the image can't be used
     digest: bytes = b""  # SHA-256 of the image's bytes; empty if they could not be read
-    problem: str = ""  # to be appended to the image's name: "is not a whole image"; empty if there is none
+    problem: str = ""  # to be appended to the image's name: "is not a complete image"; empty if there is none
     pixels: torch.Tensor | None = None  # the model's input; None once it has been encoded
 
 
