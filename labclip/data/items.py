@@ -54,7 +54,7 @@ class Part(NamedTuple):
     """A noun phrase of a caption, "a red shirt", and its negative with a modifier that is wrong for the image.
 
     `kind` is "swap" if the caption uses the wrong modifier for another noun, "foil" if no caption of the image uses it.
-    By the image's captions, the negative is never true.
+    No caption of the image says the negative.
     """
 
     text: str
@@ -222,9 +222,8 @@ class _Table:
                 raise _RowError(_missing_column(self.caption_columns, cells))
             caption_list = _parse_list(cells[name])
             texts = [cells[name]] if caption_list is None else caption_list
-            texts = [
-                cell.get("raw", cell) if isinstance(cell, dict) else cell for cell in texts
-            ]  # Karpathy's sentences
+            # Karpathy's sentences are objects with a text in "raw".
+            texts = [cell.get("raw", cell) if isinstance(cell, dict) else cell for cell in texts]
             if not texts or any(map(_is_empty, texts)):
                 raise _RowError(_EMPTY if len(texts) == 1 else "has an empty list of captions, or an empty one in it")
             captions = tuple(map(self._text, texts))
@@ -272,9 +271,9 @@ class _Table:
         for column, image_column in itertools.zip_longest(self._negative_columns(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(image_column)):
                 raise _RowError(f"names an image in {image_column!r}, but has no column of negatives to go with it")
-            cells_of_captions = _by_caption(cells, column, n_captions)
-            images_of_captions = _by_caption(cells, image_column, n_captions)
-            for image_of_negative, texts, images in zip(negatives, cells_of_captions, images_of_captions, strict=True):
+            all_texts = _by_caption(cells, column, n_captions)
+            all_images = _by_caption(cells, image_column, n_captions)
+            for image_of_negative, texts, images in zip(negatives, all_texts, all_images, strict=True):
                 if all(map(_is_empty, images)):
                     images = [None] * len(texts)
                 elif len(images) != len(texts):

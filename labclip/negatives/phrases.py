@@ -156,7 +156,7 @@ class _TaggedCaption(NamedTuple):
         """Whether the caption may describe the noun, given in the singular, by a modifier of the group."""
         if noun not in self.words:
             return False
-        # "A black train engine" may mean a black train too.
+        # The nouns of each phrase: "a black train engine" may mean a black train too. Other modifiers fit any noun.
         nouns = {phrase.position: set(map(_singular, phrase.rest)) for phrase in self.phrases if not phrase.is_joined}
         return any(other == group and noun in nouns.get(position, {noun}) for position, other in self.modifiers)
 
@@ -208,7 +208,7 @@ def _parts(caption: _TaggedCaption, captions_of_image: list[_TaggedCaption], rng
         if words in seen or any(_GROUPS.get(word, ("",))[0] == family for word in rest):
             continue
         seen.add(words)
-        is_number = family == "numbers"  # of which only a larger one is wrong: three objects are also two
+        is_number = family == "numbers"  # only a larger number is wrong: three objects are also two
         swaps = [
             word
             for word, group in modifiers
