@@ -12,12 +12,9 @@ the strength; the other changes every cosine and loses nothing at strength 1.
     0% passes     how often the harmless matrix is accepted at strength 1
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-from table import save
+from table import new_parser, save
 
 from labclip.features import Features
 from labclip.training.frontier import KEEP, frontier
@@ -80,8 +77,7 @@ def rows(n):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
+    parser = new_parser(__doc__)
     arguments, table = parser.parse_args(), []
     for n in DRAWS:
         for row in rows(n):

@@ -9,13 +9,12 @@ scenes and the fit. Fits are measured by `labclip evaluate scenes`, on scenes th
     grounded      binding above the mean image, of pairs that were in the fit, and of unseen pairs
 """
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from table import save
+from table import new_parser, save
 
 import labclip
 
@@ -26,10 +25,9 @@ METRICS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--captions", type=int, nargs="+", default=[300, 1000, 3000, 10_000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     model = labclip.LABCLIP.from_pretrained("scenes")
     alignments, rows = {}, [{"captions": "0 (base)", "worth using": "", "seconds": None}]
@@ -50,17 +48,13 @@ def main():
             rows.append({"captions": f"{count:,}", "worth using": worth_using, "seconds": statistics.mean(seconds)})
     report = labclip.evaluate(model, "scenes", alignments=alignments, progress=False)["scenes"]
     for key, metric in METRICS.items():
-        base, *values = (estimate.value for estimate in report.metric(metric).estimates)
-        rows[0][key] = base
-        for row, of_seeds in zip(rows[1:], batched(values, len(arguments.seeds)), strict=True):
-            row[key] = statistics.mean(of_seeds)
+        values = (estimate.value for estimate in report.metric(metric).estimates)
+        rows[0][key] = next(values)
+        for row in rows[1:]:
+            row[key] = statistics.mean(next(values) for _ in arguments.seeds)
     for row in rows:
         print(row)
     save(arguments.json, {"seeds": arguments.seeds, "rows": rows})
-
-
-def batched(values, size):
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 if __name__ == "__main__":

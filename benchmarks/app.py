@@ -3,7 +3,6 @@
 python benchmarks/app.py --json benchmarks/app.json
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
-from table import save
+from table import new_parser, save
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # Seconds from the key or click until the answer changes, by the clock of the page.
@@ -50,8 +49,7 @@ def open_page(page, address):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser = new_parser(__doc__)
     parser.add_argument("--screenshot", type=Path, help="PNG file for the tab Compare; NAME-narrow is written too")
     parser.add_argument("--port", type=int, default=7899)
     arguments = parser.parse_args()

@@ -7,14 +7,13 @@ into bins by their divergence on the captions that the fit held out. The table h
 fraction of the base's, in the domain of the fit and in others, on data that no fit saw: the mean, and the worst point.
 """
 
-import argparse
 import statistics
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import recipes
-from table import save
+from table import new_parser, save
 
 import labclip
 
@@ -39,12 +38,11 @@ def points(setting, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--dataset", nargs="+", choices=[*recipes.SETTINGS, "photos"], help="by default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     settings = dict(recipes.SETTINGS)
     if arguments.photos:

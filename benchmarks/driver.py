@@ -6,13 +6,12 @@ The encoder of this benchmark returns one vector for all images and captions, so
 Processor time does not depend on other work of the machine.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from table import save
+from table import new_parser, save
 
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
@@ -39,10 +38,8 @@ class ConstantEncoder(Encoder):
 
 
 def main():
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     encoder, rows = ConstantEncoder(LABCLIP.from_pretrained("scenes")), []
     with tempfile.TemporaryDirectory() as name:

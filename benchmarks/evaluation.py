@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from table import write
+from table import new_parser, write
 from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
@@ -158,9 +158,8 @@ def hundred_thousand():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--sugarcrepe", type=Path, help="folder of SugarCrepe's seven files")
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--hundred-thousand", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hundred_thousand:

@@ -6,7 +6,6 @@ Weights are random and of the real shape, images are generated JPEGs of COCO's s
 The bare model gets decoded images, so a ratio below 1 is the cost of reading, decoding and writing.
 """
 
-import argparse
 import csv
 import logging
 import tempfile
@@ -19,7 +18,7 @@ import open_clip
 import torch
 from PIL import Image
 from ratios import captions
-from table import save
+from table import new_parser, save
 
 from labclip import LABCLIP, Alignment
 from labclip.features import embed, embedding
@@ -60,14 +59,13 @@ class TimedStage:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--captions", type=Path, help="tab-separated file with a column 'title'")
     parser.add_argument("--model", default="ViT-B-32", help="OpenCLIP architecture")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--texts", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # OpenCLIP warns of random weights
     warnings.filterwarnings("ignore", message=".* captions with a negative")  # the few captions are enough here

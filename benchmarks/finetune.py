@@ -6,13 +6,11 @@ Both learn from the same scenes and their colour-swapped captions, and are measu
 wrong. LABCLIP keeps every image embedding; FT changes them all.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from table import save
+from table import new_parser, save
 
 import labclip
 from labclip.data.images import ImageSource
@@ -38,12 +36,11 @@ def rows(model, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--count", type=int, default=8000, help="scenes to learn from")
     parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     model = labclip.LABCLIP.from_pretrained("scenes")
     scenes = labclip.scenes.sample(arguments.count, seed=8_000 + arguments.seed)

@@ -5,18 +5,16 @@
 Embeddings are random: neither times nor memory depend on their values.
 """
 
-import argparse
 import itertools
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from ratios import ratio_of
-from table import write
+from table import new_parser, write
 
 DIM, BATCH = 512, 1024
 
@@ -142,10 +140,9 @@ def memory(gigabytes):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=100_000, help="captions with negatives, of dim 512")
     parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the memory-mapped files; 0: no files")
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     parts = [epochs(arguments.pairs), default_fit()] + ([memory(arguments.gigabytes)] if arguments.gigabytes else [])
     write(itertools.chain.from_iterable(parts), arguments.json)

@@ -19,14 +19,13 @@ These encoders have hardly any modality gap: cosines of unmatched pairs are near
 one, as OpenAI's and OpenCLIP's models do: a constant vector is added to all images and another to all texts.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 import torch
 from recipes import recalls
 from safetensors.torch import load_file
-from table import save
+from table import new_parser, save
 from torch.nn import functional as F
 
 import labclip
@@ -111,12 +110,11 @@ def mean(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--photos", type=Path, help="folder with dev.safetensors and other domains")
     parser.add_argument("--parts", type=Path, help="folder of another encoder's photos")
     parser.add_argument("--gap", type=float, help="measure also with this modality gap, for example 0.2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--json", type=Path, help="also write the tables to this file")
     arguments, tables, strengths = parser.parse_args(), {}, {}
     folders = {"photos": (arguments.photos, 0), "photos-parts": (arguments.parts, 0)}
     if arguments.gap:

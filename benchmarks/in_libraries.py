@@ -247,7 +247,6 @@ def major(row):
 
 
 def main():
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("titles", nargs="*", help="titles in docs/libraries.py; by default all that are installed")
     parser.add_argument("--rounds", type=int, default=6)

@@ -16,7 +16,6 @@ With `--rules`, rules for the selection of strength and weights are compared ins
 `whole_truth` against captions and parts, and in the fraction of the base's whole truth that may be lost.
 """
 
-import argparse
 import statistics
 import tempfile
 from dataclasses import replace
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from table import save
+from table import new_parser, save
 
 import labclip
 from labclip import metrics
@@ -206,12 +205,11 @@ def on_photos(folder, seeds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--rules", action="store_true", help="compare rules of selection instead, on scenes")
     parser.add_argument("--parts", type=Path, help="folder of photos with parts")
     parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--json", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
     if arguments.rules:
         tables = {"scenes": rules_on_scenes(arguments.seeds)}

@@ -5,14 +5,13 @@
 FILE is anything that `labclip.negatives.read` reads. Without it, captions like those of COCO are generated.
 """
 
-import argparse
 import json
 import random
 import tempfile
 import time
 from pathlib import Path
 
-from table import save
+from table import new_parser, save
 
 from labclip.negatives import RELATIONS, Shuffler, add, read, shuffle, swap
 
@@ -64,10 +63,9 @@ def rows(captions):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--captions", type=Path, help="a csv, tsv, jsonl, json, parquet or txt file")
     parser.add_argument("--count", type=int, default=5000, help="captions to generate if no file is given")
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     source = arguments.captions
     if source:

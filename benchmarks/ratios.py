@@ -6,7 +6,6 @@ Weights are random and of the real shape: neither times nor memory depend on the
 tab-separated file with a column `title`, or are generated with the same lengths.
 """
 
-import argparse
 import csv
 import itertools
 import json
@@ -19,26 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from table import write
+from table import new_parser, write
 
 COUNT = 256
 WORDS = (
-    "a",
-    "the",
-    "two",
-    "small",
-    "red",
-    "blue",
-    "man",
-    "woman",
-    "dog",
-    "cat",
-    "table",
-    "sitting",
-    "next",
-    "to",
-    "on",
-)
+    "a", "the", "two", "small", "red", "blue", "man", "woman", "dog", "cat", "table", "sitting", "next", "to", "on"
+)  # fmt: skip
 LENGTHS = (8, 9, 9, 10, 10, 10, 11, 12, 14, 20)
 
 
@@ -176,10 +161,9 @@ def start_rows():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--captions", type=Path, help="tab-separated file with a column 'title'")
     parser.add_argument("--model", default="ViT-B-32", help="OpenCLIP architecture")
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     texts = captions(arguments.captions)
     logging.disable(logging.WARNING)  # OpenCLIP warns of random weights

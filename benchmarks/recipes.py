@@ -14,7 +14,6 @@ seeds, with the standard error. Recall elsewhere is a fraction of the base's, th
 directions: R@1, but R@5 for classes, as the base has few of them first.
 """
 
-import argparse
 import math
 import statistics
 import time
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from planted_data import planted
 from safetensors.torch import load_file
-from table import save
+from table import new_parser, save
 
 import labclip
 from labclip import Alignment, metrics
@@ -149,13 +148,12 @@ def mean_and_error(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--dataset", nargs="+", choices=[*SETTINGS, "photos"], help="by default all")
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
-    parser.add_argument("--json", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
     settings = ({"photos": partial(photos_setting, arguments.photos)} if arguments.photos else {}) | SETTINGS
     tables = {}

@@ -1,6 +1,15 @@
-"""What the benchmarks share: printing a table row by row, and writing JSON files for `docs/reference.py`."""
+"""What the benchmarks share: their options, printing a table row by row, and JSON files for `docs/reference.py`."""
 
+import argparse
 import json
+from pathlib import Path
+
+
+def new_parser(docstring):
+    """A parser of arguments that has the first line of a docstring as its description, and the option --json."""
+    parser = argparse.ArgumentParser(description=docstring.partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="also write what is measured to this file")
+    return parser
 
 
 def save(path, record):

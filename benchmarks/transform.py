@@ -7,7 +7,6 @@ is converted or checked), writes as many bytes, and waits for the disk, as labcl
 in a process of its own, with Python and torch.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from table import write
+from table import new_parser, write
 
 import labclip
 
@@ -101,9 +100,8 @@ def make_parquet(path, source):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
