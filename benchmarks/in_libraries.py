@@ -133,10 +133,10 @@ def make_arguments(index, folders, side):
         from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
 
         # A relative path would open the client of the last folder again.
-        made = chromadb.PersistentClient(str(Path.cwd() / "chroma"))
-        photos = made.create_collection("existing", embedding_function=OpenCLIPEmbeddingFunction(base, ""))
+        chroma = chromadb.PersistentClient(str(Path.cwd() / "chroma"))
+        photos = chroma.create_collection("existing", embedding_function=OpenCLIPEmbeddingFunction(base, ""))
         photos.add(ids=[str(number) for number in range(len(index.images))], embeddings=index.images)
-        return made
+        return chroma
 
     def table():
         import lancedb
