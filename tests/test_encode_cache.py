@@ -91,7 +91,7 @@ def test_a_crop_is_cut_before_preprocessing(model):
     images, _ = encode(model, [crop, whole], ["a red cube"], progress=False)
     assert_close(images[0], images[1])
     for box in ((200, 0, 5, 5), (0, 0, 0.4, 5)):
-        with pytest.raises(ValueError, match="lies outside its 160 x 64"):
+        with pytest.raises(ValueError, match="covers no pixel of its 160 x 64"):
             encode(model, [ImageSource("p", data=large, box=box)], ["a"], progress=False)
 
 

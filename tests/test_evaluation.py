@@ -123,9 +123,8 @@ def test_no_matrix_is_measured_alone_strength_zero_is_the_base_and_a_matrix_with
 def swapped_colours(sources, *, split="seen", n: int = 30):
     """`right`: the caption beats the one with its colours swapped."""
     drawn, items = scenes.sample(n, seed=7, split=split), Items(sources)
-    for row in range(n):
-        image = sources.image_in_memory(drawn.images[row], f"scene {row}")
-        items.add(image, (drawn.captions[row], drawn.swapped_captions[row]), f"row {row}")
+    for row, (pixels, *captions) in enumerate(zip(drawn.images, drawn.captions, drawn.swapped_captions, strict=True)):
+        items.add(sources.image_in_memory(pixels, f"scene {row}"), captions, f"row {row}")
     return sources.task(*items.question("right"), *items.gallery())
 
 
@@ -146,6 +145,7 @@ MINE = Benchmark("mine", "My own", "binding", swapped_colours)
         ("scenes", {"alignments": {"base": "scenes"}}, r"alignment is called base, as .* Pass another name\."),
         ([MINE, replace(MINE, title="Mine")], {}, "Two benchmarks are called mine"),
         (replace(MINE, read=lambda sources: None), {}, r"reader of mine gives no Task\. End it with: return sources"),
+        (replace(MINE, read=lambda s: Items(s, 1, [[0, 1]], [[0, 1, 2]], [""], [{}]).gallery()), {}, "2 is longer"),
     ],
 )
 def test_bad_questions_are_reported_in_one_line(benchmarks, arguments, message):

@@ -72,8 +72,8 @@ class ImageSource:
     def decode(self, data: bytes) -> Image.Image:
         """Decode the bytes from `read` to 8-bit pixels, cropped to `box`. The EXIF orientation is not applied.
 
-        Raises ValueError if the image is damaged or the box lies outside it. The message completes a sentence that
-        begins with the image's name.
+        Raises ValueError if the image is damaged or the box covers no pixel of it. The message completes a sentence
+        that begins with the image's name.
         """
         if isinstance(self.data, np.ndarray):
             image = Image.fromarray(self.data)
@@ -92,7 +92,7 @@ class ImageSource:
         left, top, width, height = self.box
         box = round(left), round(top), round(left + width), round(top + height)
         if max(box[0], 0) >= min(box[2], image.width) or max(box[1], 0) >= min(box[3], image.height):
-            raise ValueError(f"has the box {self.box}, which lies outside its {image.width} x {image.height} pixels")
+            raise ValueError(f"has the box {self.box}, which covers no pixel of its {image.width} x {image.height}")
         return image.crop(box)
 
 

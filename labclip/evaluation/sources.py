@@ -319,12 +319,12 @@ class Items:
         """Retrieval among the images and their true captions, in a list, which is empty for fewer than two images.
 
         The gallery has one image per distinct caption, so that a search has one right answer: an image is left out if
-        one of its captions means the same as a caption of an image before it.
+        one of its captions means the same as a caption of an image that is kept.
         """
         captions_of: dict[int, dict[int, Hashable]] = {}  # of each image its captions, each with its meaning
         for image, options, groups in zip(self.image, self.options, self.groups, strict=True):
             rows = image if isinstance(image, list) else [image] * self.true
-            for row, caption in zip(rows, options, strict=False):  # without the wrong captions
+            for row, caption in zip(rows, options, strict=isinstance(image, list)):  # without the wrong captions
                 captions_of.setdefault(row, {})[caption] = groups.get("meaning", caption)
         gallery: list[int] = []
         meanings: set[Hashable] = set()

@@ -36,7 +36,7 @@ class Corpus:
         self.images: list[ImageSource] = []  # those that only negatives describe come last
         self.n_captions: list[int] = []  # of each image
         self.index: dict[bytes, int] = {}  # of each image in `images`, by its key
-        self.texts: list[Text] = []  # all captions, then all parts, then all keywords; none twice for an image
+        self.texts: list[Text] = []  # captions, then parts and keywords that are no other text of their image
         self.skipped: list[dict[str, Any]] = []  # rows that can't be used, as the manifest lists them
         negative_images: dict[bytes, ImageSource] = {}
         true_digests = set[int]()  # of all texts of the images

@@ -19,7 +19,7 @@ _AHEAD = 2  # tasks queued per worker, so that it need not wait for the next one
 
 
 class RayEncoder(Encoder):
-    """Encodes with Ray workers that each hold the model: one per GPU, or on CPUs one per group of torch's threads here.
+    """Encodes with Ray workers that each hold the model and take a GPU, or as many CPUs as torch has threads here.
 
     `workers` is the number of decoding threads of each: by default one per processor of its machine, at most 16.
     """

@@ -25,12 +25,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """The numbers of captions and negatives in a written file."""
+    """What a file got: rows, rows with a negative, negatives; and candidates left out, as they mean the same."""
 
-    captions: int  # rows of the file
-    with_negative: int  # rows with at least one negative
+    captions: int
+    with_negative: int
     negatives: int
-    same_meaning: int = 0  # candidates left out because they mean the same as their caption
+    same_meaning: int = 0
 
 
 def read(
@@ -113,7 +113,7 @@ def add(
         k: Number of distinct negatives per caption. If fewer exist, cells stay empty.
         seed: Seed of the random choices.
         column: The column of captions; by default as in `read`.
-        image_column: The column that identifies the image; by default as in `read`.
+        image_column: The column that identifies the image (its captions are never negatives); by default as in `read`.
         clean: Whether to clean the captions too as ARO does, to the number of words that negatives keep.
         force: Whether to overwrite `out`, which may be `path` itself.
         progress: Whether to show a progress bar on stderr.

@@ -111,7 +111,7 @@ def _paragraph(text: str) -> str:
 
 
 def latex(page: Page) -> str:
-    r"""The page's tables as LaTeX with booktabs: one `table` per section, its heading as caption."""
+    r"""The page's tables as LaTeX with booktabs: a `table` per section, captioned by its heading and first text."""
     sections = [_latex_section(section) for section in page.sections if section.tables]
     return "\n\n".join([_PREAMBLE, *sections]) + "\n"
 

@@ -116,9 +116,9 @@ def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[Scen
     kept = [entry for entry in entries if len(entry.objects) == 2 and entry.objects[0][1] != entry.objects[1][1]]
     others = f"{len(entries) - len(kept):,} of {len(entries):,} images do not show two different objects"
     if not kept:
-        raise ValueError(f'{others}, as the paper\'s do. Pass options={{"protocol": "labclip"}} to take any.')
+        raise ValueError(f'{others}, unlike the paper\'s. Pass options={{"protocol": "labclip"}} to take any.')
     if len(kept) < len(entries):
-        sources.notes.append(f"{others}, as the paper's do: left out.")
+        sources.notes.append(f"{others}, unlike the paper's: left out.")
     return kept
 
 
