@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,8 +57,49 @@ def is_identity(matrix: torch.Tensor) -> torch.Tensor:
     return (matrix.diagonal() == 1).all() & (matrix.count_nonzero() == len(matrix))
 
 
+class Shareable:
+    """A model or an alignment, which can be saved as a folder and uploaded to the Hub."""
+
+    save_pretrained: Callable[..., None]
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload with labclip",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save and upload to the Hugging Face Hub.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            commit_message: The commit's subject.
+            private: Whether a new repository is private; None takes the organisation's default.
+            token: Hub token; None uses the stored one.
+            create_pr: Whether to open a pull request instead of committing.
+
+        Returns:
+            The URL of the commit or pull request.
+
+        Raises:
+            ValueError: If `repo_id` is not a repository's name, or `save_pretrained` fails. If that needs `config=` for
+                a base, call it first, and type `labclip push FOLDER ORG/NAME`.
+            PermissionError: If the Hub refuses the token or the repository.
+            OSError: If the network is off, or the Hub can't be reached or refuses the upload.
+        """
+        from labclip.io.hub import push_folder
+
+        with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
+            self.save_pretrained(folder)
+            return push_folder(
+                folder, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
+            )
+
+
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Alignment:
+class Alignment(Shareable):
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
     It is immutable: `at` returns a new one. Image embeddings do not change, so your image index stays valid.
@@ -252,36 +294,6 @@ class Alignment:
 
         with replacing(folder) as scratch:
             write(self, scratch)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload with labclip",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Save and upload to the Hugging Face Hub.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            commit_message: The commit's subject.
-            private: Whether a new repository is private; None takes the organisation's default.
-            token: Hub token; None uses the stored one.
-            create_pr: Whether to open a pull request instead of committing.
-
-        Returns:
-            The URL of the commit or pull request.
-
-        Raises:
-            ValueError: If `repo_id` is not a repository's name, or the alignment can't be saved.
-            PermissionError: If the Hub refuses the token or the repository.
-            OSError: If the network is off, or the Hub can't be reached or refuses the upload.
-        """
-        from labclip.io.hub import push
-
-        return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __repr__(self) -> str:
         base = f", base={str(self.base)!r}" if self.base else ""

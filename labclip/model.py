@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, checked_alignment, compose, is_identity, with_live_matrix
+from labclip.alignment import Alignment, Shareable, align, checked_alignment, compose, is_identity, with_live_matrix
 from labclip.checks import describe
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
@@ -30,7 +30,7 @@ _FORWARDED_METHODS = frozenset(
 _UNALIGNED = frozenset({"text", "text_projection"})
 
 
-class LABCLIP(nn.Module):
+class LABCLIP(Shareable, nn.Module):
     """A drop-in replacement for an OpenCLIP model: the same methods, arguments and outputs, with text features aligned.
 
     Image features are the wrapped model's own, so your image index stays valid. With the identity matrix, or at
@@ -153,9 +153,7 @@ class LABCLIP(nn.Module):
         from labclip.io.opening import load_model
 
         access = Access(revision, token, cache_dir, force_download, local_files_only)
-        return load_model(
-            name_or_path, access, alignment=alignment, base=base, strength=strength, device=device, precision=precision
-        )
+        return load_model(name_or_path, access, alignment, base, strength, device, precision)
 
     @property
     def alignment(self) -> Alignment:
@@ -338,23 +336,6 @@ class LABCLIP(nn.Module):
         from labclip.io.saving import save_model
 
         save_model(self, folder, config=config)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload with labclip",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Upload the base and its alignment; the arguments are those of `Alignment.push_to_hub`.
-
-        If `save_pretrained` needs `config=` for this base, save it first, and type `labclip push FOLDER ORG/NAME`.
-        """
-        from labclip.io.hub import push
-
-        return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """The folded model, for `torch.jit.script`, which can't compile the wrapper's branches on its input."""

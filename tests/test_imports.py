@@ -18,7 +18,7 @@ NOT = {("data", "io"), ("negatives", "io")}
 # Methods that stand for functions further out, and `python -m labclip`.
 FACADES = {
     "labclip.alignment": {"from_pretrained", "save_pretrained", "push_to_hub"},
-    "labclip.model": {"from_pretrained", "save_pretrained", "fold", "push_to_hub"},
+    "labclip.model": {"from_pretrained", "save_pretrained", "fold"},
     "labclip.features.features": {"load"},
     "labclip.__main__": {"<module>"},
 }

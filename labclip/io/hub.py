@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -151,13 +150,6 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
             f"The matrix {entry} could not be downloaded. {hub_error}. The authors ({entry.url}): {first_line(error)}. "
             f"Check the network and try again, or get that file in another way, {conversion}"
         ) from None  # the message has both errors
-
-
-def push(model: Any, repo_id: str, **options: Any) -> str:
-    """Save an object that has `save_pretrained`, and upload it; `options` are those of `push_folder`."""
-    with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
-        model.save_pretrained(folder)
-        return push_folder(folder, repo_id, **options)
 
 
 def push_folder(

@@ -46,15 +46,9 @@ _Loaded = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any] | None]
 
 
 def load_model(
-    name_or_path: str | Path,
-    access: Access = DEFAULT,
-    *,
-    alignment: Alignment | str | Path | None = None,
-    base: nn.Module | None = None,
-    strength: float | None = None,
-    device: str | torch.device | None = None,
-    precision: str = "fp32",
-) -> LABCLIP:
+    name_or_path: str | Path, access: Access, alignment: Alignment | str | Path | None, base: nn.Module | None,
+    strength: float | None, device: str | torch.device | None, precision: str,
+) -> LABCLIP:  # fmt: skip
     """Load a model; see `LABCLIP.from_pretrained`."""
     check_device(device)
     source = resolve(name_or_path, access)
