@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.data.images import Box, ImageSource
-from labclip.evaluation.questions import NONE, Choice, Question, Retrieval, Rows
+from labclip.evaluation.questions import NONE, Choice, Question, Retrieval, Rows, TwoPositives
 from labclip.evaluation.scores import one_group
 from labclip.evaluation.tasks import Task
 from labclip.features.features import Features
@@ -292,19 +292,20 @@ class Items:
         ordered = [*(name for name in first if name in names), *sorted(names - {*first})]
         return {name: self.group(name) for name in ordered}
 
-    def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
-        """The question which caption is true, in a list, which is empty if there is no item.
+    def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Question]:
+        """The question which captions are true, in a list, which is empty if there is no item.
 
         Args:
             metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
-            further: Further arguments of `Choice`.
+            further: Further arguments of `Choice`, or of `TwoPositives` if two captions are true.
         """
         if not self.image:
             return []
         groups = {metrics: one_group(len(self))} if isinstance(metrics, str) else metrics
         width = max(map(len, self.options))
         options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
-        return [Choice(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
+        kind = TwoPositives if self.true == 2 else Choice
+        return [kind(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
 
     def pairs(self) -> Items:
         """New items, one for each wrong caption: the true caption and this one."""

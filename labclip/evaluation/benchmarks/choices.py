@@ -12,7 +12,7 @@ import numpy as np
 
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import Form, Reader, cell, check_option
-from labclip.evaluation.questions import NONE, Pairs, Question, TwoPositives
+from labclip.evaluation.questions import NONE, Pairs, Question
 from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
@@ -32,17 +32,11 @@ def read_subsets(form: Form, sources: Sources) -> Task:
         reader.add(entry, location, **{subset: 0} | kinds, macro=subset, micro=0)
     if unconfirmed:
         sources.notes.append(f"{unconfirmed:,} items that fewer than 2 of 3 annotators confirmed are left out.")
-    if not (items := reader.items):
-        return sources.task()
-    metrics = items.metrics(*subsets, *form.kinds)
+    metrics = reader.items.metrics(*subsets, *form.kinds)
     if empty := [name for name in subsets if name not in metrics]:
         sources.notes.append(f"No item is left of {', '.join(empty)}: means over subsets are of the others alone.")
-    questions: list[Question] = [*items.question(metrics)]
-    if form.true == 2:
-        questions = [TwoPositives(np.array(items.image), np.array(items.options), metrics, items.locations)]
-    if form.retrieval:
-        questions += items.gallery()
-    return sources.task(*questions)
+    gallery = reader.items.gallery() if form.retrieval else ()
+    return sources.task(*reader.items.question(metrics), *gallery)
 
 
 def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Task:
@@ -53,8 +47,7 @@ def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
         group = group if isinstance(group, str) else "_".join(group)
         # Crops of one image are not independent, so they are one unit.
         reader.add(entry, location, macro=group, file=cell(entry, form.images[0], location))
-    if not (items := reader.items):
-        return sources.task()
+    items = reader.items
     names = np.array([groups["macro"] for groups in items.groups])
     all_groups, macro = items.group("macro"), items.group("macro", form.least)
     metrics = {"macro": macro}

@@ -10,7 +10,7 @@ import numpy as np
 
 from labclip.data.cleaning import clean
 from labclip.evaluation.benchmarks.captions import read_table
-from labclip.evaluation.questions import NONE, Choice, Search
+from labclip.evaluation.questions import NONE, Question, Search
 from labclip.evaluation.scene_files import Object, SceneEntry
 from labclip.evaluation.scores import Groups, one_group
 from labclip.evaluation.sources import LENGTHS, Items, Sources
@@ -114,22 +114,34 @@ def _find_phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) 
     return phrases
 
 
-def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
+def _choices(sources: Sources, phrases: _Phrases) -> list[Question]:
     """Each phrase of an image against its wrong versions, and together with the image's next phrase of another noun."""
     items = Items(sources)
     for image, by_words in phrases.items():
         image_phrases = list(by_words.values())
         for index, phrase in enumerate(image_phrases):
-            for kind, wrong in phrase.wrong.items():
-                items.add(image, (phrase.text, wrong), phrase.location, **{f"part_{kind}": 0})
-            for second in image_phrases[index + 1 :] + image_phrases[:index]:
-                if second.words[-1] != phrase.words[-1] and "foil" in second.wrong:
-                    half = f"{phrase.text} and {second.wrong['foil']}"
-                    whole = f"{phrase.text} and {second.text}"
-                    items.add(image, (phrase.text, half), phrase.location, half_truth=0)
-                    items.add(image, (whole, phrase.text), phrase.location, whole_truth=0)
-                    break
+            following = image_phrases[index + 1 :] + image_phrases[:index]
+            others = (other for other in following if other.words[-1] != phrase.words[-1] and "foil" in other.wrong)
+            second = next(((other.text, other.wrong["foil"]) for other in others), None)
+            _add_choices(items, image, phrase.location, phrase.text, phrase.wrong, second)
     return items.question(items.metrics(*_CHOICES))
+
+
+def _add_choices(
+    items: Items, image: int, location: str, part: str, wrong: Mapping[str, str], second: tuple[str, str] | None,
+    suffix: str = "",
+) -> Collection[str]:  # fmt: skip
+    """Add the choices of a part, and return their metrics; `wrong` are its wrong versions by kind.
+
+    `second` is another part of the image and a wrong version of it; None if there is none.
+    """
+    choices = {f"part_{kind}": (part, text) for kind, text in wrong.items()}
+    if second is not None:
+        right, false = second
+        choices |= {"half_truth": (part, f"{part} and {false}"), "whole_truth": (f"{part} and {right}", part)}
+    for metric, options in choices.items():
+        items.add(image, options, location, **{f"{metric}{suffix}": 0})
+    return choices
 
 
 def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]]) -> list[Search]:
@@ -159,7 +171,7 @@ def _search(sources: Sources, phrases: _Phrases, words_of: Mapping[int, set[str]
 
 def exact_parts(
     sources: Sources, scenes: Scenes, say: Say, attributes: Sequence[str], seed: int, pairs: Pairs, suffix: str = ""
-) -> list[Choice]:
+) -> list[Question]:
     """The choices of `read` for scenes in which every object is known: a wrong text is never true of its image.
 
     They are about the parts in `pairs`; each part of an image counts once. A foil is drawn from the `attributes` that
@@ -176,19 +188,10 @@ def exact_parts(
                 continue
             others = [pair for pair in objects[index + 1 :] + objects[:index] if pair[1] != name]
             swapped = next((other for other, _ in others if (other, name) not in objects), "")
-            other, other_name = others[0] if others and foil else ("", "")
-            part = say(attribute, name)
-            texts = {
-                "part_swap": (part, say(swapped, name)) if swapped else None,
-                "part_foil": (part, say(foil, name)) if foil else None,
-                "half_truth": (part, f"{part} and {say(foil, other_name)}") if other else None,
-                "whole_truth": (f"{part} and {say(other, other_name)}", part) if other else None,
-            }
-            for metric, options in texts.items():
-                if options is None:
-                    left_out[metric] += 1
-                else:
-                    items.add(row, options, scene.location, **{f"{metric}{suffix}": 0})
+            wrong = {kind: say(other, name) for kind, other in (("swap", swapped), ("foil", foil)) if other}
+            second = (say(*others[0]), say(foil, others[0][1])) if others and foil else None
+            added = _add_choices(items, row, scene.location, say(attribute, name), wrong, second, suffix)
+            left_out.update(metric for metric in _CHOICES if metric not in added)
     if left_out:
         counts = ", ".join(f"{count:,} of {metric}" for metric, count in left_out.items())
         sources.notes.append(
