@@ -70,14 +70,9 @@ def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int
     rng = np.random.default_rng([seed, 0xFACE])
     templates = captions.draw_templates(rng, n, wordings, n_objects)
     pairs = [captions.sentences(rng, layout.colours, layout.shapes, swapped, templates[:, i]) for i in range(wordings)]
-    return DescribedScenes(
-        images=render_all(layout),
-        layout=layout,
-        swapped_colours=swapped,
-        sentences=[sentences for sentences, _ in pairs],
-        swapped=[swapped_sentences for _, swapped_sentences in pairs],
-        tags=captions.tags(rng, layout.colours, layout.shapes),
-    )
+    sentences, swapped_sentences = map(list, zip(*pairs, strict=True))
+    tags = captions.tags(rng, layout.colours, layout.shapes)
+    return DescribedScenes(render_all(layout), layout, swapped, sentences, swapped_sentences, tags)
 
 
 def swapped_scenes(layout: Layout, seed: int) -> NDArray[np.int64]:

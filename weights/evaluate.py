@@ -40,12 +40,9 @@ class TestScenes:
         self.three_fit = describe(MIXED // 2, seed=3_000_007, split="seen", n_objects=3)
 
     def results(
-        self,
-        model: LABCLIP,
-        fit_scenes: DescribedScenes,
-        embedded: tuple[EmbeddedScenes, Tensor],
+        self, model: LABCLIP, fit_scenes: DescribedScenes, embedded: tuple[EmbeddedScenes, Tensor],
         fit: Callable[..., Tensor],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Measure a model with its matrix, and with a second matrix that is fitted on scenes of three objects too.
 
         Args:

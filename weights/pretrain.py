@@ -39,13 +39,9 @@ MODEL_CFG: dict[str, Any] = {
 }
 MEAN, STD = 0.55, 0.25  # of the images, the same for all channels
 PREPROCESS_CFG = {
-    "size": 64,
-    "mode": "RGB",
-    "mean": [MEAN] * 3,
-    "std": [STD] * 3,
-    "interpolation": "bicubic",
+    "size": 64, "mode": "RGB", "mean": [MEAN] * 3, "std": [STD] * 3, "interpolation": "bicubic",
     "resize_mode": "shortest",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
