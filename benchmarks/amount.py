@@ -1,6 +1,6 @@
 """How many captions does a fit need? The default recipe on 300 to 10,000 captions, measured on other scenes.
 
-    python benchmarks/amount.py [--captions 300 1000 3000 10000] [--seeds 0 1 2] [--json FILE]
+    python benchmarks/amount.py [--captions 300 600 1000 ...] [--seeds 1 2 3] [--json FILE]
 
 The scenes are those of `labclip sample`, each with a caption and the same with its colours swapped. A seed draws the
 scenes and the fit. Fits are measured by `labclip evaluate scenes`, on scenes that no fit saw.
@@ -26,8 +26,8 @@ METRICS = {
 
 def main():
     parser = new_parser(__doc__)
-    parser.add_argument("--captions", type=int, nargs="+", default=[300, 1000, 3000, 10_000])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--captions", type=int, nargs="+", default=[300, 600, 1000, 3000, 10_000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="not 0: it draws the test scenes")
     arguments = parser.parse_args()
     model = labclip.LABCLIP.from_pretrained("scenes")
     alignments, rows = {}, [{"captions": "0 (base)", "worth using": "", "seconds": None}]
