@@ -214,7 +214,6 @@ EARLY = {
     "fold --model scenes feat": "feat holds no open_clip_config.json, so this command did not write it",
     "negatives plain.csv out.csv --method swap --attributes red,blue --column captoin": "has no column 'captoin'",
     "convert none.pt out": "File 'none.pt' does not exist",
-    "info ViT-B/32": "ViT-B/32 is OpenAI's name. Pass 'ViT-B-32'",
     "push nothing org/name": "Directory 'nothing' does not exist",
     "fit feat out --retain feat --retain feat=feat": "Each --retain needs a name of its own",
     "fit feat out --retain =feat": "Write --retain NAME=FEATURES",

@@ -159,17 +159,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignment:
+def convert_checkpoint(path: str | Path, checkpoint: bytes | None = None, *, base: Base | None = None) -> Alignment:
     """Read a torch checkpoint of the paper's code: `linear.weight` [dim, dim] and `t`, the log-temperature.
 
-    A published matrix is recognised by its hash, and gets its base and its source. Raises ValueError if the file holds
-    anything but two plain float32 tensors, or `base` is not the base of the published matrix.
+    `checkpoint` has the bytes of the file if they need not be read from `path`. A published matrix is recognised by its
+    hash, and gets its base and its source. Raises ValueError if the file holds anything but two plain float32 tensors,
+    or `base` is not the base of the published matrix.
     """
-    return parse_checkpoint(Path(path).read_bytes(), str(path), base=base)
-
-
-def parse_checkpoint(checkpoint: bytes, name: str, *, base: Base | None = None) -> Alignment:
-    """Read a checkpoint as `convert_checkpoint` does, from the bytes of a file; messages call it `name`."""
+    checkpoint = Path(path).read_bytes() if checkpoint is None else checkpoint
     try:
         with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:  # torch does not check the checksums
             if archive.testzip() is not None:
@@ -193,7 +190,7 @@ def parse_checkpoint(checkpoint: bytes, name: str, *, base: Base | None = None) 
             # Torch's message advises weights_only=False, which would run the file's code, so it is not shown.
             reason = "it holds more than tensors; none of its code was run"
         raise ValueError(
-            f"{name} is not a checkpoint of an alignment ({reason}). Pass a checkpoint of the paper's code: torch.save "
+            f"{path} is not a checkpoint of an alignment ({reason}). Pass a checkpoint of the paper's code: torch.save "
             f"of a state_dict with 'linear.weight' [dim, dim] and 't', both float32. An alignment folder needs no "
             f"conversion: Alignment.from_pretrained(FOLDER)."
         ) from None

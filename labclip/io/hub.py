@@ -24,7 +24,7 @@ from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
 from labclip.files import WEIGHT_FILES
-from labclip.io.folder import load, matrix_sha256, parse_checkpoint
+from labclip.io.folder import convert_checkpoint, load, matrix_sha256
 from labclip.io.published import Published
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
         response.raise_for_status()
         if hashlib.sha256(response.content).hexdigest() != entry.file_sha256:
             raise ValueError(f"the {len(response.content):,} bytes received have another SHA-256 than the file")
-        parse_checkpoint(response.content, entry.file).save_pretrained(cached_folder)
+        convert_checkpoint(entry.file, response.content).save_pretrained(cached_folder)
         return read(cached_folder)
     except Exception as error:  # also errors of the client's HTTP library
         kind = ValueError if isinstance(error, ValueError) else ConnectionError

@@ -103,8 +103,6 @@ def _open_repository(name: str, repo_id: str, access: Access | None) -> Source:
             f"loads a matrix with them, or 'ViT-L-14-336-quickgelu:openai'. To merge a matrix into a model that "
             f"transformers loaded, call labclip.fold(model, alignment)."
         )
-    if is_known(repo_id.replace("/", "-")):
-        raise ValueError(f"{repo_id} is OpenAI's name. Pass {repo_id.replace('/', '-')!r}.")
     if access is None:
         return Source(name)
     from labclip.io.hub import snapshot

@@ -125,9 +125,9 @@ def list_pretrained() -> list[str]:
 
 
 def find_entry(name: str) -> Published | None:
-    """The published matrix of a name, such as "ViT-B-32", "ViT-B-32-quickgelu" or "ViT-B-32-cc3m"; None if unknown."""
+    """The published matrix of a name: "ViT-B-32", "ViT-B/32", "ViT-B-32-quickgelu" or "ViT-B-32-cc3m"; else None."""
     for entry in PUBLISHED:
-        if name in (entry.name, entry.model, f"{entry.name}-{entry.alignment}"):
+        if name.replace("/", "-") in (entry.name, entry.model, f"{entry.name}-{entry.alignment}"):
             return entry
     return None
 

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -102,8 +102,8 @@ def transform(
         >>> manifest["shards"][0]["rows"], np.load("aligned.npy").dtype
         (1000, dtype('float16'))
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine is {engine!r}. Pass 'local' or 'ray'.")
     loaded = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     loaded = loaded if strength is None else loaded.at(strength)
     source_path, target_path = path_of(source), path_of(target)
@@ -136,7 +136,8 @@ def transform(
         remaining = [shard for shard in shards if shard.name not in records]
         work = partial(_align_file, matrix=loaded.matrix.detach().cpu(), normalize=normalize, column=column)
         with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
-            for shard, outcome in ENGINES[engine](work, remaining, bar.update):
+            here = ((shard, work(shard, bar.update)) for shard in remaining)  # each product uses all threads
+            for shard, outcome in _run_ray(work, remaining) if engine == "ray" else here:
                 if isinstance(outcome, OSError):
                     raise outcome
                 if isinstance(outcome, ValueError):
@@ -303,16 +304,7 @@ def _align_file(
     return {"name": shard.name, "rows": rows, "bytes": size, "source_version": version}
 
 
-Work = Callable[[Shard, Callable[[int], Any]], dict[str, Any] | Exception]
-Outcomes = Iterable[tuple[Shard, dict[str, Any] | Exception]]
-
-
-def _run_local(work: Work, shards: Sequence[Shard], count_bytes: Callable[[int], Any]) -> Outcomes:
-    """Align files one after the other in this process; each product uses all threads."""
-    return ((shard, work(shard, count_bytes)) for shard in shards)
-
-
-def _run_ray(work: Work, shards: Sequence[Shard], count_bytes: Callable[[int], Any]) -> Outcomes:
+def _run_ray(work: Callable[..., Any], shards: Sequence[Shard]) -> Iterator[tuple[Shard, Any]]:
     """Align files with Ray Data, one task for each, on the cluster at RAY_ADDRESS or on this machine."""
     connected_ray()
     from ray import data
@@ -325,7 +317,3 @@ def _run_ray(work: Work, shards: Sequence[Shard], count_bytes: Callable[[int], A
     rows = [{"item": number} for number in range(len(shards))]
     for row in data.from_items(rows, override_num_blocks=len(rows)).map(align_shard).iter_rows() if rows else ():
         yield shards[row["item"]], pickle.loads(row["outcome"])
-
-
-ENGINES = {"local": _run_local, "ray": _run_ray}
-"""The engines, keyed by name; the first is the default."""
