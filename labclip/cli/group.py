@@ -94,6 +94,7 @@ class _Commands(click.Group):
     """
 
     command_class = _Command
+    context: click.Context  # of the running command, since threads have none of their own
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = shlex.join(["labclip", *args])
@@ -101,7 +102,8 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        started, handler = time.monotonic(), _StderrHandler(ctx)
+        started, handler = time.monotonic(), _StderrHandler()
+        self.context = ctx
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads make a busy machine 20 times slower
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a Windows code page lacks most characters
@@ -127,7 +129,7 @@ class _Commands(click.Group):
             raise SystemExit(130) from None
         except Exception as error:
             _LOG.debug(traceback.format_exc())
-            raise _Failed(_for_terminal(ctx, in_one_line(error))) from error
+            raise _Failed(_for_terminal(in_one_line(error))) from error
         finally:
             _LOG.removeHandler(handler)
             _LOG.propagate = True
@@ -135,24 +137,20 @@ class _Commands(click.Group):
 
 
 class _StderrHandler(logging.Handler):
-    """Writes log records to stderr. It keeps the group's context, because threads have none of their own."""
-
-    def __init__(self, context: click.Context) -> None:
-        super().__init__()
-        self.context = context
+    """Writes log records to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(_for_terminal(self.context, record.getMessage()), err=True)
+        click.echo(_for_terminal(record.getMessage()), err=True)
 
 
-def _for_terminal(context: click.Context, text: str) -> str:
+def _for_terminal(text: str) -> str:
     """The message with the command's options instead of Python's parameters, and without control characters."""
-    return printable(with_options(text, context.invoked_subcommand, main.commands))
+    return printable(with_options(text, main.context.invoked_subcommand, main.commands))
 
 
 def show(text: str) -> None:
     """Print a result on stdout."""
-    click.echo(_for_terminal(click.get_current_context().find_root(), text))
+    click.echo(_for_terminal(text))
 
 
 def show_either(as_json: bool, value: Any, text: str) -> None:

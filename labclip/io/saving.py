@@ -20,7 +20,7 @@ from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 from labclip.io.folder import replacing, write
 from labclip.io.text_sides import mark_of
 from labclip.model import LABCLIP
-from labclip.towers.openclip import fingerprint_of, text_tower, tokenizer_of, uses_quick_gelu
+from labclip.towers.openclip import fingerprint_of, known_config, text_tower, tokenizer_of, uses_quick_gelu
 
 UNVERIFIED = "base_weights"
 """Key of the metadata that says that the weights in the folder are not verified to be those of the recorded base."""
@@ -128,9 +128,7 @@ def matching_config(clip: nn.Module, name: str) -> dict[str, Any] | None:
 
     Towers of other libraries are not built, as this would download them, so their `model_cfg` is not checked.
     """
-    # A recorded "hf-hub:" or "local-dir:" name must not be opened.
-    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
-    if config is None:
+    if (config := known_config(name)) is None:
         return None
     if (quick_gelu := uses_quick_gelu(clip)) is not None:
         config = {key: value for key, value in config.items() if key != "quick_gelu"}

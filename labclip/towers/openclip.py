@@ -151,11 +151,13 @@ def default_tokenizer(base: Base | None) -> Tokenizer | None:
         return None
     if base.model == EMBEDDED:
         return folder_tokenizer(embedded_folder())
-    # Only OpenCLIP's own names: it would look up a recorded "hf-hub:..." on the network.
-    config = open_clip.get_model_config(base.model) if base.model in open_clip.list_models() else None
-    if config is None or "hf_tokenizer_name" in config["text_cfg"]:
-        return None
-    return tokenizer_of(base.model, config)
+    config = known_config(base.model)
+    return None if config is None or "hf_tokenizer_name" in config["text_cfg"] else tokenizer_of(base.model, config)
+
+
+def known_config(name: str) -> dict[str, Any] | None:
+    """OpenCLIP's `model_cfg` of one of its own names, else None. A recorded "hf-hub:..." is never looked up."""
+    return open_clip.get_model_config(name) if name in open_clip.list_models() else None
 
 
 def default_preprocess(clip: Any) -> Callable[[Any], torch.Tensor] | None:
