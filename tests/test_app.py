@@ -29,14 +29,14 @@ RIGHT, WRONG = "a red heart with a white ring", "a white heart with a red ring"
 
 @pytest.fixture(scope="module")
 def pair():
-    return ModelPair(LABCLIP.from_pretrained("scenes"))
+    return ModelPair(LABCLIP.from_pretrained("scenes"), ["--model", "scenes"])
 
 
 @pytest.fixture
 def session(pair, tmp_path):
     there = tmp_path / "sessions"
     there.mkdir()
-    yield (made := Session(pair, there, ["--model", "scenes"]))
+    yield (made := Session(pair, there))
     made.close()
     assert not list(there.iterdir())
 
@@ -228,7 +228,8 @@ def test_commands_tell_how_far_they_are_and_end_when_they_are_closed(tmp_path):
 
 @pytest.mark.parametrize("own", [0, 1])
 def test_the_commands_are_labclips_own(pair, own, tmp_path):
-    session = Session(pair, tmp_path, ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"])
+    pair = ModelPair(pair.model, ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"])
+    session = Session(pair, tmp_path)
     (folder := tmp_path / "work").mkdir()
     if own:
         with pytest.raises(ValueError, match="Upload a file of captions"):
@@ -244,7 +245,7 @@ def test_the_commands_are_labclips_own(pair, own, tmp_path):
 
 
 def test_what_a_session_has_no_other_sees(pair, session, tmp_path):
-    other = Session(pair, tmp_path, [])
+    other = Session(pair, tmp_path)
     photo = uploaded(tmp_path, "mine.png", png(scenes.sample(1).images[0]))
     assert 'alt="mine.png"' in session.show_photo([photo], RIGHT, 1.0)[0]
     with pytest.raises(ValueError, match="There is no image"):
@@ -259,7 +260,7 @@ def test_what_a_session_has_no_other_sees(pair, session, tmp_path):
 
 def test_one_session_too_many_ends_the_oldest(pair, tmp_path, monkeypatch):
     monkeypatch.setattr("labclip.app.session.SESSIONS", 2)
-    sessions = Sessions(lambda: Session(pair, tmp_path, []))
+    sessions = Sessions(lambda: Session(pair, tmp_path))
     first, second, _ = (sessions[key] for key in "123")
     assert (list(sessions), sessions["2"] is second) == (["2", "3"], True)
     assert first is not second

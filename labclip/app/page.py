@@ -84,12 +84,10 @@ def _guard(app: Any, *, local: bool, public: bool) -> Callable[..., Any]:
 class _Page:
     """The page, as `gradio.Blocks`, and the sessions of its open copies."""
 
-    def __init__(
-        self, pair: ModelPair, root: Path, model_options: Sequence[str], alignment_options: Sequence[str], *, name: str
-    ) -> None:
-        self._pair, self._root, self._is_embedded = pair, root, EMBEDDED in model_options
+    def __init__(self, pair: ModelPair, root: Path, *, name: str) -> None:
+        self._pair, self._root, self._is_embedded = pair, root, EMBEDDED in pair.model_options
         # Not gradio.State, which would keep a session for an hour after its page is closed.
-        self._sessions = Sessions(partial(Session, pair, root, model_options, alignment_options))
+        self._sessions = Sessions(partial(Session, pair, root))
         with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_DELETE_CACHE) as self.blocks:
             is_identity = pair.alignment.is_identity
             gr.HTML(render("heading", name, self._is_embedded, is_identity, AUTHORS_REPOSITORY), elem_id="heading")
@@ -257,7 +255,7 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C or SIGTERM. Files of all sessions are then removed.
 
-    `model_options` and `alignment_options` are as in `Session`. `name` is the model's name in the page. `announce` is
+    `model_options` and `alignment_options` are as in `ModelPair`. `name` is the model's name in the page. `announce` is
     called with the page's address. With `share`, gradio opens a public address through its own server.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -269,7 +267,8 @@ def serve(
         for number, (example, _) in enumerate(EXAMPLES.values()):
             image = Image.fromarray(scenes.sample(1, split="all", **example).render(128)[0])
             style += f"#example-{number} {{ background-image: url({uri(image)}) }}"
-        page = _Page(ModelPair(model), Path(root, "sessions"), model_options, alignment_options, name=name).blocks
+        pair = ModelPair(model, model_options, alignment_options)
+        page = _Page(pair, Path(root, "sessions"), name=name).blocks
         guard = Middleware(_guard, local=host in _LOCAL, public=share)
         # Fonts of this machine: the default theme loads its fonts from Google.
         fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -60,10 +60,14 @@ class Gallery(NamedTuple):
 
 
 class ModelPair:
-    """A model and its base. If the matrix is the identity, both give the same."""
+    """A model and its base. If the matrix is the identity, both give the same.
 
-    def __init__(self, model: LABCLIP) -> None:
-        self.model = model
+    `model_options` are the options with which a command loads the model, for example ["--model", "scenes"], and
+    `alignment_options` those for another matrix than its own.
+    """
+
+    def __init__(self, model: LABCLIP, model_options: Sequence[str], alignment_options: Sequence[str] = ()) -> None:
+        self.model, self.model_options, self.alignment_options = model, model_options, alignment_options
         self.alignment = model.alignment.at(min(max(model.alignment.strength, 0.0), MAX_STRENGTH))
         self.encoder = Encoder(model)
 

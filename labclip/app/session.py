@@ -65,14 +65,11 @@ def render(name: str, *values: Any) -> str:
 class Session:
     """The state of one open page. Each control calls a method, which returns HTML or raises ValueError.
 
-    The session's own folder is made in `root`. `model_options` are the options with which a command loads the model,
-    for example ["--model", "scenes"], and `alignment_options` those for another matrix than its own.
+    The session's own folder is made in `root`.
     """
 
-    def __init__(
-        self, pair: ModelPair, root: Path, model_options: Sequence[str], alignment_options: Sequence[str] = ()
-    ) -> None:
-        self._pair, self._model_options, self._alignment_options = pair, model_options, alignment_options
+    def __init__(self, pair: ModelPair, root: Path) -> None:
+        self._pair = pair
         self.fitted: Alignment | None = None
         self._use_fitted = False
         self._image: Tensor | None = None
@@ -162,7 +159,8 @@ class Session:
 
     def diagnosis_commands(self, _: Path, count: int) -> list[list[str]]:
         """The commands that diagnose the loaded model on scenes."""
-        return [["diagnose", *self._model_options, *self._alignment_options, "--scenes", str(count), "--out", REPORT]]
+        options = [*self._pair.model_options, *self._pair.alignment_options]
+        return [["diagnose", *options, "--scenes", str(count), "--out", REPORT]]
 
     def show_report(self, folder: Path, *other_names: str) -> str:
         """The report in a folder, with links that save it and other files of the folder."""
@@ -183,7 +181,7 @@ class Session:
                 (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(path, folder / "images" / name)
             sample, data = [], ["--captions", self._table.name, "--images", "images", "--on-error", "skip", clean]
-        embed = ["embed", "features", *self._model_options, *data]
+        embed = ["embed", "features", *self._pair.model_options, *data]
         return [*sample, embed, ["fit", "features", "alignment", "--html", REPORT]]
 
     def show_fit(self, folder: Path) -> str:
