@@ -27,7 +27,7 @@ from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import saved_config, write_openclip
 from labclip.io.text_sides import check_features, is_openclip, is_transformers, mark_of, set_mark
 from labclip.model import LABCLIP
-from labclip.towers.openclip import check_base, check_fits, default_tokenizer, embed_dim, uses_quick_gelu
+from labclip.towers.openclip import check_fits, default_tokenizer, embed_dim, uses_quick_gelu
 
 TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 _FORMS = {"transformers": to_transformers, "openai": to_openai, "onnx": to_onnx}
@@ -203,10 +203,6 @@ def _check_fits(model: Any, library: str, alignment: Alignment, tokenizer: Any) 
 
     The fingerprint is compared only if a tokenizer is known.
     """
-    tokenizer = tokenizer or default_tokenizer(alignment.base)
-    if library == "openclip":
-        check_base(model, alignment, tokenizer)
-        return
     has_fingerprint, features = alignment.fingerprint is not None, None
     if library == "transformers":
         quick_gelu = to_transformers.quick_gelu_of(model)
@@ -221,10 +217,9 @@ def _check_fits(model: Any, library: str, alignment: Alignment, tokenizer: Any) 
                 stacklevel=4,
             )
     else:
-        quick_gelu = uses_quick_gelu(model)
+        quick_gelu, tokenizer = uses_quick_gelu(model), tokenizer or default_tokenizer(alignment.base)
         if has_fingerprint and tokenizer is not None:
-            device = next(model.parameters()).device
-            features = model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(device))
+            features = model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(next(model.parameters()).device))
     fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
     check_fits(alignment, mark_of(model), quick_gelu, fingerprint)
 

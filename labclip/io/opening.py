@@ -18,7 +18,7 @@ from labclip.checks import check_device
 from labclip.io import published
 from labclip.io.hub import DEFAULT, Access, published_alignment, weights_file
 from labclip.io.names import Source, load_alignment, named_base, resolve
-from labclip.io.published import Published, list_pretrained
+from labclip.io.published import Published
 from labclip.io.saving import matching_config
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED
@@ -93,18 +93,14 @@ def _select_alignment(
                 alignment = with_record(Alignment.identity(source.base.embed_dim), base=source.base)
     elif not isinstance(choice, str | Path):
         alignment = checked_alignment(choice)
-    elif choice in {entry.alignment for entry in published.PUBLISHED}:
-        if (entry := _published_for(source.base, choice)) is None:
-            raise ValueError(
-                f"No matrix {choice!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
-            )
+    elif entry := _published_for(source.base, choice):
         alignment = published_alignment(entry, access)
     else:  # the revision belongs to the model's repository, not to the alignment's
         alignment = load_alignment(choice, replace(access, revision=None))
     return alignment if strength is None else alignment.at(strength)
 
 
-def _published_for(base: Base | None, alignment: str | None = None) -> Published | None:
+def _published_for(base: Base | None, alignment: str | Path | None = None) -> Published | None:
     """The published matrix of a base with this name, or, without a name, the first of the base."""
     entries = [entry for entry in published.PUBLISHED if base is not None and entry.base.matches(base)]
     return next((entry for entry in entries if alignment in (None, entry.alignment)), None)
