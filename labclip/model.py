@@ -91,11 +91,9 @@ class LABCLIP(Shareable, nn.Module):
                 f"A {type(clip).__name__} is not an OpenCLIP model. Pass one from open_clip.create_model(...). A model "
                 f"of transformers or of OpenAI's clip is folded instead: labclip.fold(model, alignment)."
             )
-        checked_alignment(alignment)
         self.clip = clip
-        self.tokenizer = tokenizer or default_tokenizer(alignment.base)
+        self.tokenizer = tokenizer or default_tokenizer(checked_alignment(alignment).base)
         self.preprocess = preprocess or default_preprocess(clip)
-        check_base(clip, alignment, self.tokenizer)
         self.openclip_config: dict[str, Any] | None = None
         self._normalize = {
             side: inspect.signature(getattr(clip, side)).parameters["normalize"].default
@@ -104,7 +102,7 @@ class LABCLIP(Shareable, nn.Module):
         self.training = clip.training
         self.matrix = nn.Parameter(torch.empty(0, device=next(clip.parameters()).device))
         self.register_buffer("aligned_logit_scale", None)
-        self._install(alignment)
+        self.alignment = alignment
 
     @classmethod
     def from_pretrained(
@@ -170,7 +168,15 @@ class LABCLIP(Shareable, nn.Module):
     def alignment(self, alignment: Alignment) -> None:
         checked_alignment(alignment)
         check_base(self.clip, alignment, self.tokenizer)
-        self._install(alignment)
+        matrix, scale = self._matrix_parameter, None
+        matrix.data = alignment.matrix.detach().to(matrix.device, copy=True)
+        matrix.requires_grad_(alignment.matrix.requires_grad)
+        if alignment.logit_scale is not None and alignment.strength != 0.0:
+            base_scale = self.clip.logit_scale.detach().float()
+            scale = torch.lerp(base_scale, torch.full_like(base_scale, alignment.logit_scale), alignment.strength)
+        self.aligned_logit_scale = scale
+        self._recorded_scale = _as_number(scale)
+        self._alignment = with_live_matrix(alignment, alignment.matrix.detach().clone())
 
     @property
     def logit_scale(self) -> torch.Tensor:
@@ -366,18 +372,6 @@ class LABCLIP(Shareable, nn.Module):
             module._apply(fn)  # type: ignore[no-untyped-call]
         super()._apply(move, recurse=False)  # type: ignore[no-untyped-call]
         return self
-
-    def _install(self, alignment: Alignment) -> None:
-        """Copy an alignment's matrix into the Parameter, and set the logit scale and the record."""
-        matrix, scale = self._matrix_parameter, None
-        matrix.data = alignment.matrix.detach().to(matrix.device, copy=True)
-        matrix.requires_grad_(alignment.matrix.requires_grad)
-        if alignment.logit_scale is not None and alignment.strength != 0.0:
-            base_scale = self.clip.logit_scale.detach().float()
-            scale = torch.lerp(base_scale, torch.full_like(base_scale, alignment.logit_scale), alignment.strength)
-        self.aligned_logit_scale = scale
-        self._recorded_scale = _as_number(scale)
-        self._alignment = with_live_matrix(alignment, alignment.matrix.detach().clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if prefix + "matrix" in state_dict:  # this model gets a buffer for the fitted scale only if the state has one

@@ -99,8 +99,9 @@ _VALUE = r"(?P<name>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w)(?![\w/])"
 _ADVICE = re.compile(rf"(?i)(?P<before>\b(?:pass|or|try|with|of|out|in|set|need|example),?\s+){_VALUE}")
 _PARAMETER = re.compile(r"`([a-z_]+)`|^([a-z_]+)(?= is | ')")
 _BENCHMARK_OPTION = re.compile(r"options=\{[\"'](\w+)[\"']: [\"']?(\w+)[\"']?\}")
-_CALL = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*)\))?(?!\.\w)")
+_CALL = re.compile(r"\blabclip\.([a-z]+)\b(?:\([^()]*\))?(?!\.\w)")
 _PHRASES = {
+    "labclip.embed(..., force=True)": "labclip embed --force",
     "base=, an OpenCLIP model that you loaded": "--model with its base, and this as --alignment",
     ", or pass token=...": "",
     "the same call": "the same command",
@@ -117,21 +118,14 @@ def with_options(text: str, name: str | None, commands: Mapping[str, click.Comma
     """
     options = _options_by_parameter(commands.get(name or ""))
 
-    def command_line(call: re.Match[str]) -> str:
-        if (command := call["command"]) not in commands:
-            return call[0]
-        arguments = re.finditer(_VALUE, call["arguments"] or "")
-        call_options = _options_by_parameter(commands[command])
-        return " ".join(["labclip", command, *(_as_option(call_options, argument) for argument in arguments)])
-
     def option_name(parameter: re.Match[str]) -> str:
         option = options.get(parameter[1] or parameter[2])
         return option.opts[-1] if option else parameter[0]
 
     for phrase, replacement in _PHRASES.items():
         text = text.replace(phrase, replacement)
-    text = _BENCHMARK_OPTION.sub(r"--option \1=\2", _CALL.sub(command_line, text))
-    text = _PARAMETER.sub(option_name, text)
+    text = _CALL.sub(lambda call: f"labclip {call[1]}" if call[1] in commands else call[0], text)
+    text = _PARAMETER.sub(option_name, _BENCHMARK_OPTION.sub(r"--option \1=\2", text))
     return _ADVICE.sub(lambda advice: advice["before"] + _as_option(options, advice), text)
 
 
