@@ -22,9 +22,8 @@ from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
 from labclip.evaluation.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Estimate
-from labclip.evaluation.summary import interval
 from labclip.negatives import taggers
-from labclip.report.values import percent
+from labclip.report.values import percent, signed
 from labclip.training.trainer import one_thread
 
 SCENES = planted_scenes.contents(repeat=3)
@@ -189,7 +188,7 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
     assert sum(line.startswith("**") for line in markdown.splitlines()) == 7  # tables
     moved = diagnosis.repair.retrieval[0].differences[0]
     assert not moved.measurable  # which a table without colours says too
-    assert f"no measurable difference | {interval(moved)} |" in markdown
+    assert f"no measurable difference | [{signed(moved.low)}, {signed(moved.high)}] |" in markdown
     assert repr(diagnosis) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 

@@ -70,7 +70,7 @@ class Report(Reported):
     def page(self) -> Page:
         """The report as values: each benchmark in its own section, and first a short table if there are several."""
         has_several = len(self.results) > 1
-        entries = summary.headline(self.results) if has_several else summary.metrics(self.results[0])
+        entries = summary.metrics(*self.results)
         alt, caption = "Differences to the base by metric; see the tables.", "Differences to the base, 95% intervals."
         figures = [Figure(partial(self._figure, entries), alt, caption)] if len(self.models) > 1 else []
         sections = [Section("In short", (), figures, self._tables(entries))] if has_several else []
@@ -230,7 +230,8 @@ def compared_table(caption: str, models: Sequence[str], metrics: Sequence[tuple[
             words = signed(change.value) if change.measurable else UNMEASURABLE
             name: list[Value] = [model] if has_several else []
             cell = Cell(words, "none" if not change.measurable else "good" if change.gain > 0 else "bad")
-            rows.append([*head, *name, estimate.value, cell, summary.interval(change)])
+            interval = f"[{signed(change.low)}, {signed(change.high)}]"
+            rows.append([*head, *name, estimate.value, cell, interval])
     values = ["model", "value"] if has_several else list(alignments)
     columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
     return Table(caption, columns, rows, (0, 4) if has_several else (0,), minor=(1, 2))

@@ -117,7 +117,7 @@ class Sources:
         self._image_rows: dict[bytes, int | None] = {}
         self._caption_rows: dict[str, int] = {}
         self._file_names: dict[Path, frozenset[str]] = {}
-        self._pattern_of: dict[tuple[str, ...], str] = {}
+        self._found_patterns: dict[tuple[str, ...], tuple[str, ...]] = {}
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         if self.images is not None and not self.images.is_dir():
@@ -153,20 +153,18 @@ class Sources:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
         folder, patterns = self.images or self.folder, tuple(patterns)
         parts = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
-        known_pattern = self._pattern_of.get(patterns)
-        files = [pattern.format(**parts) for pattern in ([known_pattern] if known_pattern else patterns)]
+        tried = self._found_patterns.get(patterns, patterns)
+        files = [pattern.format(**parts) for pattern in tried]
         if any(leads_out(folder.absolute(), file) for file in {name, *files}):
             raise ValueError(
                 f"{location}: the image's name {name!r} leads out of {folder}. "
                 f"Pass images=DIR with the folder that all images are in."
             )
-        file = files[0]
-        if known_pattern is None:
-            for pattern, candidate in zip(patterns, files, strict=True):
-                if self._exists(folder / candidate):
-                    self._pattern_of[patterns], file = pattern, candidate
-                    break
-        return self.add(ImageSource(str(folder / file), folder / file, box=box))
+        found = next((index for index, file in enumerate(files) if self._exists(folder / file)), None)
+        if found is not None:
+            self._found_patterns[patterns] = (tried[found],)
+        path = folder / files[found or 0]
+        return self.add(ImageSource(str(path), path, box=box))
 
     def image_in_memory(self, data: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image that is the bytes of a file, or pixels, uint8 [height, width, 3]."""

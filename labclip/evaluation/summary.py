@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labclip.evaluation.results import Result
 from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.values import metric_words, percent, signed
+from labclip.report.values import metric_words, percent
 
 SIDES = {"binding": "binding", "retrieval": "retrieval", "classification": "zero-shot classification"}
 """`Benchmark.measures` in words. A matrix is meant to improve the first side, and may cost something on the others."""
@@ -41,30 +41,24 @@ class MetricEntry:
         return self.compared.metric in self.benchmark.headline
 
 
-def metrics(result: Result, *, titled: bool = False) -> list[MetricEntry]:
-    """All metrics of one benchmark, binding first. The side is that of the question, else that of the benchmark."""
-    benchmark, entries = result.benchmark, list[MetricEntry]()
-    for compared in result.compared:
-        if compared.side == CONTROL:
-            entries[-1].controls.append(compared)  # controls follow their metric
-        else:
-            title = benchmark.title if titled else ""
-            entries.append(MetricEntry(benchmark, compared, compared.side or benchmark.measures, title))
-    return _sorted_by_side(entries)
+def metrics(*results: Result) -> list[MetricEntry]:
+    """The metrics of one benchmark, binding first; of several the headlines, and all of a side that has no headline.
 
-
-def headline(results: Sequence[Result]) -> list[MetricEntry]:
-    """The metrics that represent each benchmark, binding first; all metrics of a side that has none of them."""
-    headline = []
+    The side of a metric is that of its question, or else that of its benchmark.
+    """
+    entries, has_several, order = list[MetricEntry](), len(results) > 1, list(SIDES)
     for result in results:
-        entries = metrics(result, titled=True)
-        sides = {entry.side for entry in entries if entry.in_headline or entry.side not in SIDES}
-        headline += [entry for entry in entries if entry.in_headline or entry.side not in sides]
-    return _sorted_by_side(headline)
-
-
-def _sorted_by_side(entries: Iterable[MetricEntry]) -> list[MetricEntry]:
-    order = list(SIDES)
+        benchmark, own_entries = result.benchmark, list[MetricEntry]()
+        for compared in result.compared:
+            if compared.side == CONTROL:
+                own_entries[-1].controls.append(compared)  # controls follow their metric
+            else:
+                title = benchmark.title if has_several else ""
+                own_entries.append(MetricEntry(benchmark, compared, compared.side or benchmark.measures, title))
+        if has_several:
+            sides = {entry.side for entry in own_entries if entry.in_headline or entry.side not in SIDES}
+            own_entries = [entry for entry in own_entries if entry.in_headline or entry.side not in sides]
+        entries += own_entries
     return sorted(entries, key=lambda entry: order.index(entry.side) if entry.side in SIDES else len(order))
 
 
@@ -113,8 +107,3 @@ def cost_sentence(others: Mapping[str, Difference]) -> str:
 
 def _count(count: int | str, noun: str) -> str:
     return f"{count} {noun if str(count) == '1' else noun + 's'}"
-
-
-def interval(difference: Difference) -> str:
-    """The 95% interval of a difference."""
-    return f"[{signed(difference.low)}, {signed(difference.high)}]"

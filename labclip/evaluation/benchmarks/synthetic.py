@@ -63,8 +63,12 @@ def read(
     clevr_code = paper and kind == "clevr"
     file = find_scene_file(sources, (kind,), objects=objects)
     all_entries = _two_different(sources, file.entries) if paper else file.entries
-    split_entries = _PAPER_SPLITS[kind] if paper else _split
-    entries = all_entries if split == "all" else split_entries(all_entries, split, seed)
+    entries = all_entries
+    if split != "all" and paper:
+        entries = _PAPER_SPLITS[kind](all_entries, split, seed)
+    elif split != "all":
+        splits = split_of([combination(entry.objects) for entry in all_entries], seed)
+        entries = [entry for entry, name in zip(all_entries, splits, strict=True) if name == split]
     if not entries:
         raise ValueError(f'{sources.data} has too few combinations for split {split}. Pass options={{"split": "all"}}.')
     in_one_order = paper and kind != "pug-spare"
@@ -120,11 +124,6 @@ def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[Scen
     if len(kept) < len(entries):
         sources.notes.append(f"{others}, unlike the paper's: left out.")
     return kept
-
-
-def _split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[SceneEntry]:
-    splits = split_of([combination(entry.objects) for entry in entries], seed)
-    return [entry for entry, name in zip(entries, splits, strict=True) if name == split]
 
 
 def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
