@@ -20,7 +20,7 @@ from labclip.data import find_inputs, read_items
 from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
-from labclip.features.folder import FIELDS, Writer, counts_of, read_manifest
+from labclip.features.folder import Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of, tokenizer_and_preprocess
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embed_target, check_folder, make_folder, path_of, sha256_of
@@ -237,7 +237,7 @@ def write_images(corpus: Corpus, writer: Writer, encoder: Encoder, *, skip: bool
         for batch in batched(bar, encoder.batch_size):
             for index, image in enumerate(batch, start=done):
                 if image.row is not None:
-                    writer.append(FIELDS["images"], image.row)
+                    writer.append("images", image.row)
                     digest = hashlib.sha256(digest.encode() + image.digest).hexdigest()
                 elif skip:
                     left_out.append(index)
@@ -271,9 +271,9 @@ def write_texts(corpus: Corpus, writer: Writer, encoder: Encoder, *, progress: b
         negative_rows = np.repeat(text_rows[:, None], k, axis=1)  # a missing negative is the text itself
         for row, column in np.argwhere(corpus.has_negative[block]):
             negative_rows[row, column] = feature_row[corpus.texts[block[row]].negatives[column]]
-        writer.append(FIELDS["texts"], features[text_rows])
+        writer.append("texts", features[text_rows])
         if k:
-            writer.append(FIELDS["negatives"], features[negative_rows])
+            writer.append("negatives", features[negative_rows])
         writer.note(texts=start + len(block), cut={**vars(encoder.cut)})
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
@@ -303,16 +303,16 @@ def write_rest(corpus: Corpus, writer: Writer, *, dim: int, texts_cut: int) -> d
         writer.append("captions.jsonl", _json_line(line))
     for source in compress(corpus.images[: corpus.n_captioned], kept):
         writer.append("images.jsonl", _json_line({"image": source.name}))
-    writer.append(FIELDS["image_index"], image_index.astype("<i8"))
+    writer.append("image_index", image_index)
     if kinds.any():
-        writer.append(FIELDS["kind"], kinds)
+        writer.append("kind", kinds)
     if has_negative.size:
-        writer.append(FIELDS["has_negative"], has_negative)
+        writer.append("has_negative", has_negative)
     if has_negative.size and has_images:
-        image_features = writer.embeddings(FIELDS["images"], dim)
+        image_features = writer.images(dim)
         for start in range(0, len(texts), BLOCK):
-            writer.append(FIELDS["negative_images"], image_features[negative_image_rows[start : start + BLOCK]])
-        writer.append(FIELDS["has_negative_image"], negative_image_rows != image_index[:, None])
+            writer.append("negative_images", image_features[negative_image_rows[start : start + BLOCK]])
+        writer.append("has_negative_image", negative_image_rows != image_index[:, None])
     n_true = sum(len(text.negatives) for text in texts) - int(has_negative.sum())
     n_images = int(kept[: corpus.n_captioned].sum())
     return counts_of(n_images, kinds, has_negative, true_negatives=n_true, texts_cut=texts_cut)

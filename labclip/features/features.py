@@ -201,9 +201,9 @@ class Features:
             "counts": counts,
         }
         with Writer(folder) as writer:
-            for name, file in FIELDS.items():
+            for name in FIELDS:
                 for block in self._blocks(name):
-                    writer.append(file, block)
+                    writer.append(name, block)
             same_rows = all(counts.get(key) == old_counts.get(key) for key in ("images", *COUNTED))
             if self.folder is not None and same_rows:
                 for path in filter(Path.is_file, (self.folder / name for name in LINES)):
@@ -219,7 +219,7 @@ class Features:
         for start in range(0, 0 if values is None else len(values), _BLOCK):
             part = slice(start, start + _BLOCK)
             if not is_floating(values):
-                yield np.ascontiguousarray(values[part], values.dtype if values.itemsize == 1 else "<i8")
+                yield values[part]
                 continue
             rows = block_of(values, part).cpu().numpy()
             if name in ("negatives", "negative_images"):
@@ -233,7 +233,7 @@ class Features:
             if len(bad_rows := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
                 row, problem = bad_rows[0], "all zeros" if lengths[tuple(bad_rows[0])] == 0 else "not finite"
                 raise ValueError(f"{name}: row {start + int(row[0])} is {problem}. Embed it again, or leave it out.")
-            yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows).astype("<f4", copy=False)
+            yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows)
 
     @property
     def origin(self) -> Origin:

@@ -30,18 +30,22 @@ from labclip.files import (
 
 FORMAT_VERSION = 2
 FIELDS = {
-    "images": "image_features.npy", "texts": "text_features.npy", "image_index": "image_index.npy",
-    "negatives": "negative_features.npy", "has_negative": "has_negative.npy",
-    "negative_images": "negative_image_features.npy", "has_negative_image": "has_negative_image.npy",
-    "kind": "kind.npy",
-}  # fmt: skip
-"""The file of each array of `Features`."""
+    "images": ("image_features.npy", "<f4", "images dim"),
+    "texts": ("text_features.npy", "<f4", "texts dim"),
+    "image_index": ("image_index.npy", "<i8", "texts"),
+    "negatives": ("negative_features.npy", "<f4", "texts k dim"),
+    "has_negative": ("has_negative.npy", "|b1", "texts k"),
+    "negative_images": ("negative_image_features.npy", "<f4", "texts k dim"),
+    "has_negative_image": ("has_negative_image.npy", "|b1", "texts k"),
+    "kind": ("kind.npy", "|i1", "texts"),
+}
+"""For each array of `Features` its file, its dtype and its axes."""
 
 COUNTED = ("captions", "parts", "keywords")
 """The keys of each `Kind` in the manifest's counts. `parts` and `keywords` are left out if there are none."""
 
 LINES = ("images.jsonl", "captions.jsonl")
-CONTENT = (*FIELDS.values(), *LINES)
+CONTENT = (*(file for file, _, _ in FIELDS.values()), *LINES)
 """The files of a folder, without the manifest, in the manifest's order."""
 
 # Bytes of NumPy's header. The length is fixed, so that the header can be written last, when the shape is known.
@@ -128,17 +132,21 @@ class Writer:
                 self._files[name].truncate(size)
                 self._files[name].seek(size)
 
-    def append(self, name: str, data: bytes | NDArray[Any]) -> None:
-        """Write bytes or a contiguous array at the end of a file of `CONTENT`."""
+    def append(self, name: str, data: Any) -> None:
+        """Write rows at the end of an array of `FIELDS`, or bytes at the end of a file of `LINES`."""
+        if name in FIELDS:
+            name, dtype, _ = FIELDS[name]
+            data = np.ascontiguousarray(data, dtype)
         if name not in self._files:
             self._files[name] = (self._folder / name).open("w+b")
             self._sizes[name] = self._files[name].write(bytes(0 if name in LINES else HEADER))
-        self._sizes[name] += self._files[name].write(data)  # type: ignore[arg-type]
+        self._sizes[name] += self._files[name].write(data)
 
-    def embeddings(self, name: str, dim: int) -> NDArray[np.float32]:
-        """The embeddings written to a file so far, memory-mapped, [n, dim]."""
+    def images(self, dim: int) -> NDArray[np.float32]:
+        """The image embeddings written so far, memory-mapped, [n, dim]."""
+        name, dtype, _ = FIELDS["images"]
         self._files[name].flush()
-        return np.memmap(self._folder / name, np.float32, "r", offset=HEADER).reshape(-1, dim)
+        return np.memmap(self._folder / name, dtype, "r", offset=HEADER).reshape(-1, dim)
 
     def note(self, **values: Any) -> None:
         """Update the progress, together with the present sizes of the files. It is saved every few seconds."""
@@ -147,16 +155,13 @@ class Writer:
             self._keep()
 
     def _keep(self) -> None:
-        """Save the progress. After a kill, the run continues from here."""
-        self._flush()
-        with self._explaining_errors():
-            self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
-        self._kept_at = time.monotonic()
-
-    def _flush(self) -> None:
+        """Save the progress, after the files. After a kill, the run continues from here."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
+        with self._explaining_errors():
+            self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
+        self._kept_at = time.monotonic()
 
     def finish(self, record: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Write the header of each array, then the manifest. The folder is then finished.
@@ -172,7 +177,7 @@ class Writer:
             self._files[name].truncate(size)
             self._files[name].seek(0)
             self._files[name].write(_header(shape, dtype))
-        self._flush()
+        self._keep()
         file_records: dict[str, Any] = {}
         for name in (name for name in CONTENT if name in self._files):
             path = self._folder / name
@@ -202,7 +207,7 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
             raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256. {_REMEDY}")
     base, fingerprint = manifest["base"], manifest["fingerprint"]
     return {
-        **{field: arrays[name] for field, name in FIELDS.items() if name in arrays},
+        **{field: arrays[name] for field, (name, _, _) in FIELDS.items() if name in arrays},
         "base": None if base is None else Base(**base),
         "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
         "folder": folder,
@@ -253,19 +258,10 @@ def counts_of(
 
 def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each file of an array that a folder with this record can have."""
-    counts, dim = record["counts"], record["dim"]
-    texts, k = sum(counts.get(name, 0) for name in COUNTED), counts["negatives_per_caption"]
-    shapes = {
-        "images": ((counts["images"], dim), "<f4"),
-        "texts": ((texts, dim), "<f4"),
-        "image_index": ((texts,), "<i8"),
-        "negatives": ((texts, k, dim), "<f4"),
-        "has_negative": ((texts, k), "|b1"),
-        "negative_images": ((texts, k, dim), "<f4"),
-        "has_negative_image": ((texts, k), "|b1"),
-        "kind": ((texts,), "|i1"),
-    }
-    return {FIELDS[field]: shape for field, shape in shapes.items()}
+    counts = record["counts"]
+    texts = sum(counts.get(name, 0) for name in COUNTED)
+    sizes = {"images": counts["images"], "texts": texts, "k": counts["negatives_per_caption"], "dim": record["dim"]}
+    return {file: (tuple(sizes[axis] for axis in axes.split()), dtype) for file, dtype, axes in FIELDS.values()}
 
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:
