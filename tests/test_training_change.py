@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import labclip
 from labclip.training.change import Change, sign_test
 from labclip.training.frontier import Point
-from labclip.training.result import advice, judge, results_at
+from labclip.training.result import advice, judge
 from labclip.training.rows import read_data
 
 RECALLS = {"validation": (0.5, 0.5)}
@@ -96,7 +96,7 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
 def test_advice_says_what_the_paired_test_found(change, strength, known, worth, sentences):
     paired = change and Change(*change, sign_test(*change[1:]))
     known = {"points": POINTS, "small_sets": {}, "leaked": 0} | known
-    advised = advice(results_at(known.pop("points"), strength), strength, paired, **known)
+    advised = advice(strength=strength, change=paired, **known)
     assert judge(paired, strength)[0] == worth
     assert len(advised) == len(sentences)
     for sentence, pattern in zip(advised, sentences, strict=True):

@@ -192,13 +192,12 @@ def _make_result(
         "data": f"{data.words}, {data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
-    results = results_at(selected.points, strength)
-    if results:
-        metadata["results"] = results
+    if selected.points:
+        metadata["results"] = results_at(selected.points, strength)
     if held_out and len(held_out.images_used) > 1:
         metadata["cosines"] = pair_cosines(held_out, selected.matrix, strength)
     change = Change.of(held_out, selected.matrix, strength) if held_out and held_out.n_with_negative else None
-    sentences = advice(results, strength, change, small_sets, leaked)
+    sentences = advice(selected.points, strength, change, small_sets, leaked)
     worthwhile, verdict = judge(change, strength)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict, "change": asdict(change) if change else None}
     # The base keeps its temperature with SigLIP, whose temperature needs a bias that an alignment lacks, and with a

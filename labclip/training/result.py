@@ -18,7 +18,6 @@ from labclip.report.values import gain_sentence, matrix_words, percent, version_
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, divergence_limit, kept
 
-Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 _FEW = 200  # with fewer held-out captions the gain is uncertain by 7 percent or more
 _ALREADY_BINDS = 0.95
 
@@ -50,8 +49,8 @@ class FitResult(Reported):
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
-        bindings = _bindings(self.results)
-        binding = "{:.3f} -> {:.3f}".format(*bindings[0]) if bindings else "not measured"
+        sides = self._sides
+        binding = "{:.3f} -> {:.3f}".format(*(point.shares[0] for point in sides)) if sides else "not measured"
         return (
             f"FitResult({base}, strength {self.alignment.strength:g}, binding {binding}, worthwhile={self.worthwhile})"
         )
@@ -134,29 +133,31 @@ class FitResult(Reported):
             "date": self.date,
         }
 
+    @property
+    def _sides(self) -> list[Point]:
+        """The points of the base and of the matrix at its strength; empty if binding was not measured."""
+        sides = [at_strength(self.frontier, at) for at in (0, self.alignment.strength)] if self.frontier else []
+        return sides if sides and sides[0].shares else []
+
     def _lead(self) -> str:
-        results = self.results
-        if not (bindings := _bindings(results)):
+        sides = self._sides
+        if not sides:
             return f"Binding was not measured. The strength is {self.alignment.strength:g}."
-        (before, after), *grounded = bindings
-        base, aligned = results["validation"].values()
+        (before, _, base_grounded), (after, _, grounded) = (point.shares for point in sides)
         parts = whole = ""
-        if "binding" in base and "part_binding" in base:
-            percents = percent(base["part_binding"]), percent(aligned["part_binding"])
+        if sides[0].binding is not None and sides[0].parts:
+            percents = [percent(point.parts[0]) for point in sides if point.parts]
             parts = " For parts it is {}%, with the matrix {}%.".format(*percents)
-        if "whole_truth" in base:
-            percents = percent(base["whole_truth"]), percent(aligned["whole_truth"])
+        if sides[0].whole_truth is not None:
+            percents = [percent(point.whole_truth or 0.0) for point in sides]
             whole = " Captions beat parts of their image in {}% of pairs, with the matrix in {}%.".format(*percents)
-        grounded_gain = [aligned_binding - base_binding for base_binding, aligned_binding in grounded]
-        losses = [
-            1 - sides["labclip"][metric] / sides["base"][metric]
-            for sides in results.values() for metric in ("t2i_r1", "i2t_r1") if sides["base"][metric]
-        ]  # fmt: skip
+        base_recalls, recalls = (itertools.chain(*point.recalls.values()) for point in sides)
+        losses = [1 - new / old for old, new in zip(base_recalls, recalls, strict=True) if old]
         lost = percent(max(0.0, *losses)) if losses else "0"
+        gain = gain_sentence("With the matrix it is", after, after - before, [grounded - base_grounded])
         return (
-            f"This model tells {'a caption' if 'binding' in base else 'a part'} from its negative in "
-            f"{percent(before)}% of held-out pairs (chance 50%). "
-            f"{gain_sentence('With the matrix it is', after, after - before, grounded_gain)}{parts} It costs "
+            f"This model tells {'a part' if sides[0].binding is None else 'a caption'} from its negative in "
+            f"{percent(before)}% of held-out pairs (chance 50%). {gain}{parts} It costs "
             f"{'nothing' if lost == '0' else f'at most {lost}%'} in search (R@1) there.{whole} "
             f"{self.alignment.metadata['verdict']}."
         )
@@ -183,17 +184,8 @@ class FitResult(Reported):
         return Section("Other strengths", tables=[Table(caption, (*heads, "kept"), rows)])
 
 
-def _bindings(results: Results) -> list[tuple[float, float]]:
-    """Binding, then grounded binding, each of base and matrix; of parts if no caption has a negative. May be empty."""
-    base, aligned = results.get("validation", {"base": {}, "labclip": {}}).values()
-    metric = "binding" if "binding" in base else "part_binding"
-    return [(base[name], aligned[name]) for name in (metric, f"{metric}_grounded") if name in base]
-
-
 def results_at(points: Sequence[Point], strength: float) -> dict[str, Any]:
     """For each set, the metrics of the base and of the matrix at a strength, as in `FitResult.results`."""
-    if not points:
-        return {}
     sides = {"base": at_strength(points, 0), "labclip": at_strength(points, strength)}
     return {name: {side: _metrics(point, name) for side, point in sides.items()} for name in points[0].recalls}
 
@@ -211,14 +203,14 @@ def _metrics(point: Point, name: str) -> dict[str, float]:
 
 
 def advice(
-    results: Results, strength: float, change: Change | None, small_sets: Mapping[str, int], leaked: int
+    points: Sequence[Point], strength: float, change: Change | None, small_sets: Mapping[str, int], leaked: int
 ) -> list[str]:
-    """Reasons for caution before using a matrix at a strength, a sentence each.
+    """Reasons for caution before using a matrix at a strength, a sentence each; `points` are its frontier.
 
     `small_sets` maps the sets with too few images for `keep` to their number of images. `leaked` is the number of
     held-out captions that are negatives of the fit.
     """
-    if "validation" not in results:
+    if not points or "validation" not in points[0].recalls:
         return ["Nothing was held out, so the gains and costs of this matrix are not known. Evaluate it."]
     sentences = []
     if change is None:
@@ -241,7 +233,8 @@ def advice(
         )
     elif change and not change.is_gain:
         sentences.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
-    (before, after), (base_grounded, grounded) = [*_bindings(results), (0.0, 0.0), (0.0, 0.0)][:2]
+    base, aligned = at_strength(points, 0), at_strength(points, strength)
+    (before, _, base_grounded), (after, _, grounded) = (point.shares or (0.0,) * 3 for point in (base, aligned))
     if before >= _ALREADY_BINDS:
         sentences.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
     if 0 < after - before > 2 * (grounded - base_grounded):
@@ -249,10 +242,13 @@ def advice(
             "Most of the gain comes from text alone, not from the image. Fit with the default recipe, or make better "
             "negatives."
         )
-    base, aligned = results["validation"].values()
-    for name, metric in (("captions", "binding_grounded"), ("parts", "part_binding_grounded")):
-        if "part_binding" in base and aligned.get(metric, 0) < base.get(metric, 0):
-            sentences.append(f"Grounded binding of {name} falls from {base[metric]:.3f} to {aligned[metric]:.3f}.")
+    if base.parts and aligned.parts:
+        for name, old, new in (
+            ("captions", base.grounded, aligned.grounded),
+            ("parts", base.parts[2], aligned.parts[2]),
+        ):
+            if (new or 0.0) < (old or 0.0):
+                sentences.append(f"Grounded binding of {name} falls from {old:.3f} to {new:.3f}.")
     if leaked and change is not None:
         sentences.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, because captions repeat too often. So "
