@@ -92,6 +92,11 @@ class Item:
         return self.image.name if self.image else ""
 
     @property
+    def image_key(self) -> bytes | str:
+        """Equal for rows of one image. A row whose image is unknown has one of its own."""
+        return self.image.key if self.image else self.location
+
+    @property
     def empty(self) -> bool:
         """Whether the only problem is a missing caption."""
         return self.problem.startswith(_EMPTY)

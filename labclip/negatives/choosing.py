@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from labclip.checks import checked_integer
-from labclip.data.cleaning import clean, comparable, comparable_forms, digest, meaning, true_captions
+from labclip.data.cleaning import clean, comparable, digest, meaning, true_captions
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A function that takes a caption and a `random.Random`, and returns candidates (best as a generator) or one text.
@@ -67,20 +67,14 @@ def generate(
 
 
 def negatives_of(
-    captions: Sequence[str],
-    method: Method,
-    images: Sequence[Hashable | None],
-    *,
-    k: int,
-    seed: int,
-    progress: bool = False,
+    captions: Sequence[str], method: Method, images: Sequence[Hashable], *, k: int, seed: int, progress: bool = False
 ) -> tuple[list[list[str]], int]:
     """Up to `k` negatives for each caption, and the number of candidates refused because they mean the same."""
     max_words, negatives, same_meaning = getattr(method, "max_words", None), [], 0
     true_of_images = true_captions(images, captions, max_words)
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
-        chosen, refused = list[str](), 0
-        forms, caption_meaning = comparable_forms(caption, max_words), meaning(clean(caption, max_words))
+        chosen, forms, refused = list[str](), set[str](), 0
+        caption_meaning = meaning(clean(caption, max_words))
         candidates = method(caption, random.Random(digest(f"{seed}\0{caption}")))
         for candidate in [candidates] if isinstance(candidates, str) else candidates:
             form = comparable(candidate)
@@ -99,15 +93,16 @@ def negatives_of(
     return negatives, same_meaning
 
 
-def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable | None]]:
-    """The captions as a list, and the image of each or None; ValueError if they are not strings or lengths differ."""
+def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable]]:
+    """The captions as a list, and the image of each; ValueError if they are not strings or lengths differ."""
     if isinstance(captions, str):
         raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
     captions = list(captions)
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
-    images: list[Hashable | None] = [None] * len(captions) if image_index is None else list(image_index)
+    images = [None] * len(captions) if image_index is None else list(image_index)
     if len(images) != len(captions):
         raise ValueError(f"image_index has {len(images)} values for {len(captions)} captions. Pass one per caption.")
-    return captions, images
+    # A caption whose image is unknown has one of its own.
+    return captions, [object() if image is None else image for image in images]

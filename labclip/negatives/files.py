@@ -73,12 +73,11 @@ def read(
     items, n_dropped = [item.checked() for item in rows if not item.empty], 0
     true_of_images = true_captions(*_images_and_captions(items))
     for index, item in enumerate(items):
-        kept, caption_forms = [], set(map(comparable, item.captions))
+        kept = []
         for negatives in item.negatives:
             by_form: dict[str, str] = {}
             for text in negatives:
-                form = comparable(text)
-                if form not in caption_forms and (item.image and item.image.key, form) not in true_of_images:
+                if (item.image_key, form := comparable(text)) not in true_of_images:
                     by_form.setdefault(form, text)
             kept.append(tuple(by_form.values()))
             n_dropped += len(negatives) - len(by_form)
@@ -185,11 +184,11 @@ def add_parts(
     return Counts(len(captions), sum(bool(parts) for parts, _ in rows), sum(len(parts) for parts, _ in rows))
 
 
-def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
+def with_parts(items: Iterable[Item]) -> Iterator[Item]:
     """The items, with parts and keywords added to those that have neither. All items are held in memory."""
     items = list(items)
     images, captions = _images_and_captions(items)
-    rows = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
+    rows = iter(parts_and_keywords(captions, images, 0, get_tagger(None)))
     for item in items:
         rows_of_item = list(islice(rows, len(item.captions)))
         if not item.parts and not item.keywords:
@@ -199,15 +198,15 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
         yield item
 
 
-def _images_and_captions(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
-    """For every caption of the items, the key of its image (or None), and the caption."""
-    images = [item.image.key if item.image else None for item in items for _ in item.captions]
+def _images_and_captions(items: Sequence[Item]) -> tuple[list[bytes | str], list[str]]:
+    """For every caption of the items, the key of its image, and the caption."""
+    images = [item.image_key for item in items for _ in item.captions]
     return images, [caption for item in items for caption in item.captions]
 
 
 def _read_captions(
     path: Path, out: Path, new_names: Sequence[str], column: str | None, image_column: str | None, *, force: bool
-) -> tuple[str, list[str], list[bytes | None]]:
+) -> tuple[str, list[str], list[bytes | str]]:
     """Check the paths and columns; return the column of captions, each row's caption or "", and its image's key."""
     if path.is_dir() or path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is not a table. Pass one csv, tsv, jsonl, json, Parquet or txt file.")
@@ -222,14 +221,14 @@ def _read_captions(
             raise ValueError(f"{path.name} already has a column {name!r}. Rename or remove it.")
     column = column or next((name for name in CAPTIONS if name in names), None)
     captions: list[str] = []
-    images: list[bytes | None] = []
+    images: list[bytes | str] = []
     for item in read_items(
         path, column=column, image_column=image_column, negative_columns=(), require_image=False, clean=False
     ):
         if not item.empty and len(item.checked().captions) > 1:
             raise ValueError(f"{item.location} has {len(item.captions)} captions. Write one caption per row.")
         captions.append("" if item.empty else item.captions[0])
-        images.append(item.image.key if item.image else None)
+        images.append(item.image_key)
     if not captions:
         raise ValueError(f"{path} has no captions.")
     return str(column), captions, images

@@ -108,18 +108,17 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
 
 
 def parts_and_keywords(
-    captions: Sequence[str], images: Sequence[Hashable | None], seed: int, tag: Tagger, *, progress: bool = False
+    captions: Sequence[str], images: Sequence[Hashable], seed: int, tag: Tagger, *, progress: bool = False
 ) -> list[tuple[list[Part], list[str]]]:
-    """The parts and the keywords of each caption. An image of None is unknown, and has one caption."""
+    """The parts and the keywords of each caption."""
     tagged = [_TaggedCaption.of(caption, tag) for caption in tqdm(captions, unit=" captions", disable=not progress)]
-    keys = [(row, None) if image is None else image for row, image in enumerate(images)]
     captions_of_image: dict[Hashable, list[_TaggedCaption]] = defaultdict(list)
-    for caption, key in zip(tagged, keys, strict=True):
-        captions_of_image[key].append(caption)
+    for caption, image in zip(tagged, images, strict=True):
+        captions_of_image[image].append(caption)
     rows = []
-    for caption, key in zip(tagged, keys, strict=True):
+    for caption, image in zip(tagged, images, strict=True):
         rng = random.Random(digest(f"{seed}\0{caption.caption}"))
-        rows.append((list(_parts(caption, captions_of_image[key], rng)), caption.keywords))
+        rows.append((list(_parts(caption, captions_of_image[image], rng)), caption.keywords))
     return rows
 
 
