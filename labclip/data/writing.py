@@ -71,7 +71,7 @@ def _write_parquet(path: Path, out: Path, new: NewColumns) -> None:
     """Write a Parquet file. Columns that come from a Parquet file keep their exact types."""
     pa, parquet = require("pyarrow", *PARQUET), require("pyarrow.parquet", *PARQUET)
     start, writer = 0, None
-    for table in _tables(pa, path, new):
+    for table in _tables(pa, path):
         stop = start + table.num_rows
         for name, column in new.items():
             index = table.schema.get_field_index(name)
@@ -85,17 +85,17 @@ def _write_parquet(path: Path, out: Path, new: NewColumns) -> None:
         writer.close()
 
 
-def _tables(pa: Any, path: Path, new: NewColumns) -> Iterator[Any]:
+def _tables(pa: Any, path: Path) -> Iterator[Any]:
     """A Parquet file one row group at a time, or any other file as one table."""
     if path.suffix.lower() == ".parquet":
         with open_parquet(path) as file:
             yield from map(file.read_row_group, range(file.num_row_groups))
         return
-    rows = list(_with_same_columns(_rows(path, new)))
+    rows = list(_with_same_columns(_rows(path, {})))
     try:
         table = pa.Table.from_pylist(rows)
     except pa.ArrowException as error:
         raise ValueError(
             f"{path} has values of different types in one column: {error}. Write OUT as .jsonl, whose rows may differ."
         ) from error
-    yield table.drop_columns([name for name in new if pa.types.is_null(table.schema.field(name).type)])
+    yield table

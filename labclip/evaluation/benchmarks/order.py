@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from labclip.data.cleaning import clean, comparable, words_of
+from labclip.data.cleaning import WORD, clean, comparable
 from labclip.evaluation.benchmarks.captions import read_captions
 from labclip.evaluation.benchmarks.forms import Form, check_option
 from labclip.evaluation.sources import Items, Sources
@@ -82,7 +82,7 @@ def _spacy() -> Callable[[str], Tagged]:
 
 def tag_words(tagger: Tagger, caption: str) -> Tagged:
     """The words of a caption, and the tags of their lower-case forms."""
-    words = words_of(caption)
+    words = WORD.findall(caption)
     return words, tagger([word.lower() for word in words]) if words else []
 
 
@@ -98,7 +98,7 @@ def shuffles_of(
     negatives: list[str | None] = []
     for name, shuffle in SHUFFLES.items():
         rng = random.Random(f"{seed} {name} {caption}")
-        words, tags = (words_of(caption), ()) if name.endswith("trigrams") else tagged
+        words, tags = (WORD.findall(caption), ()) if name.endswith("trigrams") else tagged
         texts = (clean(" ".join(shuffle(list(words), tags, rng)), MAX_WORDS) for _ in range(draws))
         # A single draw must only differ as a string; one of several must also have other words or another order.
         form = str if draws == 1 else comparable
