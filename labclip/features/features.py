@@ -26,6 +26,7 @@ from labclip.packages import versions_of
 
 _BLOCK = 4096  # rows in memory at once
 _SAME = 1e-5  # two unit-length rows count as equal if no number differs by more
+_KINDS = {"embeddings": ("f",), "whole numbers": ("i", "u"), "flags": ("b",)}  # of dtypes
 _UNKNOWN_RECORD: dict[str, Any] = {
     "weights_sha256": None, "precision": None, "preprocess": None, "inputs": [], "columns": None, "clean": None,
     "images_sha256": None, "skipped": [],
@@ -69,36 +70,32 @@ class Features:
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes, and fill in an index and flags that are None."""
-        n_images, dim = _shape("images", self.images, 2)
-        n_texts, _ = _shape("texts", self.texts, 2, dim=dim)
+        n_images, dim = _checked("images", self.images, "embeddings", None, None).shape
+        n_texts = len(_checked("texts", self.texts, "embeddings", None, dim))
         if self.base is not None and getattr(self.base, "embed_dim", None) != dim:
             raise ValueError(
                 f"The embeddings have dim {dim}, but base is {self.base!r}. Pass the labclip.Base that made them."
             )
         if self.image_index is None and n_images != n_texts:
             raise ValueError(f"There are {n_images} images and {n_texts} texts. Pass image_index, each text's image.")
-        index = np.arange(n_texts) if self.image_index is None else _integers("image_index", self.image_index, n_texts)
+        index = np.arange(n_texts) if self.image_index is None else _array(self.image_index)
+        index = _checked("image_index", index, "whole numbers", n_texts).astype(np.int64, copy=False)
         if len(outside := np.flatnonzero((index < 0) | (index >= n_images))):
             first = int(outside[0])
             raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {n_images - 1}.")
         object.__setattr__(self, "image_index", index)
+        k = None
         for name, positives, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
             values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
             if values is None:
                 if flags is not None:
                     raise ValueError(f"has_{name} is given without {name}s. Pass {name}s= too, or neither.")
                 continue
-            if (shape := _shape(f"{name}s", values, 3, dim=dim)) != (n_texts, self.k, dim):
-                raise ValueError(
-                    f"{name}s has shape {list(shape)}, not {[n_texts, self.k, dim]}. Pass the same number for each "
-                    f"text, and an image for each negative. For a missing one, pass the text's own row or image."
-                )
+            k = _checked(f"{name}s", values, "embeddings", n_texts, k, dim).shape[1]
             exists = _differs(positives, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
-            if exists.dtype != np.bool_ or exists.shape != shape[:2]:
-                raise ValueError(f"has_{name} is {exists.dtype} {list(exists.shape)}, not bool {list(shape[:2])}.")
-            object.__setattr__(self, f"has_{name}", exists)
+            object.__setattr__(self, f"has_{name}", _checked(f"has_{name}", exists, "flags", n_texts, k))
         if self.kind is not None:
-            kinds = _integers("kind", self.kind, n_texts)
+            kinds = _checked("kind", _array(self.kind), "whole numbers", n_texts)
             if not set(np.unique(kinds)) <= {*Kind} or kinds.all():
                 raise ValueError(
                     f"kind holds {np.unique(kinds).tolist()}. For each text pass 0 (a caption), 1 (a part) or 2 "
@@ -280,28 +277,20 @@ class Features:
         )
 
 
-def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
-    """The shape of embeddings; ValueError if their dtype, number of axes or `dim` is wrong, or an axis is empty."""
-    if not isinstance(values, torch.Tensor | np.ndarray) or not is_floating(values):
-        raise ValueError(f"{name} is {describe(values)}. Pass embeddings, a floating-point array or tensor.")
-    shape = tuple(int(size) for size in values.shape)
-    if len(shape) != ndim or 0 in shape:
-        raise ValueError(f"{name} has shape {list(shape)}, not {'[n, dim]' if ndim == 2 else '[n, k, dim]'}.")
-    if dim not in (None, shape[-1]):
-        raise ValueError(f"images has dim {dim} but {name} has dim {shape[-1]}. Embed both with one model.")
-    return shape
+def _checked(name: str, values: Any, noun: str, *shape: int | None) -> Any:
+    """The values; ValueError if their dtype is not that of `noun`, or a size differs. None is any size but 0."""
+    is_array = isinstance(values, torch.Tensor | np.ndarray)
+    kind = "f" if is_array and is_floating(values) else getattr(getattr(values, "dtype", None), "kind", None)
+    actual = values.shape if is_array else ()
+    fits = len(actual) == len(shape) and all(a and b in (None, a) for a, b in zip(actual, shape, strict=True))
+    if kind not in _KINDS[noun] or not fits:
+        wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} is {describe(values)}. Pass {noun} of shape [{wanted}].")
+    return values
 
 
 def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def _integers(name: str, values: Any, count: int) -> NDArray[np.int64]:
-    """One whole number per text, as int64 [count]; ValueError for anything else."""
-    array = _array(values)
-    if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
-        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}. Pass {count} whole numbers, one for each text.")
-    return array.astype(np.int64, copy=False)
 
 
 def _differs(positives: Any, index: NDArray[np.int64] | None, negatives: Any) -> NDArray[np.bool_]:
