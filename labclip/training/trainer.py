@@ -167,14 +167,11 @@ def train(
                 state.loss += float(ranks.total(loss.detach()))
                 state.step += 1
                 bar.update()
-                if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                if folder and (state.step == batches.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS):
                     state.save(folder, fingerprint)
                     saved = time.monotonic()
         _finish_epoch(state, batches)
         bar.set_postfix({"loss": f"{state.history[-1]['loss']:.3f}"}, refresh=False)
-        if folder:
-            state.save(folder, fingerprint)
-            saved = time.monotonic()
     return state
 
 
