@@ -85,14 +85,14 @@ class Features:
             raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {n_images - 1}.")
         object.__setattr__(self, "image_index", index)
         k = None
-        for name, positives, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
+        for name in ("negative", "negative_image"):
             values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
             if values is None:
                 if flags is not None:
                     raise ValueError(f"has_{name} is given without {name}s. Pass {name}s= too, or neither.")
                 continue
             k = _checked(f"{name}s", values, "embeddings", n_texts, k, dim).shape[1]
-            exists = _differs(positives, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
+            exists = self._find_present(f"{name}s") if flags is None else np.atleast_2d(_array(flags).T).T
             object.__setattr__(self, f"has_{name}", _checked(f"has_{name}", exists, "flags", n_texts, k))
         if self.kind is not None:
             kinds = _checked("kind", _array(self.kind), "whole numbers", n_texts)
@@ -189,11 +189,10 @@ class Features:
         kept_counts = {name: old_counts.get(name, 0) for name in ("true_negatives", "texts_cut")}
         has_negative = np.zeros((len(self), 0), dtype=bool) if self.has_negative is None else self.has_negative
         counts = counts_of(len(self.images), self.kinds, has_negative, **kept_counts)
-        fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),
             "dim": self.dim,
-            "fingerprint": fingerprint,
+            "fingerprint": None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist(),
             **{key: self.manifest.get(key, value) for key, value in _UNKNOWN_RECORD.items()},
             "counts": counts,
         }
@@ -220,17 +219,29 @@ class Features:
                 continue
             rows = block_of(values, part).cpu().numpy()
             if name in ("negatives", "negative_images"):
-                if name == "negatives":
-                    positives = block_of(self.texts, part)
-                else:
-                    positives = block_of(self.images, self.image_index[part])
                 exists = getattr(self, f"has_{name[:-1]}")[part]
-                rows = np.where(exists[..., None], rows, positives.cpu().numpy()[:, None])
+                rows = np.where(exists[..., None], rows, self._positives(name, part).cpu().numpy())
             lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
             if len(bad_rows := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
                 row, problem = bad_rows[0], "all zeros" if lengths[tuple(bad_rows[0])] == 0 else "not finite"
                 raise ValueError(f"{name}: row {start + int(row[0])} is {problem}. Embed it again, or leave it out.")
             yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows)
+
+    def _find_present(self, name: str) -> NDArray[np.bool_]:
+        """Which rows of `negatives` or `negative_images` differ in direction from the text or its image, [n, k]."""
+        values, differs = getattr(self, name), []
+        for start in range(0, len(values), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            negative = F.normalize(block_of(values, part), dim=-1)
+            positive = F.normalize(self._positives(name, part), dim=-1)
+            # A row that is not finite counts as different: it raises an error when it is used.
+            differs.append(~((positive.to(negative.device) - negative).abs().amax(dim=-1) <= _SAME).cpu())
+        return torch.cat(differs).numpy()
+
+    def _positives(self, name: str, part: slice) -> torch.Tensor:
+        """What missing rows of `negatives` or `negative_images` equal: some texts, or their images, [n, 1, dim]."""
+        own = block_of(self.texts, part) if name == "negatives" else block_of(self.images, self.image_index[part])
+        return own[:, None]
 
     @property
     def origin(self) -> Origin:
@@ -291,18 +302,6 @@ def _checked(name: str, values: Any, noun: str, *shape: int | None) -> Any:
 
 def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def _differs(positives: Any, index: NDArray[np.int64] | None, negatives: Any) -> NDArray[np.bool_]:
-    """Whether negatives [n, k, dim] differ in direction from the positive of their row (or `index`): bool [n, k]."""
-    differs = []
-    for start in range(0, len(negatives), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        negative = F.normalize(block_of(negatives, part), dim=-1)
-        positive = F.normalize(block_of(positives, part if index is None else index[part]), dim=-1)[:, None]
-        # A row that is not finite counts as different: it raises an error when it is used.
-        differs.append(~((positive.to(negative.device) - negative).abs().amax(dim=-1) <= _SAME).cpu())
-    return torch.cat(differs).numpy()
 
 
 def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
