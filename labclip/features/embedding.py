@@ -21,7 +21,7 @@ from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
 from labclip.features.features import Features
 from labclip.features.folder import Writer, counts_of, read_manifest
-from labclip.features.origin import identity_of, tokenizer_and_preprocess
+from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
 from labclip.files import MANIFEST, check_embed_target, check_folder, make_folder, path_of, sha256_of
 from labclip.model import LABCLIP
@@ -132,7 +132,7 @@ def embed(
         raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
-    tokenizer_and_preprocess(model)  # refuses a model without them before the folder is touched
+    encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
@@ -155,7 +155,6 @@ def embed(
             _check_same(folder, old_record, record, skip=skip)
         if is_finished:
             return Features.load(folder)
-        encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
             negative_images=negative_images or (), split=splits, clean=clean,

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.data.images import ImageSource, ParquetImages, reason
-from labclip.features.origin import tokenizer_and_preprocess
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.text import TruncationCount, counting_truncation, evaluating
@@ -68,7 +67,10 @@ class Encoder:
     def __init__(self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None) -> None:
         if batch_size < 1 or (workers is not None and workers < 1):
             raise ValueError(f"batch_size is {batch_size} and workers is {workers}. Pass at least 1 for each.")
-        self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
+        if model.tokenizer is None or model.preprocess is None:
+            missing_name = "tokenizer" if model.tokenizer is None else "preprocess"
+            raise ValueError(f"The model has no {missing_name}. Pass LABCLIP(clip, alignment, {missing_name}=...).")
+        self.tokenizer, self._preprocess = model.tokenizer, model.preprocess
         self.model = model
         self.batch_size = batch_size
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -85,13 +87,18 @@ class Encoder:
             OSError: If reading fails for a reason other than the image, for example too many open files.
             ValueError: If an embedding is not finite. The message names the image.
         """
-        previous: tuple[list[Encoded], torch.Tensor | None] = [], None
+        previous, features = list[Encoded](), None
         with evaluating(self.model), _decoding_pool(self.workers) as pool:
             # A batch is copied from the accelerator while it runs the next one. The empty batch flushes the last.
             for batch in chain(batched(self._decoded(sources, pool), self.batch_size), [[]]):
-                features = self._run(batch)
-                yield from _with_rows(*previous)
-                previous = batch, features
+                next_features = self._run(batch)
+                if features is not None:
+                    images = [image for image in previous if not image.problem]
+                    rows = _check_rows(features, [image.source for image in images])
+                    for image, row in zip(images, rows, strict=True):
+                        image.row = row
+                yield from previous
+                previous, features = batch, next_features
 
     def texts(self, blocks: Iterable[Captions]) -> Iterator[tuple[Captions, Embeddings]]:
         """Embed blocks of captions in order. Captions of a block that share a prefix share its work.
@@ -146,15 +153,6 @@ class Encoder:
             stacked = stacked.pin_memory()
         pixels_on_device = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
         return F.normalize(self.model.encode_image(pixels_on_device, normalize=False).float(), dim=-1)
-
-
-def _with_rows(batch: Sequence[Encoded], features: torch.Tensor | None) -> Sequence[Encoded]:
-    """The batch, with features filled in for the images without a problem."""
-    if features is not None:
-        images = [image for image in batch if not image.problem]
-        for image, row in zip(images, _check_rows(features, [image.source for image in images]), strict=True):
-            image.row = row
-    return batch
 
 
 def _check_rows(features: torch.Tensor, items: Sequence[Any]) -> Embeddings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from labclip.base import FINGERPRINT_COSINE, Base
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.openclip import embed_dim, fingerprint_of
-from labclip.towers.text import Tokenizer
 
 
 def weights_sha256(clip: nn.Module) -> str:
@@ -27,14 +26,6 @@ def weights_sha256(clip: nn.Module) -> str:
             digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
             digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
-    """The model's tokenizer and image preprocessing; ValueError if one is missing."""
-    if model.tokenizer is None or model.preprocess is None:
-        missing_name = "tokenizer" if model.tokenizer is None else "preprocess"
-        raise ValueError(f"The model has no {missing_name}. Pass LABCLIP(clip, alignment, {missing_name}=...).")
-    return model.tokenizer, model.preprocess
 
 
 @dataclass(frozen=True)
