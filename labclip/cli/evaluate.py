@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import PAGE, check_drawing, check_inputs, check_outputs, write
+from labclip.cli.files import check_inputs, check_outputs, write
 from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
 from labclip.files import check_benchmark
 
@@ -78,8 +78,7 @@ def evaluate(
         raise ValueError("--cache and --no-cache exclude each other. Pass one of them.")
     files, folders = _by_benchmark(benchmarks, data, "--data"), _by_benchmark(benchmarks, images, "--images")
     inputs = [*files.values(), *folders.values()]
-    check_outputs(markdown, latex, items, out, force=force, inputs=inputs)
-    check_drawing(out, *PAGE)
+    check_outputs(markdown, latex, items, page=out, force=force, inputs=inputs)
     check_inputs(*inputs)
     from labclip.evaluation.evaluate import evaluate as measure
 
@@ -167,8 +166,7 @@ def diagnose(
     scenes and captions. Takes about a minute on two cores.
     """
     check_inputs(data, images)
-    check_outputs(out, inputs=filter(None, [data, images]))
-    check_drawing(out, *PAGE)
+    check_outputs(page=out, inputs=filter(None, [data, images]))
     from labclip.analysis.diagnosis import diagnose as find
 
     loaded_model = open_model(model, device, ignore_exif=ignore_exif, alignment=alignment, strength=strength)

@@ -10,7 +10,7 @@ from labclip.files import CONFIG, WEIGHTS, atomic_file, check_file, check_folder
 from labclip.packages import EVAL, require
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
-PAGE, FIGURE = (".html", ".htm"), (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".tif", ".tiff", ".webp")
+_PAGE, _FIGURE = (".html", ".htm"), (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".tif", ".tiff", ".webp")
 
 _MIN_BYTES = 1 << 20  # an alignment of dim 512 has 1.05 MB
 
@@ -20,15 +20,6 @@ def check_inputs(*paths: str | Path | None) -> None:
     for path in map(str, filter(None, paths)):
         if "://" not in path and not Path(path).expanduser().exists():
             raise FileNotFoundError(f"There is no {path}. Pass a path that exists.")
-
-
-def check_drawing(path: Path | None, *endings: str) -> None:
-    """Refuse a page or figure with another ending, or if matplotlib, which draws it, is not installed."""
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"{path} must end in {' or '.join(endings)}.")
-    require("matplotlib", f"{path} needs matplotlib", EVAL)
 
 
 def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
@@ -43,15 +34,25 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
 
 
-def check_outputs(*paths: Path | None, force: bool = True, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse output files that can't be written, are inputs, are given twice, or exist (unless `force`)."""
+def check_outputs(
+    *paths: Path | None, page: Path | None = None, figure: Path | None = None, force: bool = True,
+    inputs: Iterable[str | Path] = (),
+) -> None:  # fmt: skip
+    """Refuse output files that can't be written, are inputs, are given twice, or exist (unless `force`).
+
+    A page or figure is also refused if it has another ending, or if matplotlib, which draws it, is not installed.
+    """
     used_paths = list(inputs)
-    for path in filter(None, paths):
+    for path in filter(None, (*paths, page, figure)):
         _check_distinct(path, used_paths)
         used_paths.append(path)
         check_file(path)
         if path.is_file() and not force:
             raise ValueError(f"{path} already exists. Pass --force to overwrite it, or another path.")
+        if path in (page, figure):
+            if path.suffix.lower() not in (endings := _PAGE if path == page else _FIGURE):
+                raise ValueError(f"{path} must end in {' or '.join(endings)}.")
+            require("matplotlib", f"{path} needs matplotlib", EVAL)
 
 
 def write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import click
 
 from labclip.cli import options
 from labclip.cli.embed import describe_features
-from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_inputs, check_outputs
+from labclip.cli.files import ALIGNMENT_FILES, check_empty, check_inputs, check_outputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
 from labclip.files import MANIFEST, UNFINISHED, check_embed_target, check_folder
 from labclip.packages import MissingPackageError
@@ -93,9 +93,7 @@ def fit(
     other_folders = [*([validation] if validation else []), *retained.values()]
     inputs = [features, *other_folders, *([checkpoint] if checkpoint else [])]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
-    check_outputs(plot, html, inputs=[*inputs, out])
-    check_drawing(plot, *FIGURE)
-    check_drawing(html, *PAGE)
+    check_outputs(page=html, figure=plot, inputs=[*inputs, out])
     if is_embedded and (model or images or no_parts):
         raise ValueError(f"{features} is a feature folder. Leave out --model, --images and --no-parts.")
     if not is_embedded and not model:
