@@ -48,9 +48,10 @@ def is_alignment_folder(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def check_embed_target(folder: Path) -> None:
-    """Raise ValueError if features would be written next to other files, such as photos; hidden files are allowed."""
-    if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
+def check_embed_target(folder: Path, *, force: bool = False) -> None:
+    """Raise as `check_folder` does and, without `force`, if features would be written next to photos, for example."""
+    check_folder(folder)
+    if force or not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
         return
     if names := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
         raise ValueError(

@@ -11,7 +11,7 @@ import click
 from labclip.cli import options
 from labclip.cli.files import check_inputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
-from labclip.files import check_embed_target, check_folder
+from labclip.files import check_embed_target
 
 if TYPE_CHECKING:
     from labclip.features import Features
@@ -130,9 +130,7 @@ def embed(
     from labclip.data.items import read_items
     from labclip.data.rows import find_inputs
 
-    check_folder(out)
-    if not settings["force"]:
-        check_embed_target(out)
+    check_embed_target(out, force=settings["force"])
     check_inputs(settings["images"])
     settings = {name: value for name, value in settings.items() if value != ()}  # () is an option not given
     names = ("column", "image_column", "negative_columns", "negative_images", "images", "clean")

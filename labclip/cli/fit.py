@@ -131,7 +131,6 @@ def _embed(
 ) -> Path:  # fmt: skip
     """Embed a captions file into the folder OUT-features, unless this is done already; return the folder."""
     folder = (out if out.name else out.absolute()).with_name(f"{out.absolute().name}-features")
-    check_folder(folder)
     check_inputs(images)
     command = ["labclip", "embed", "--model", model, "--captions", str(captions), str(folder)]
     command += ["--images", images] if images else []

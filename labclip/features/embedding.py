@@ -23,7 +23,7 @@ from labclip.features.features import Features
 from labclip.features.folder import Writer, counts_of, read_manifest
 from labclip.features.origin import identity_of
 from labclip.features.over_ray import RayEncoder
-from labclip.files import MANIFEST, check_embed_target, check_folder, make_folder, path_of, sha256_of
+from labclip.files import MANIFEST, check_embed_target, check_folder, path_of, sha256_of
 from labclip.model import LABCLIP
 from labclip.negatives.files import with_parts
 from labclip.packages import versions_of
@@ -146,9 +146,8 @@ def embed(
         for name, path in zip(names, inputs, strict=True)
     ]
     record = {**identity_of(model), "inputs": input_records, "columns": columns, "clean": clean}
-    if not force:
-        check_embed_target(folder)
-    make_folder(folder)
+    check_embed_target(folder, force=force)
+    folder.mkdir(parents=True, exist_ok=True)
     with Writer(folder, force=force) as writer:
         is_finished = not force and (folder / MANIFEST).exists()
         if old_record := read_manifest(folder) if is_finished else writer.values:

@@ -106,6 +106,7 @@ def fold(
         alignment = alignment if check else model.alignment
     alignment = checked_alignment(alignment)
     alignment = alignment if strength is None else alignment.at(strength)
+    tokenizer = tokenizer or default_tokenizer(alignment.base)
     library = _library_of(clip)
     target = library if to == "same" else to
     if target != library and library != "openclip":
@@ -117,7 +118,6 @@ def fold(
         if mark is not None and target != "openai":
             set_mark(folded, mark)
     if folder is not None:
-        tokenizer = tokenizer or default_tokenizer(alignment.base)
         with replacing(folder) as scratch:
             if target == "openclip":
                 write_openclip(folded, saved_config(clip, alignment.base, openclip_config, config), tokenizer, scratch)
@@ -217,7 +217,7 @@ def _check_fits(model: Any, library: str, alignment: Alignment, tokenizer: Any) 
                 stacklevel=4,
             )
     else:
-        quick_gelu, tokenizer = uses_quick_gelu(model), tokenizer or default_tokenizer(alignment.base)
+        quick_gelu = uses_quick_gelu(model)
         if has_fingerprint and tokenizer is not None:
             features = model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(next(model.parameters()).device))
     fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
