@@ -228,8 +228,8 @@ def test_commands_tell_how_far_they_are_and_end_when_they_are_closed(tmp_path):
 
 @pytest.mark.parametrize("own", [0, 1])
 def test_the_commands_are_labclips_own(pair, own, tmp_path):
-    pair = ModelPair(pair.model, ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"])
-    session = Session(pair, tmp_path)
+    options = ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"]
+    session = Session(ModelPair(pair.model, *options), tmp_path)
     (folder := tmp_path / "work").mkdir()
     if own:
         with pytest.raises(ValueError, match="Upload a file of captions"):

@@ -170,6 +170,8 @@ def test_siglip_gets_its_objective():
     assert result.alignment.metadata["objective"] == "sigmoid"
     assert result.alignment.logit_scale is None
     assert result.alignment.base == base
+    base = labclip.Base("local-dir:nowhere", "", quick_gelu=False, embed_dim=planted.DIM)  # no name of OpenCLIP's
+    assert labclip.fit(planted.drawn(300, base=base), **QUICK).alignment.base == base
     assert max(point.binding for point in result.frontier) > 0.8
 
 

@@ -27,6 +27,7 @@ from labclip.towers.openclip import (
     check_base,
     fingerprint_of,
     folder_tokenizer,
+    known_config,
     read_openclip_config,
     text_tower,
     tokenizer_of,
@@ -55,7 +56,7 @@ def load_model(
     alignment = _select_alignment(source, alignment, access, strength)
     if base is not None:
         recorded = alignment.base
-        if recorded and recorded.model in open_clip.list_models() and matching_config(base, recorded.model) is None:
+        if recorded and known_config(recorded.model) and matching_config(base, recorded.model) is None:
             raise ValueError(
                 f"The alignment was fitted on {recorded}, but this {type(base).__name__} has another architecture than "
                 f"{recorded.model}. Pass that base, or load an alignment fitted on yours."
@@ -184,7 +185,7 @@ def _checked_base(source: Source) -> Base:
     if base is None:
         raise ValueError(f"{source.name} holds an alignment that does not record its base. {remedy}")
     # A record read from a file must not make OpenCLIP open paths or repositories.
-    is_known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
+    is_known = known_config(base.model) and open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if source.saved_alignment is not None and not is_known and base.model != EMBEDDED:
         raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base

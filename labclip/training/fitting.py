@@ -18,6 +18,7 @@ from labclip.alignment import MAX_LOGIT_SCALE, Alignment
 from labclip.base import Base
 from labclip.checks import check_device, checked_integer, checked_number
 from labclip.features.features import Features
+from labclip.towers.openclip import known_config
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
@@ -220,9 +221,7 @@ def _make_result(
 def _choose_objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> str | Objective:
     """The objective to fit with: by default that of the base's training, softmax if it is unknown."""
     if objective is None:
-        import open_clip
-
-        config = (open_clip.get_model_config(base.model) if base else None) or {}
+        config = (known_config(base.model) if base else None) or {}
         return "sigmoid" if "init_logit_bias" in config else "softmax"
     if callable(objective) and ranks.count > 1:
         raise ValueError(
