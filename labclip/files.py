@@ -60,6 +60,15 @@ def check_embed_target(folder: Path, *, force: bool = False) -> None:
         )
 
 
+def check_feature_folder(folder: Path) -> None:
+    """Raise FileNotFoundError if a path is not a feature folder, and ValueError if it is an unfinished one."""
+    if (folder / MANIFEST).is_file():
+        return
+    if (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it continues where it stopped.")
+    raise FileNotFoundError(f"There is no feature folder {folder}: it has no {MANIFEST}. labclip.embed makes one.")
+
+
 def sha256_of(path: Path, *, start: int = 0) -> str:
     """SHA-256 of a file's bytes from offset `start` to its end, as hexadecimal digits."""
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ from labclip.cli import options
 from labclip.cli.embed import describe_features
 from labclip.cli.files import ALIGNMENT_FILES, check_empty, check_inputs, check_outputs
 from labclip.cli.group import main, note, open_model, progress, show, show_either
-from labclip.files import MANIFEST, UNFINISHED, check_embed_target, check_folder
+from labclip.files import MANIFEST, UNFINISHED, check_embed_target, check_feature_folder, check_folder
 from labclip.packages import MissingPackageError
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def fit(
             f"{features} is not a feature folder. If it is a captions file, also pass the base that embeds it, for "
             f"example --model ViT-B-32."
         )
+    for folder in [*([features] if is_embedded else []), *other_folders]:
+        check_feature_folder(folder)
     if checkpoint:
         check_folder(checkpoint)
     words = _combination_words(split, attributes, objects, validation)

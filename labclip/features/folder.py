@@ -23,6 +23,7 @@ from labclip.files import (
     MANIFEST,
     UNFINISHED,
     atomic_file,
+    check_feature_folder,
     read_json_object,
     remove_partial_files,
     sha256_of,
@@ -217,11 +218,8 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished folder."""
+    check_feature_folder(folder)
     path = folder / MANIFEST
-    if (folder / UNFINISHED).exists() and not path.exists():
-        raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it continues where it stopped.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no feature folder {folder}: it has no {MANIFEST}. labclip.embed makes one.")
     manifest = read_json_object(path, remedy=_REMEDY)
     if (version := manifest.get("format_version")) != FORMAT_VERSION:
         raise ValueError(
