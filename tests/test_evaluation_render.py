@@ -199,7 +199,7 @@ def test_a_table_for_a_paper_has_models_in_rows_and_headlines_in_columns():
     assert f"0.480{mark}" in first.to_latex(rows="models")
     assert "t2i_r5" not in first.to_latex(rows="models")
     fewer = report(result(compared("swap", BETTER, n=600), of=benchmark(headline=("swap",), title="SugarCrepe")))
-    with pytest.raises(ValueError, match="sugarcrepe swap was measured on 1,200 items of one base and on 600 of ViT"):
+    with pytest.raises(ValueError, match="SugarCrepe swap was measured on 1,200 items of one base and on 600 of ViT"):
         first.to_latex(fewer, rows="models")
     assert first.to_latex(other) == first.to_latex(other, rows="models")
     with pytest.raises(ValueError, match="rows is 'columns'"):

@@ -116,7 +116,7 @@ class Diagnosis(Reported):
         if self.repair is None:
             assert self.evaluated is not None  # captions
             return self.evaluated.page().lead
-        lead = f"This model {summary.attributes_phrase(self.repair.binding.estimates[0])}. {self.verdict.headline}"
+        lead = f"This model {summary.binding_phrase(self.repair.binding.estimates[0])}. {self.verdict.headline}"
         return f"{lead} {_gain_and_cost(self.repair, 1)}" if len(self.repair.models) > 1 else lead
 
     def to_json(self) -> dict[str, Any]:

@@ -255,7 +255,16 @@ def _panel(axes: Any, group: Sequence[MetricEntry], models: Sequence[str]) -> No
 
 def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
     """A table for a paper, one part for each base; see `Report.to_latex`. A dash if a base was not measured."""
-    columns = _headline_columns(reports)
+    measured = [_headline_metrics(report) for report in reports]
+    columns: dict[tuple[str, str], Compared] = {}  # those of the first report that has them
+    for report, metrics in zip(reports, measured, strict=True):
+        for (title, metric), compared in metrics.items():
+            first, n = columns.setdefault((title, metric), compared).estimates[0].n, compared.estimates[0].n
+            if first != n:
+                raise ValueError(
+                    f"{title} {metric} was measured on {first:,} items of one base and on {n:,} of {report.base}. "
+                    f"Measure all bases on the same files with the same options."
+                )
 
     def number(value: float | None) -> str:
         return "--" if value is None else f"{100 * value:.1f}" if percent else f"{value:.3f}"
@@ -269,13 +278,11 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
     titles = list(dict.fromkeys(title for title, _ in columns))
     heads = [f"{title} {_short(metric)}" if len(titles) > 1 else _short(metric) for title, metric in columns]
     tables = []
-    for index, report in enumerate(reports):
+    for report, metrics in zip(reports, measured, strict=True):
         names = [report.base, *report.models[1:]]
-        rows = [
-            [name, *(cell(column.get(index), model) for column in columns.values())] for model, name in enumerate(names)
-        ]
+        rows = [[name, *(cell(metrics.get(column), model) for column in columns)] for model, name in enumerate(names)]
         tables.append(Table("", ["", *heads], rows))
-    chances = (next(iter(column.values())).estimates[0].chance for column in columns.values())
+    chances = (compared.estimates[0].chance for compared in columns.values())
     tables.append(Table("", ["", *heads], [["chance", *map(number, chances)]]))
     words = (
         f"{'In percent' if percent else 'Fractions of 1'}; a tie is wrong. A dagger: measurably different from the "
@@ -285,24 +292,14 @@ def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
     return Section(", ".join(titles), [words], tables=tables)
 
 
-def _headline_columns(reports: Sequence[Report]) -> dict[tuple[str, str], dict[int, Compared]]:
-    """The headline metrics, keyed by benchmark and name, of each report that measured them, keyed by its index."""
-    columns: dict[tuple[str, str], dict[int, Compared]] = {}
-    for index, report in enumerate(reports):
-        for result in report.results:
-            headline = result.benchmark.headline or [
-                compared.metric for compared in result.compared if compared.side != CONTROL
-            ]
-            for compared in (compared for compared in result.compared if compared.metric in headline):
-                column = columns.setdefault((result.benchmark.title, compared.metric), {})
-                column[index] = compared
-                first, n = next(iter(column.values())).estimates[0].n, compared.estimates[0].n
-                if first != n:
-                    raise ValueError(
-                        f"{result.benchmark.name} {compared.metric} was measured on {first:,} items of one base and on "
-                        f"{n:,} of {report.base}. Measure all bases on the same files with the same options."
-                    )
-    return columns
+def _headline_metrics(report: Report) -> dict[tuple[str, str], Compared]:
+    """The headline metrics of a report, by the benchmark's title and the metric's name; all if there is no headline."""
+    return {
+        (result.benchmark.title, compared.metric): compared
+        for result in report.results
+        for compared in result.compared
+        if compared.metric in result.benchmark.headline or not (result.benchmark.headline or compared.side == CONTROL)
+    }
 
 
 def _short(metric: str) -> str:

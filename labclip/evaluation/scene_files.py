@@ -52,6 +52,7 @@ class LabelledScenes:
     swapped: Sequence[str | None]  # the captions with two attributes swapped; None if no swap changes the meaning
     name: str  # for reports
     kind: str = ""  # of a file: "clevr", "pug-spar" or "pug-spare", the name of its benchmark
+    tags: Sequence[str] = ()  # of rendered scenes: captions that do not say which attribute goes with which object
     notes: Sequence[str] = ()  # what was left out, with counts
 
 
@@ -69,6 +70,7 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
         captions=scenes.captions,
         swapped=scenes.swapped_captions,
         name=f"scenes ({name})",
+        tags=scenes.tags,
     )
 
 

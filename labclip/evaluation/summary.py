@@ -77,16 +77,14 @@ def base_sentence(entry: MetricEntry) -> str:
     if entry.side != "binding":
         return f"This model gets {percent(base.value)}% in {words}{_chance_words(base)} on {title}."
     subject = title if entry.compared.metric == "binding" else f"{title}, {words}"
-    if entry.benchmark.name in _ATTRIBUTES:
-        return f"This model {attributes_phrase(base)} on {subject}."
-    verb = "tells right captions from wrong ones" if base.low >= TELLS_FROM else "confuses right and wrong captions"
-    return f"This model {verb}: {percent(base.value)}% accuracy{_chance_words(base)} on {subject}."
+    return f"This model {binding_phrase(base, attributes=entry.benchmark.name in _ATTRIBUTES)} on {subject}."
 
 
-def attributes_phrase(base: Estimate) -> str:
-    """A model's accuracy on swapped attributes, as the end of a sentence."""
-    verb = "tells" if base.low >= TELLS_FROM else "confuses"
-    return f"{verb} which attribute belongs to which object: {percent(base.value)}% accuracy{_chance_words(base)}"
+def binding_phrase(base: Estimate, *, attributes: bool = True) -> str:
+    """A model's accuracy on right and wrong captions, or on swapped attributes, as the end of a sentence."""
+    verb, link = ("tells", "from") if base.low >= TELLS_FROM else ("confuses", "and")
+    what = "which attribute belongs to which object" if attributes else f"right {link} wrong captions"
+    return f"{verb} {what}: {percent(base.value)}% accuracy{_chance_words(base)}"
 
 
 def _chance_words(base: Estimate) -> str:

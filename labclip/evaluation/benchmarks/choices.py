@@ -151,8 +151,7 @@ def _read_part(sources: Sources, part: str, form: Form, breakdown: bool) -> Iter
 
 def read_pairs(form: Form, sources: Sources) -> Task:
     """Winoground's scores: two images and two captions, which goes with which."""
-    reader = Reader(sources, form)
-    return _pairs_task(reader, reader)
+    return _pairs_task(Reader(sources, form))
 
 
 def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Task:
@@ -163,8 +162,7 @@ def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
 def read_split(form: Form, sources: Sources, *, split: str = "test") -> Task:
     """`read_pairs` for one split, "test" or "train"."""
     check_option("split", split, ("test", "train"))
-    reader = Reader(sources, form, split=split)
-    return _pairs_task(reader, reader)
+    return _pairs_task(Reader(sources, form, split=split))
 
 
 def read_statements(form: Form, sources: Sources) -> Task:
@@ -182,10 +180,10 @@ def read_statements(form: Form, sources: Sources) -> Task:
     return _pairs_task(Reader(sources, form), entries)
 
 
-def _pairs_task(reader: Reader, entries: Iterable[tuple[int, str, Any]]) -> Task:
+def _pairs_task(reader: Reader, entries: Iterable[tuple[int, str, Any]] | None = None) -> Task:
     """The task; an item is left out if one of its images is missing, and wrong if its captions are equal."""
     form, items = reader.form, reader.items
-    for _, location, entry in entries:
+    for _, location, entry in reader if entries is None else entries:
         kinds: dict[str, Hashable] = {}
         for name, pattern in form.tags.items():
             tag, slash, _ = str(cell(entry, name, location) or "").partition("/")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
 from labclip.checks import checked_integer
 from labclip.evaluation.benchmarks.parts import exact_parts, exact_search
-from labclip.evaluation.questions import Classification, Question, Retrieval
+from labclip.evaluation.questions import Classification, Question
 from labclip.evaluation.scene_files import LabelledScenes, SceneEntry, labelled_scenes
 from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Task
-from labclip.scenes import COLOURS, SHAPES, Scenes, sample
+from labclip.scenes import COLOURS, SHAPES
 from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
@@ -45,17 +46,18 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     questions: list[Question] = []
     for split, suffix in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
-        items = swapped_items(sources, scenes)
-        entries = map(SceneEntry, items.locations, scenes.objects, items.locations)
-        questions += items.question(f"binding{suffix}")
-        scene_of = dict(zip(items.image, entries, strict=True))
-        questions += exact_parts(sources, scene_of, noun_phrase, COLOURS, seed, _PAIRS[suffix], suffix)
-    gallery = sample(n, seed=seed, split="all")
-    names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
-    rows = [sources.image_in_memory(image, name) for image, name in zip(gallery.images, names, strict=True)]
-    scene_of = dict(zip(rows, map(SceneEntry, names, gallery.objects, names), strict=True))
-    questions += exact_search(sources, scene_of, noun_phrase, [*itertools.product(COLOURS, SHAPES)], _PAIRS, least=1)
-    questions += _retrieval(sources, gallery, rows, names)
+        questions += swapped_items(sources, scenes).question(f"binding{suffix}")
+        entries = _entries_by_row(sources, scenes)
+        questions += exact_parts(sources, entries, noun_phrase, COLOURS, seed, _PAIRS[suffix], suffix)
+    gallery = labelled_scenes(n, seed=seed, split="all")
+    entries = _entries_by_row(sources, gallery)
+    questions += exact_search(sources, entries, noun_phrase, [*itertools.product(COLOURS, SHAPES)], _PAIRS, least=1)
+    sentences, tags = Items(sources), Items(sources)
+    for (row, entry), sentence, tag in zip(entries.items(), gallery.captions, gallery.tags, strict=True):
+        words = tuple(sorted(itertools.chain(*entry.objects)))
+        sentences.add(row, (sentence,), entry.location, meaning=words)
+        tags.add(row, (tag,), entry.location, meaning=words)
+    questions += [*sentences.gallery(), *tags.gallery("tags_")]
     sources.notes.append(LENGTHS)
     return sources.task(*questions, _one_object(sources, n, seed))
 
@@ -68,13 +70,10 @@ def swapped_items(sources: Sources, scenes: LabelledScenes) -> Items:
     return items
 
 
-def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[str]) -> list[Retrieval]:
-    sentences, tags = Items(sources), Items(sources)
-    for number, (row, name, objects) in enumerate(zip(rows, names, scenes.objects, strict=True)):
-        words = tuple(sorted(word for pair in objects for word in pair))
-        for items, texts in ((sentences, scenes.captions), (tags, scenes.tags)):
-            items.add(row, (texts[number],), name, meaning=words)
-    return [*sentences.gallery(), *tags.gallery("tags_")]
+def _entries_by_row(sources: Sources, scenes: LabelledScenes) -> dict[Any, SceneEntry]:
+    """What each image shows."""
+    images = zip(scenes.images, scenes.objects, strict=True)
+    return {sources.add(image): SceneEntry(image.name, objects, image.name) for image, objects in images}
 
 
 def _one_object(sources: Sources, n: int, seed: int) -> Classification:
