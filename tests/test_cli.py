@@ -116,6 +116,7 @@ MESSAGES = [
     ("evaluate", "Pass alignments=A, or a model that has one.", "Pass --alignment A, or a model that has one."),
     ("evaluate", "Pass options={'column': NAME}, one of a, b.", "Pass --option column=NAME, one of a, b."),
     ("diagnose", "Delete that file, or pass cache=None.", "Delete that file, or pass --no-cache."),
+    ("fit", "use labclip.training.split_combinations.", "use --split combinations."),
     ("fit", "Make it again: labclip.embed(..., force=True).", "Make it again: labclip embed --force."),
     ("transform", "type the same call again", "type the same command again"),
     # What is no parameter of the command, a path, or a command that is typed already stays.

@@ -173,6 +173,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
         ("plain.csv", ("--recipe", "paper"), 2, "no negatives and no parts", make),
         ("german.csv", (), 2, "No parts and keywords are made: 0 of the first 200 rows", "need English", make),
         ("plain.csv", ("--column", "text"), 2, "No such option '--column'"),
+        ("0.png", (), 2, ".txt, .tar. Rename or convert it.\n"),
         ("features/captions.jsonl", (), 2, "Pass --image-column NAME", "other options, type: labclip embed --model"),
         ("plain.csv", ("--device", "gpu"), 2, "--device 'gpu' can't be used"),
         ("plain.csv", (), 0, "has no negatives in its first 200 rows", make, "400 captions, 0 of them with negatives"),
@@ -184,10 +185,7 @@ def test_what_a_captions_file_lacks_is_said_before_a_model_is_loaded(folder, tmp
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     taggers._hanta.cache_clear()
     done = run("fit", folder / "captions.csv", tmp_path / "b", *MODEL)
-    assert (
-        "No parts and keywords are made: To find nouns and adjectives, labclip needs HanTa. Type: pip install"
-        in done.stderr
-    )
+    assert "No parts and keywords are made: To find nouns and adjectives, labclip needs HanTa. Type:" in done.stderr
     assert not (tmp_path / "b-features" / "kind.npy").exists()
 
 

@@ -193,7 +193,7 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
 BAD = [
     ({"texts": torch.full((200, 24), float("nan"))}, {}, "features.texts: row 0 is not finite"),
     ({"images": torch.zeros(200, 24)}, {}, "features.images: row 0 is all zeros"),
-    ({"negatives": None, "has_negative": None}, {}, "needs hard negatives, 1 per caption, but there are 0"),
+    ({"negatives": None, "has_negative": None}, {}, "with hard_negatives=1 needs that many"),
     ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, {}, "dim 24, but base is"),
     ({}, {"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
     ({}, {"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),

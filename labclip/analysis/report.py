@@ -262,6 +262,6 @@ def _space_section(diagnosis: Diagnosis) -> Section:
     if spectrum is not None:
         rows = [[words, getattr(spectrum, name)] for name, words in _SPECTRUM.items()]
         tables.append(Table("The matrix", ["", "value"], rows))
-    matrix = MODELS.get(diagnosis.after, "no matrix")
-    text = f"Before and after {matrix}. For a bag of words, all cosines of permutations are 1."
+    matrix = f"Before and after {MODELS[diagnosis.after]}. " if diagnosis.after else ""
+    text = f"{matrix}For a bag of words, all cosines of permutations are 1."
     return Section("The space", [text], figures, tables)

@@ -78,9 +78,8 @@ def state(probed: Probed) -> str:
 
 def _doubt(probed: Probed) -> str:
     """Why a low accuracy may be due to the probe and not to the embedding; empty if nothing suggests this."""
-    if (
-        probed.learnt < probed.dim
-    ):  # a linear map fits any labels then, and does not generalise even if binding is there
+    # With fewer scenes than dims, a linear map fits any labels, and does not generalise even if binding is there.
+    if probed.learnt < probed.dim:
         return f"learned from {probed.learnt:,} scenes per object, fewer than the embedding dimension {probed.dim:,}"
     accuracy, bag = probed.accuracy, probed.bag_chance
     # A probe that rises to the bag-of-words baseline and no further has learned the words, but no binding.

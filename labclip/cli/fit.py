@@ -158,13 +158,14 @@ def _embed(
 
 @contextmanager
 def _advise_embed(command: Sequence[str], fit_command: str) -> Iterator[None]:
-    """Add to an error of `labclip.embed` how to use its options, since `labclip fit` has few of them."""
+    """Add to an error that advises options of `labclip embed` how to use them, as `labclip fit` has few of them."""
     try:
         yield
     except ValueError as error:
         message = options.with_options(str(error), "embed", main.commands)
-        advice = f"To embed with other options, type: {shlex.join(command)} OPTIONS, then: {fit_command}"
-        raise ValueError(f"{message} {advice}") from error
+        if message != options.with_options(str(error), "fit", main.commands) or "--force" in message:
+            message += f" To embed with other options, type: {shlex.join(command)} OPTIONS, then: {fit_command}"
+        raise ValueError(message) from error
 
 
 def _makes_parts(

@@ -118,9 +118,8 @@ def _cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
     across = np.clip(x / _CYLINDER, -1, 1)
     front = np.sqrt(np.maximum(1 - across * across, 1e-4))
     edge = _ellipse(x, y - _CYLINDER_HALF * _COS, _CYLINDER, _CYLINDER * _SIN)
-    top = np.where(
-        y > _CYLINDER_HALF * _COS, 1, np.clip(0.5 - edge * 12, 0, 1)
-    )  # above the lid's centre there is no side
+    # Above the lid's centre there is no side.
+    top = np.where(y > _CYLINDER_HALF * _COS, 1, np.clip(0.5 - edge * 12, 0, 1))
     side = 1 - top
     return _unit(side * across, top * _COS - side * front * _SIN, top * _SIN + side * front * _COS)
 

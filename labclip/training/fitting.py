@@ -114,9 +114,9 @@ def fit(
     data = read_data(features)
     if settings.hard_negatives > (present := data.k if bool(data.has_negative.any()) else 0):
         raise ValueError(
-            f"Recipe {recipe!r} needs hard negatives, {settings.hard_negatives} per caption, but there are {present} "
-            f"that differ from their caption. Make some with labclip.negatives and embed them, or pass "
-            f"hard_negatives={present}."
+            f"Recipe {recipe!r} with hard_negatives={settings.hard_negatives} needs that many per caption, but a "
+            f"caption has at most {present} that differ from it. Make more with labclip.negatives and embed them, or "
+            f"pass hard_negatives={present}."
         )
     data, held_out, leaked = split(data, validation, 0.0 if settings.published else HELD_OUT, seed)
     settings = complete_settings(settings, dim=data.images.dim, captions=len(data.captions))

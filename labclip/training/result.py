@@ -228,9 +228,7 @@ def advice(
         )
     if strength == 0:
         binds = "binds better and " if change else ""
-        sentences.append(
-            f"No strength {binds}keeps enough R@1. Keep the base, or pass a lower keep, such as keep=0.97."
-        )
+        sentences.append(f"No strength {binds}keeps enough R@1. Keep the base, or pass for example keep=0.97.")
     elif change and not change.is_gain:
         sentences.append("Binding is not measurably better than the base's. Fit on more captions, or keep the base.")
     base, aligned = at_strength(points, 0), at_strength(points, strength)
@@ -252,8 +250,8 @@ def advice(
     if leaked and change is not None:
         sentences.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, because captions repeat too often. So "
-            f"binding of new captions was not measured. Pass validation=labclip.training.split_combinations(...), to "
-            f"hold out combinations instead."
+            f"binding of new captions was not measured. To hold out combinations instead, use "
+            f"labclip.training.split_combinations."
         )
     return sentences
 
