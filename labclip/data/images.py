@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Generator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -61,8 +61,7 @@ class ImageSource:
         if self.file is None:
             raise ValueError("its file is not known")
         if self.column is not None:
-            with ParquetImages() as tables:
-                return tables.read(self)
+            return next(with_parquet_bytes([self]))[1] or b""
         if self.start is None:
             return self.file.read_bytes()
         with self.file.open("rb") as file:
@@ -106,37 +105,29 @@ def reason(problem: str, error: BaseException) -> str:
 
 
 def file_order(source: ImageSource) -> tuple[str, int]:
-    """Sort key with which `ParquetImages` reads each row once. Images outside Parquet files come first."""
+    """Sort key with which `with_parquet_bytes` reads each row once. Images outside Parquet files come first."""
     return ("", 0) if source.column is None else (str(source.file), source.start or 0)
 
 
-class ParquetImages:
-    """Reads images from Parquet files in row order, a few rows in memory at a time. A context manager."""
+def with_parquet_bytes(sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, bytes | None]]:
+    """Each image with its bytes if it is in a Parquet file, else with None.
 
-    def __init__(self) -> None:
-        self._open: dict[tuple[Path, str], tuple[int, Generator[tuple[int, bytes], None, None]]] = {}
-
-    def __enter__(self) -> ParquetImages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _row, cells in self._open.values():
-            cells.close()
-
-    def read(self, source: ImageSource) -> bytes:
-        """The bytes of an image. Going back to an earlier row reads that row group again."""
-        assert source.file is not None
-        assert source.column is not None
-        assert source.start is not None
-        key = source.file, source.column
-        row, cells = self._open.pop(key, (0, None))
-        if cells is None or row > source.start:
-            cells = _parquet_cells(*key, source.start)
-        self._open[key] = source.start + 1, cells
-        return next(data for row, data in cells if row == source.start)
+    Images should come in the order of rows: going back to an earlier row reads that row group again.
+    """
+    streams: dict[tuple[Path | None, str], tuple[int, Iterator[tuple[int, bytes]]]] = {}
+    for source in sources:
+        if source.column is None:
+            yield source, None
+            continue
+        key, start = (source.file, source.column), source.start or 0
+        row, cells = streams.pop(key, (start + 1, iter(())))
+        if row > start:
+            cells = _parquet_cells(*key, start)
+        streams[key] = start + 1, cells
+        yield source, next((data for row, data in cells if row == start), b"")
 
 
-def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
+def _parquet_cells(path: Any, column: str, row: int) -> Iterator[tuple[int, bytes]]:
     """Row number and bytes of each image of a column, from the start of the row group that contains `row`."""
     end = 0
     with open_parquet(path) as file:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.data.images import ImageSource, ParquetImages, file_order
+from labclip.data.images import ImageSource, file_order, with_parquet_bytes
 from labclip.features.encoder import Embeddings, Encoder, batched
 from labclip.features.origin import identity_of
 from labclip.metrics import UNIT
@@ -90,15 +90,16 @@ def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes]:
 
     def content(source: ImageSource) -> bytes:
         try:
-            return hashlib.sha256(source.read() if source.column is None else tables.read(source)).digest()
+            return hashlib.sha256(source.read()).digest()
         except (OSError, ValueError):  # the encoder reports the problem
             return source.key
 
     distinct = sorted({location(source): source for source in images}.values(), key=file_order)
-    with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
+    rows = (source for source in distinct if source.column is not None)  # after the others
+    with ThreadPoolExecutor(workers) as pool:
         of_files = pool.map(content, (source for source in distinct if source.column is None))
-        of_tables = (content(source) for source in distinct if source.column is not None)  # one thread, in row order
-        contents = dict(zip(map(location, distinct), (*of_files, *of_tables), strict=True))
+        of_rows = (hashlib.sha256(data or b"").digest() for _, data in with_parquet_bytes(rows))
+        contents = dict(zip(map(location, distinct), (*of_files, *of_rows), strict=True))
     return [contents[location(source)] for source in images]
 
 

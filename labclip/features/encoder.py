@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from labclip.data.images import ImageSource, ParquetImages, reason
+from labclip.data.images import ImageSource, reason, with_parquet_bytes
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.text import TruncationCount, counting_truncation, evaluating
@@ -114,15 +114,12 @@ class Encoder:
     def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[Encoded]:
         """The images in order, with their pixels or problems."""
         pending: deque[Future[Encoded]] = deque()
-        with ParquetImages() as tables:
-            for source in sources:
-                # A Parquet file is read in row order, so by this thread and not by the pool.
-                data = tables.read(source) if source.column is not None and source.data is None else None
-                pending.append(pool.submit(self._decode, source, data))
-                if len(pending) >= 2 * self.batch_size + self.workers:
-                    yield pending.popleft().result()
-            while pending:
+        for source, data in with_parquet_bytes(sources):  # in row order, so by this thread and not by the pool
+            pending.append(pool.submit(self._decode, source, data))
+            if len(pending) >= 2 * self.batch_size + self.workers:
                 yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
     def _decode(self, source: ImageSource, data: bytes | None) -> Encoded:
         image, step = Encoded(source), "read"
