@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from unicodedata import normalize
@@ -61,38 +60,21 @@ def meaning(caption: str) -> tuple[str, ...]:
     return (head, *sides) if between else tuple(sides)
 
 
-def is_shuffle(caption: str, text: str) -> bool:
-    """Whether `text` has the same words as a cleaned caption in another order, as every shuffled negative does.
-
-    >>> is_shuffle("a red cup, a blue cup", "a blue cup, a red cup"), is_shuffle("a red cup", "a blue cup")
-    (True, False)
-    """
-    caption_words, text_words = WORD.findall(caption), WORD.findall(text)
-    return caption_words != text_words and Counter(caption_words) == Counter(text_words)
-
-
 def true_captions(
     images: Iterable[Hashable | None], captions: Iterable[str], max_words: int | None = None
 ) -> set[tuple[Hashable, str]]:
-    """Every pair of an image and a text that is true of it, the text in its `comparable_forms`.
+    """Every pair of an image and a text that is true of it, the text in `comparable` form.
 
-    A negative that says the same as any caption of its image, in any row, is not a negative. Every module uses
-    this rule. Captions whose image is None (unknown) are left out.
+    A negative that says the same as any caption of its image, in any row, is not a negative. Every module uses this
+    rule. If negatives keep only `max_words` words, so may the captions. An image of None (unknown) is left out.
     """
-    return {
-        (image, form)
-        for image, caption in zip(images, captions, strict=True)
-        if image is not None
-        for form in comparable_forms(caption, max_words)
-    }
-
-
-def comparable_forms(caption: str, max_words: int | None) -> set[str]:
-    """The caption in `comparable` form, and its first `max_words` words too if negatives keep only so many."""
-    forms = {comparable(caption)}
-    if max_words is not None and len(caption) > 2 * max_words:
-        forms.add(comparable(clean(caption, max_words)))
-    return forms
+    pairs = set()
+    for image, caption in zip(images, captions, strict=True):
+        if image is not None:
+            pairs.add((image, comparable(caption)))
+            if max_words is not None and len(caption) > 2 * max_words:
+                pairs.add((image, comparable(clean(caption, max_words))))
+    return pairs
 
 
 def digest(text: str) -> int:

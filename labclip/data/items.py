@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from labclip.checks import NOTE
+from labclip.data.cleaning import WORD
 from labclip.data.cleaning import clean as clean_text
-from labclip.data.cleaning import is_shuffle
 from labclip.data.images import ImageSource
 from labclip.data.rows import Cells, find_inputs, read_rows
 from labclip.files import path_of
@@ -362,11 +362,13 @@ def _check_text(text: Any) -> str:
 
 
 def _refuse_mixed(caption: str, negatives: Collection[str], location: str) -> None:
-    """Refuse a caption that is not cleaned with a shuffled negative, which is."""
+    """Refuse a caption that is not cleaned with a shuffled negative, which is, and has the same words."""
     if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
+    words = WORD.findall(cleaned)
     for negative in negatives:
-        if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
+        shuffled = WORD.findall(negative)
+        if clean_text(negative, WORDS) == negative and shuffled != words and sorted(shuffled) == sorted(words):
             raise ValueError(
                 f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the word order. Pass "

@@ -22,7 +22,7 @@ from labclip.towers.openclip import known_config
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
-from labclip.training.objective import Objective, Ranks, Weights, objective_name
+from labclip.training.objective import Objective, Ranks, Weights
 from labclip.training.recipes import complete_settings, settings_of
 from labclip.training.result import FitResult, advice, judge, results_at
 from labclip.training.rows import Data, read_data
@@ -109,6 +109,7 @@ def fit(
     check_device(device)
     seed, ranks, device = checked_integer("seed", seed), Ranks.here(), torch.device(device or "cpu")
     loss = _choose_objective(objective, features.base, ranks)
+    loss_name = loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__)
     if loss == "sigmoid" and logit_scale is None:  # the recipe's scale is for the softmax; SigLIP learns scale and bias
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
@@ -126,7 +127,7 @@ def fit(
         sets[f"retain {name}"] = gallery(read_data(domain, f"retain[{name!r}]"), seed=seed)
     fingerprint = ""
     if checkpoint is not None or ranks.count > 1:
-        fingerprint = _hash_inputs(batches, [*sets.values()], objective_name(loss))
+        fingerprint = _hash_inputs(batches, [*sets.values()], loss_name)
         if not ranks.agree(int(fingerprint[:15], 16), device):
             raise ValueError("The ranks have different data or settings. Pass the same to all of them.")
     _move_to_gpu(data, device)
@@ -143,7 +144,7 @@ def fit(
                 texts = data.texts.take(data.captions[:: max(1, len(data.captions) // 20_000)]).cpu()
                 matrix = matrix / (texts @ matrix.T).norm(dim=-1).mean()
             candidates.append(_Candidate(matrix, state, weights, frontier(sets, matrix) if sets else []))
-    record = {"recipe": recipe, "objective": objective_name(loss), "seed": seed, "keep": keep, "held_out": "nothing"}
+    record = {"recipe": recipe, "objective": loss_name, "seed": seed, "keep": keep, "held_out": "nothing"}
     if held_out is not None:
         record["held_out"] = f"{held_out.words}, {f'{leaked:,}' if leaked else 'none'} of them negatives of the fit"
     return _make_result(candidates, batches, sets, features, record, leaked)

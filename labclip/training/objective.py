@@ -216,8 +216,3 @@ def _user_loss(objective: Objective, logits: torch.Tensor, columns: torch.Tensor
             f"torch differentiates."
         )
     return loss
-
-
-def objective_name(objective: str | Objective) -> str:
-    """The name of an objective, for records."""
-    return objective if isinstance(objective, str) else getattr(objective, "__qualname__", type(objective).__qualname__)
