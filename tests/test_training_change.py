@@ -95,8 +95,7 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
 )
 def test_advice_says_what_the_paired_test_found(change, strength, known, worth, sentences):
     paired = change and Change(*change, sign_test(*change[1:]))
-    known = {"points": POINTS, "small_sets": {}, "leaked": 0} | known
-    advised = advice(strength=strength, change=paired, **known)
+    advised = advice(strength=strength, change=paired, **{"points": POINTS, "small_sets": {}, "leaked": 0} | known)
     assert judge(paired, strength)[0] == worth
     assert len(advised) == len(sentences)
     for sentence, pattern in zip(advised, sentences, strict=True):

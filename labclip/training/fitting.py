@@ -130,7 +130,10 @@ def fit(
         fingerprint = _hash_inputs(batches, [*sets.values()], loss_name)
         if not ranks.agree(int(fingerprint[:15], 16), device):
             raise ValueError("The ranks have different data or settings. Pass the same to all of them.")
-    _move_to_gpu(data, device)
+    size = 4 * data.images.dim * (len(data.images) + len(data.texts))  # bytes
+    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2:
+        data.images.move(device)
+        data.texts.move(device)
     candidates = []
     steps = len(settings.candidates) * settings.epochs * batches.steps
     with tqdm(total=steps, unit="batch", desc="fit", disable=not progress or ranks.index > 0) as bar:
@@ -235,16 +238,6 @@ def _choose_objective(objective: str | Objective | None, base: Base | None, rank
             f"columns, as labclip.training.Objective describes."
         )
     return objective
-
-
-def _move_to_gpu(data: Data, device: torch.device) -> None:
-    """Copy all embeddings to a GPU if they take at most half of its free memory."""
-    if device.type != "cuda":
-        return
-    size = 4 * data.images.dim * (len(data.images) + len(data.texts))
-    if size <= torch.cuda.mem_get_info(device)[0] // 2:
-        data.images.move(device)
-        data.texts.move(device)
 
 
 def _hash_inputs(batches: Batches, sets: Sequence[Data], objective: str) -> str:

@@ -153,7 +153,11 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
             f"of the fit's images that share no caption with the rest; or split by combination: "
             f"labclip.training.split_combinations."
         )
-    return _drop_held_images(fit, held_out), held_out, len(leaks)
+    if bool(fit.has_negative_image.any()):  # images of negatives that are held out are dropped from the fit
+        fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
+        is_held = torch.isin(fit_ids[fit.negative_image_rows], held_ids[held_out.images_used])
+        fit = replace(fit, has_negative_image=fit.has_negative_image & ~is_held)
+    return fit, held_out, len(leaks)
 
 
 def _joint_ids(fit: Rows, held_out: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -178,15 +182,6 @@ def _list_negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """All present negatives of a side's captions: the caption of each, and its row in `texts`, both int64 [n]."""
     row, column = data.has_negative[data.captions].nonzero(as_tuple=True)
     return data.captions[row], data.negative_rows[data.captions[row], column]
-
-
-def _drop_held_images(fit: Data, held_out: Data) -> Data:
-    """The fit without those images of negatives that are held out; these negatives then have no image."""
-    if not bool(fit.has_negative_image.any()):
-        return fit
-    fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
-    is_held = torch.isin(fit_ids[fit.negative_image_rows], held_ids[held_out.images_used])
-    return replace(fit, has_negative_image=fit.has_negative_image & ~is_held)
 
 
 def _split_rows(data: Data, rows: Split) -> tuple[Data, Data]:
