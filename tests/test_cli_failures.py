@@ -217,7 +217,6 @@ EARLY = {
     "push nothing org/name": "Directory 'nothing' does not exist",
     "fit feat out --retain feat --retain feat=feat": "Each --retain needs a name of its own",
     "fit feat out --retain =feat": "Write --retain NAME=FEATURES",
-    "fit feat out --retain nothing": "There is no feature folder",
     "fit feat out --split combinations --attributes red": "--split combinations needs --attributes and --objects",
     "fit feat out --attributes red": "--attributes and --objects go with --split combinations",
     "evaluate scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
