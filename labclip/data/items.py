@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -151,7 +151,7 @@ def read_items(
         root = path.parent if images is None else path_of(images)
         table = _Table(root, caption_columns, image_columns, negative_columns, negative_images, require_image, clean)
         used_columns = ""
-        for location, cells in read_rows(path, table.column_filter(path, required)):
+        for location, cells in read_rows(path, table.columns_to_read(path, required)):
             if not isinstance(cells, dict):
                 raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
             if not used_columns:
@@ -186,15 +186,16 @@ class _Table:
     require_image: bool
     clean: bool | None
 
-    def column_filter(self, path: Path, required: Sequence[str]) -> Callable[[str], bool]:
-        """A function that says whether a column is needed. ValueError if a Parquet file lacks a column."""
-        names = {*self.caption_columns, *self.image_columns, *required, *PARTS}
-        if path.suffix.lower() == ".parquet":
-            columns = parquet_columns(path)
-            self.check(path, columns, required)
-            if not self.require_image and len(self.image_columns) > 1:  # only a text or a number identifies an image
-                names -= {name for name in IMAGES if not columns.get(name)}
-        return lambda name: name in names or name in self._negative_columns((name,))
+    def columns_to_read(self, path: Path, required: Sequence[str]) -> list[str] | None:
+        """The columns of a Parquet file that are needed, ValueError if it lacks one; None for another format."""
+        if path.suffix.lower() != ".parquet":
+            return None
+        columns = parquet_columns(path)
+        self.check(path, columns, required)
+        names = {*self.caption_columns, *self.image_columns, *required, *PARTS, *self._negative_columns(tuple(columns))}
+        if not self.require_image and len(self.image_columns) > 1:  # only a text or a number identifies an image
+            names -= {name for name in IMAGES if not columns.get(name)}
+        return [name for name in columns if name in names]
 
     def check(self, path: Path, columns: Collection[str], required: Sequence[str]) -> None:
         """Refuse a file that lacks a column."""

@@ -24,12 +24,6 @@ Row = tuple[str, Any]
 
 An image stored in the file itself (tar, Parquet) is an `ImageSource`. A row of JSON may be any JSON value."""
 
-Wanted = Callable[[str], bool]
-"""Whether a column is needed. Only those are read from Parquet."""
-
-BATCH = 256
-"""Rows of a Parquet file in memory at a time."""
-
 _MAX_CELL = 2**24  # characters in a cell of a csv file; the csv module's default is 131,072
 _TAR_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _END_OF_TAR = bytes(512)
@@ -112,12 +106,11 @@ def json_rows(path: Path) -> Iterator[Row]:
         yield f"{path.name} item {key}", item
 
 
-def parquet_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
-    """Rows of a Parquet file, a few hundred in memory at a time. An image stored in a cell becomes an `ImageSource`."""
+def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows of a Parquet file, 256 in memory at a time. An image stored in a cell becomes an `ImageSource`."""
     count = 0
     with open_parquet(path) as file:
-        columns = [name for name in file.schema_arrow.names if wanted(name)]
-        for batch in file.iter_batches(batch_size=BATCH, columns=columns):
+        for batch in file.iter_batches(batch_size=256, columns=columns):
             for row, cells in enumerate(batch.to_pylist(), count):
                 location = f"{path.name} row {row + 1}"
                 for column, cell in cells.items():
@@ -195,11 +188,11 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }  # fmt: skip
 
 
-def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
-    """The rows of a file, in the format of its ending. An unknown ending raises ValueError at once."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of a file, of Parquet only some `columns`. An unknown ending raises ValueError at once."""
     if (ending := path.suffix.lower()) not in READERS:
         raise ValueError(f"{path} can't be read: its ending is none of {', '.join(READERS)}. Rename or convert it.")
-    return parquet_rows(path, wanted) if ending == ".parquet" else READERS[ending](path)
+    return parquet_rows(path, columns) if ending == ".parquet" else READERS[ending](path)
 
 
 def column_names(path: Path) -> list[str]:

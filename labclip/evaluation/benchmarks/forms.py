@@ -75,7 +75,8 @@ class Reader:
         """The rows of a file. Images in a Parquet file are not read yet; their cells are `ImageSource`s."""
         holds_names = parquet_columns(path) if path.suffix.lower() == ".parquet" else {}
         embedded = [name for name in self.form.images if not holds_names.get(name, True)]
-        for row, (location, cells) in enumerate(read_rows(path, lambda name: name not in embedded)):
+        columns = [name for name in holds_names if name not in embedded]
+        for row, (location, cells) in enumerate(read_rows(path, columns)):
             images = {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in embedded}
             yield location, cells | images if images else cells
 
