@@ -7,7 +7,7 @@ import math
 import operator
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 NOTE = 25
@@ -38,6 +38,12 @@ def checked_integer(name: str, value: Any, *, least: int = 0, most: int = 2**63 
         wanted = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most:,}"
         raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number {wanted}.")
     return number
+
+
+def check_choice(name: str, value: Any, allowed: Collection[str]) -> None:
+    """Raise ValueError if a value is not one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}. Pass one of {', '.join(allowed)}.")
 
 
 def describe(value: Any) -> str:

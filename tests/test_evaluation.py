@@ -137,7 +137,7 @@ MINE = Benchmark("mine", "My own", "binding", swapped_colours)
         ("sugarcrap", {}, r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
         ("scenes", {"options": {"m": 3}}, "scenes has no option 'm'. It has n, seed"),
         ("scenes", {"options": {"scenes": {"n": "many"}}}, "option n is 'many'. Type a number"),
-        ("scenes", {"ties": "first"}, r'ties is \'first\'\. Pass "wrong" or "index"'),
+        ("scenes", {"ties": "first"}, r"ties is 'first'\. Pass one of wrong, index"),
         ("sugarcrepe", {}, r"No data was given. Pass data=PATH. SugarCrepe needs"),
         ("sugarcrepe", {"data": "/nowhere/at/all"}, r"There is no .*nowhere.*SugarCrepe needs"),
         (["vg-a", "vg-r"], {"data": "aro"}, r"but for which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),

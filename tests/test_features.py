@@ -376,8 +376,8 @@ def test_features_of_another_base_are_refused(data):
 def test_wrong_arguments_say_what_is_right(model, data):
     bare = LABCLIP(models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer())
     for options, message in (
-        ({"on_error": "ignore"}, 'on_error is \'ignore\'. Pass "raise" or "skip"'),
-        ({"engine": "dask"}, "engine is 'dask'. Pass 'local' or 'ray'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'. Pass one of raise, skip"),
+        ({"engine": "dask"}, "engine is 'dask'. Pass one of local, ray"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": 0}, "workers is 0"),
         ({"model": models.make("clip")}, "model is a CLIP"),

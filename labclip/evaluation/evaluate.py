@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
+from labclip.checks import check_choice
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.questions import Retrieval, first_copies, is_unnormalized
 from labclip.evaluation.report import Report
@@ -98,9 +99,8 @@ def evaluate(
         >>> sum(not item.right["labclip"] for item in report["scenes"].items[:300])
         6
     """
-    for name, value, allowed in (("on_missing", on_missing, ("raise", "skip")), ("ties", ties, ("wrong", "index"))):
-        if value not in allowed:
-            raise ValueError(f'{name} is {value!r}. Pass "{allowed[0]}" or "{allowed[1]}".')
+    check_choice("on_missing", on_missing, ("raise", "skip"))
+    check_choice("ties", ties, ("wrong", "index"))
     benchmark_of = _benchmarks_by_name(benchmarks)
     data_of = _values_by_benchmark("data", data, benchmark_of)
     images_of = _values_by_benchmark("images", images, benchmark_of)

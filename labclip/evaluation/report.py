@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labclip.checks import check_choice
 from labclip.evaluation import summary
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.results import Result, write_csv
@@ -171,8 +172,7 @@ class Report(Reported):
         Raises:
             ValueError: If `rows` is neither, or bases were measured on different items.
         """
-        if rows not in ("metrics", "models"):
-            raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
+        check_choice("rows", rows, ("metrics", "models"))
         if rows == "metrics" and not others and not percent:
             return super().to_latex()
         return latex(Page("", "", [_models_in_rows([self, *others], percent=percent)]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labclip.checks import check_choice
 from labclip.data.images import Box, ImageSource
 from labclip.evaluation.questions import NONE, Choice, Question, Retrieval, Rows, TwoPositives
 from labclip.evaluation.scores import one_group
@@ -72,9 +73,7 @@ class Benchmark:
     headline: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        allowed = "binding", "retrieval", "classification"
-        if self.measures not in allowed:
-            raise ValueError(f"measures of {self.name} is {self.measures!r}. Pass one of {', '.join(allowed)}.")
+        check_choice(f"measures of {self.name}", self.measures, ("binding", "retrieval", "classification"))
 
     @property
     def options(self) -> dict[str, Any]:

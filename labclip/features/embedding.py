@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from labclip.checks import check_choice
 from labclip.data import find_inputs, read_items
 from labclip.features.corpus import REPAIR, Corpus
 from labclip.features.encoder import Encoder, batched
@@ -128,10 +129,8 @@ def embed(
             f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
             f"LABCLIP(clip, Alignment.identity(dim)) for a base without a matrix."
         )
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
+    check_choice("on_error", on_error, ("raise", "skip"))
+    check_choice("engine", engine, ENGINES)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():

@@ -18,6 +18,7 @@ from torch import nn
 from labclip._version import __version__
 from labclip.alignment import Alignment, checked_alignment
 from labclip.base import FINGERPRINT_CAPTION
+from labclip.checks import check_choice
 from labclip.files import CARD, is_alignment_folder
 from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.card import folded_card
@@ -81,8 +82,7 @@ def fold(
         >>> type(labclip.fold("scenes")).__name__
         'CLIP'
     """
-    if to not in TARGETS:
-        raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
+    check_choice("to", to, TARGETS)
     if folder is not None and is_alignment_folder(Path(folder)) and form_of(Path(folder)) is None:
         raise ValueError(f"{folder} holds an alignment, which would be overwritten or applied twice. Pass another.")
     names = {"model": name_of(model), "alignment": name_of(alignment)}

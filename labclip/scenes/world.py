@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.checks import checked_integer
+from labclip.checks import check_choice, checked_integer
 from labclip.scenes.captions import sentences, tags
 from labclip.scenes.renderer import Layout, draw_layout, render
 from labclip.scenes.vocabulary import COLOURS, SHAPES, SPLITS, allowed
@@ -111,8 +111,7 @@ def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 
     checked_integer("n", n, least=1)
     checked_integer("seed", seed)
     checked_integer("n_objects", n_objects, least=1, most=_MAX_OBJECTS)
-    if split not in SPLITS:
-        raise ValueError(f'split is {split!r}, not one of {SPLITS}. Pass for example split="heldout".')
+    check_choice("split", split, SPLITS)
     rng = np.random.default_rng([seed, 0x5CE7E])
     parts: list[tuple[NDArray[np.int64], ...]] = []
     while sum(len(colours) for colours, _, _ in parts) < n:

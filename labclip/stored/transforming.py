@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from labclip.alignment import Alignment, align
 from labclip.base import Base, describe_mark
+from labclip.checks import check_choice
 from labclip.files import MANIFEST, atomic_file, path_of, read_json_object, remove_partial_files
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
@@ -102,8 +103,7 @@ def transform(
         >>> manifest["shards"][0]["rows"], np.load("aligned.npy").dtype
         (1000, dtype('float16'))
     """
-    if engine not in ("local", "ray"):
-        raise ValueError(f"engine is {engine!r}. Pass 'local' or 'ray'.")
+    check_choice("engine", engine, ("local", "ray"))
     loaded = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     loaded = loaded if strength is None else loaded.at(strength)
     source_path, target_path = path_of(source), path_of(target)

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, PRECISIONS, Base, describe_mark
+from labclip.checks import check_choice
 from labclip.files import OPENCLIP_CONFIG, read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
 from labclip.towers.images import as_shown
@@ -183,8 +184,7 @@ def build(
     other arguments of `open_clip.create_model_and_transforms`. Returns the model, in evaluation mode and frozen,
     preprocess_train, and preprocess_val, which turns images by EXIF.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
+    check_choice("precision", precision, PRECISIONS)
     pretrained = None if weights is None else str(weights)
     try:
         with SkipInitialisation():

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labclip.checks import checked_integer
+from labclip.checks import check_choice, checked_integer
 from labclip.data import read_items
 from labclip.data.cleaning import clean as cleaned
 from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import WORDS
 from labclip.data.rows import column_names, text_rows
-from labclip.evaluation.benchmarks.forms import Form, check_option, image_name
+from labclip.evaluation.benchmarks.forms import Form, image_name
 from labclip.evaluation.questions import Retrieval
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
@@ -106,7 +106,7 @@ def read_table(sources: Sources, patterns: Sequence[str] = ("{path}",), **option
 
 def read_captions(form: Form, sources: Sources, split: str = "", captions: int = 0) -> list[CaptionRow]:
     """The captions of a split, grouped by image: the first `captions` of each image, or all for 0."""
-    check_option("split", split, form.splits)
+    check_choice("The option split", split, form.splits)
     path = sources.find_file(*(name.format(split=split) for name in form.files[0]))
     rows_of: dict[int, list[CaptionRow]] = {}
     for name, texts, location in _read_lines(path) if path.suffix.lower() == ".txt" else _read_entries(path, split):

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from labclip.checks import check_choice
 from labclip.data.rows import fields, read_rows
-from labclip.evaluation.benchmarks.forms import Form, Reader, cell, check_option
+from labclip.evaluation.benchmarks.forms import Form, Reader, cell
 from labclip.evaluation.questions import NONE, Pairs, Question
 from labclip.evaluation.scores import one_group
 from labclip.evaluation.sources import Items, Sources
@@ -108,7 +109,7 @@ _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of"
 
 def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
     """A metric for each part whose file exists; controlled parts also have pairs and sets of images, and retrieval."""
-    check_option("subset", subset, ("all", *forms))
+    check_choice("The option subset", subset, ("all", *forms))
     parts = [subset]
     if subset == "all":
         file = sources.find_file(*(form.files[0][0] for form in forms.values()))
@@ -161,7 +162,7 @@ def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Tas
 
 def read_split(form: Form, sources: Sources, *, split: str = "test") -> Task:
     """`read_pairs` for one split, "test" or "train"."""
-    check_option("split", split, ("test", "train"))
+    check_choice("The option split", split, ("test", "train"))
     return _pairs_task(Reader(sources, form, split=split))
 
 

@@ -134,10 +134,3 @@ def image_name(sources: Sources, name: Any) -> Any:
     if folder is None or not isinstance(name, str) or not os.path.isabs(name):
         return name
     return name if folder.absolute() in PurePath(name).parents else PurePath(name).name
-
-
-def check_option(name: str, value: str, allowed: Sequence[str]) -> None:
-    """ValueError if the value of an option is not one of those allowed."""
-    if value not in allowed:
-        names = ", ".join(allowed)
-        raise ValueError(f'{name} is {value!r}. Pass options={{"{name}": VALUE}} with one of {names}.')

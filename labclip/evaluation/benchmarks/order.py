@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from labclip.checks import check_choice
 from labclip.data.cleaning import WORD, clean, comparable
 from labclip.evaluation.benchmarks.captions import read_captions
-from labclip.evaluation.benchmarks.forms import Form, check_option
+from labclip.evaluation.benchmarks.forms import Form
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun, spacy_model
@@ -40,7 +41,7 @@ def read(
         tagger: "hanta" or "spacy". "" takes spaCy with protocol=paper, as ARO's code does, and HanTa with
             protocol=labclip.
     """
-    check_option("protocol", protocol, ("paper", "labclip"))
+    check_choice("The option protocol", protocol, ("paper", "labclip"))
     paper = protocol == "paper"
     tagger = tagger or ("spacy" if paper else "hanta")
     as_aro = paper and tagger == "spacy"

@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from labclip.evaluation.benchmarks.forms import Form, check_option
+from labclip.checks import check_choice
+from labclip.evaluation.benchmarks.forms import Form
 from labclip.evaluation.benchmarks.parts import MIN_IMAGES, exact_parts, exact_search
 from labclip.evaluation.questions import CaptionRetrieval, Question
 from labclip.evaluation.scene_files import SceneEntry, caption, combination, find_scene_file, locate_images, swap
@@ -57,8 +58,8 @@ def read(
         objects: Number of objects that images must have; 0 takes 2 of CLEVR's numbered files, and all of any other.
     """
     kind = form.kind
-    check_option("protocol", protocol, ("paper", "labclip"))
-    check_option("split", split, ("all", "train", "val", "test"))
+    check_choice("The option protocol", protocol, ("paper", "labclip"))
+    check_choice("The option split", split, ("all", "train", "val", "test"))
     paper = protocol == "paper"
     clevr_code = paper and kind == "clevr"
     file = find_scene_file(sources, (kind,), objects=objects)

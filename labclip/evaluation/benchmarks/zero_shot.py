@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import open_clip
 
+from labclip.checks import check_choice
 from labclip.data.images import ImageSource
 from labclip.data.rows import tar_rows, text_rows
-from labclip.evaluation.benchmarks.forms import check_option
 from labclip.evaluation.questions import NONE, Classification
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
@@ -54,7 +54,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
             {class: its prompts}. "imagenet" and "cifar" are OpenAI's prompts. "" takes those that come with a
             WebDataset, else "a photo of a {}."
     """
-    check_option("split", split, ("test", "train"))
+    check_choice("The option split", split, ("test", "train"))
     folder = sources.images or sources.folder
     shards, cifar = _shards(sources.data, split), _find_cifar(folder)
     if shards:
