@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from labclip.evaluation.benchmarks.parts import exact_parts
 from labclip.evaluation.benchmarks.synthetic import _clevr_split, _pug_split, split_of
-from labclip.evaluation.scene_files import (
-    SceneEntry,
-    caption,
-    combination,
-    read_labelled_scenes,
-    swapped_caption,
-)
+from labclip.evaluation.scene_files import SceneEntry, caption, combination, read_labelled_scenes, swapped_caption
 from labclip.evaluation.sources import Sources
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("cube", "ball", "cone")

@@ -207,16 +207,13 @@ def folded_card(alignment: Alignment, library: str) -> str:
 
 def header(matrix: Any, library: str | None, relation: str, **fields: Any) -> str:
     """The YAML header of a card. `matrix` has a `base` and `metadata`; its `relation` is "adapter" or "merge"."""
-    if base := matrix.metadata.get("base_model") or _hub_base(matrix.base):
-        fields |= {"base_model": base, "base_model_relation": relation}
+    repository = matrix.metadata.get("base_model")
+    if not repository and matrix.base:
+        import open_clip  # here, since most uses of an alignment do not need it
+
+        config = open_clip.get_pretrained_cfg(matrix.base.model, matrix.base.pretrained)
+        repository = config.get("hf_hub", "").rpartition("/")[0]
+    if repository:
+        fields |= {"base_model": repository, "base_model_relation": relation}
     tags = ["clip", "open_clip", "labclip", "compositionality"]
     return f"---\n{ModelCardData(library_name=library, tags=tags, **fields).to_yaml()}\n---\n\n"
-
-
-def _hub_base(base: Base | None) -> str | None:
-    """The Hub repository with a base's weights, from OpenCLIP's table; None if the table has none."""
-    if base is None:
-        return None
-    import open_clip  # here, since most uses of an alignment do not need it
-
-    return open_clip.get_pretrained_cfg(base.model, base.pretrained).get("hf_hub", "").rpartition("/")[0] or None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 # The embedded model was trained on all these words. It reads 16 tokens, so a sentence has at most 14 words; for four
-# objects and more there is no room for articles, see `_list`. The order must not change, as seeds draw from it.
+# objects and more there is no room for articles. The order must not change, as seeds draw from it.
 SENTENCES: dict[int, tuple[str, ...]] = {
     1: ("{w0}", "the {s0} is {c0}", "{a0} {s0} in {c0}"),
     2: (
@@ -38,8 +38,11 @@ SENTENCES: dict[int, tuple[str, ...]] = {
         "{w0} left of {w1} and {w2}",
         "{w0} to the right of {w1} and {w2}",
     ),
+    4: ("{c0} {s0} and {c1} {s1} and {c2} {s2} and {c3} {s3}",),
+    5: ("{c0} {s0} and {c1} {s1} and {c2} {s2} and {c3} {s3} and {c4} {s4}",),
 }
 TAGS: dict[int, tuple[str, ...]] = {
+    1: ("{s0} {c0}",),
     2: (
         "{s0} and {s1} in {c0} and {c1}",
         "{c0} {c1} {s0} {s1}",
@@ -56,6 +59,8 @@ TAGS: dict[int, tuple[str, ...]] = {
         "{c0} and {c1} and {c2} with {s0} and {s1} and {s2}",
         "the {s0} and the {s1} and the {s2} and {c0} and {c1} and {c2}",
     ),
+    4: ("{s0} {s1} {s2} {s3} {c0} {c1} {c2} {c3}",),
+    5: ("{s0} {s1} {s2} {s3} {s4} {c0} {c1} {c2} {c3} {c4}",),
 }
 
 
@@ -69,7 +74,7 @@ def _article(word: str) -> str:
 
 
 def _fill(template: str, colours: Sequence[int], shapes: Sequence[int]) -> str:
-    """Fill in a template for one to three objects, with their colours and shapes in the order of mention."""
+    """Fill in a template, with the colours and shapes of the objects in the order of mention."""
     words: dict[str, str] = {}
     for index, (c, s) in enumerate(zip(colours, shapes, strict=True)):
         colour, shape = COLOURS[c], SHAPES[s]
@@ -90,24 +95,17 @@ def sentences(
     """Write one sentence for each scene, and the same sentence with the `swapped` colours.
 
     Colours, shapes and swapped colours are [n, objects]. The order of mention is random, and so are the `templates`,
-    [n], if None. Four objects and more have no template; their sentences are plain lists.
+    [n], if None.
     """
     n, n_objects = colours.shape
-    forms = SENTENCES.get(n_objects, ("",))
+    forms = SENTENCES[n_objects]
     templates = np.asarray(rng.integers(len(forms), size=n) if templates is None else templates)
     texts = [forms[template] for template in templates]
     order = np.argsort(rng.random((n, n_objects)), axis=1)
     order[[" left " in text for text in texts]] = np.arange(n_objects)
     order[[" right of " in text for text in texts]] = np.arange(n_objects)[::-1]
     c, s, x = (np.take_along_axis(values, order, axis=1).tolist() for values in (colours, shapes, swapped))
-    if n_objects not in SENTENCES:
-        return list(map(_list, c, s)), list(map(_list, x, s))
     return list(map(_fill, texts, c, s)), list(map(_fill, texts, x, s))
-
-
-def _list(colours: Sequence[int], shapes: Sequence[int]) -> str:
-    """Objects as a plain list without articles, so that five of them fit in 16 tokens."""
-    return " and ".join(f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(colours, shapes, strict=True))
 
 
 def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> list[str]:
@@ -120,7 +118,5 @@ def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[n
         np.take_along_axis(values, np.argsort(rng.random((n, n_objects)), axis=1), axis=1).tolist()
         for values in (colours, shapes)
     )
-    if n_objects not in TAGS:
-        return [" ".join([*(SHAPES[i] for i in a), *(COLOURS[i] for i in b)]) for a, b in zip(s, c, strict=True)]
     templates = np.asarray(rng.integers(len(TAGS[n_objects]), size=n))
     return list(map(_fill, [TAGS[n_objects][template] for template in templates], c, s))
