@@ -182,6 +182,8 @@ def test_an_objective_sees_what_its_protocol_says():
         (lambda logits, columns: logits.sum() * math.nan, "diverged in epoch 1: its loss is nan"),
     ],
 )
-def test_an_objective_that_returns_no_loss_is_an_error(objective, message):
+def test_an_objective_that_returns_no_loss_is_an_error_and_leaves_no_checkpoint(objective, message, tmp_path):
+    settings = {"batch_size": 64, "epochs": 1, "progress": False, "checkpoint": tmp_path}
     with pytest.raises(ValueError, match=message):
-        labclip.fit(planted.drawn(200), objective=objective, batch_size=64, epochs=1, progress=False)
+        labclip.fit(planted.drawn(200), objective=objective, **settings)
+    labclip.fit(planted.drawn(200), **settings)  # nothing of the failed fit is in the way

@@ -95,7 +95,7 @@ def _check_address(host: str, port: int) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
-            f"The page can't listen on {host}:{port} ({reason}). Pass another --port or --host."
+            f"The page can't listen on {host}:{port} ({reason}). Pass another --port, such as {port + 1}, or --host."
         ) from error
 
 

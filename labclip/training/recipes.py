@@ -36,7 +36,7 @@ class Settings:
     """
 
     epochs: int = 0  # passes over the captions; 0 chooses as many as give about 1,000 steps, from 5 to 200
-    batch_size: int = 0  # captions per step, over all ranks; 0 chooses a power of two near a sixteenth, from 64 to 256
+    batch_size: int = 0  # captions per step, over all ranks; 0: a power of two near a sixteenth of all, 64 to 256
     learning_rate: float = 1e-2  # Adam's at the first step
     logit_scale: float | None = 50.0  # factor of the cosines; None learns it. If high, the matrix changes little
     hard_negatives: int = 1  # per caption and step, drawn again in each epoch; 0 gives a standard batch

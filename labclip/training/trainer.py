@@ -167,7 +167,8 @@ def train(
                 state.loss += float(ranks.total(loss.detach()))
                 state.step += 1
                 bar.update()
-                if folder and (state.step == batches.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS):
+                is_due = state.step == batches.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS
+                if folder and is_due and math.isfinite(state.loss):  # a diverged fit is not to be resumed
                     state.save(folder, fingerprint)
                     saved = time.monotonic()
         _finish_epoch(state, batches)
