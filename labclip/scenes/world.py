@@ -72,7 +72,8 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
     Args:
         n: Number of scenes, at least 1.
-        seed: Seed of all random choices; equal arguments give equal scenes, on any machine.
+        seed: Seed of all random choices; equal arguments give equal scenes, on any machine. The benchmark `scenes`
+            measures on the scenes of seed 0: fit on another seed.
         split: "seen": the fit of the embedded matrix could see all colour-shape pairs of the caption and of the swapped
             caption. "heldout": the scene has at least one pair that is in no caption and no negative of that fit.
             "validation": the same with the pairs on which settings were chosen. "all": any scene.
