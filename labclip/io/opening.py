@@ -37,13 +37,9 @@ from labclip.towers.text import Tokenizer
 _logger = logging.getLogger(__name__)
 
 _TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # keys of a tag's configuration that set its preprocessing
-# Arguments of OpenCLIP that do not change the architecture.
-_NOT_ARCHITECTURE = {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"} | {
-    f"image_{key}" for key in _TRANSFORM
-}
 
-_Loaded = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any] | None]
-"""Model, preprocess_train, preprocess_val, tokenizer, `open_clip_config.json` (None if arguments change the layers)."""
+_Loaded = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any]]
+"""Model, preprocess_train, preprocess_val, tokenizer, `open_clip_config.json`."""
 
 
 def load_model(
@@ -140,14 +136,13 @@ def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any)
 
 def _load_named(base: Base, access: Access, **openclip: Any) -> _Loaded:
     """Load an OpenCLIP architecture with the weights of a tag or a file."""
-    changes_layers = openclip.keys() - _NOT_ARCHITECTURE
     for key, value in open_clip.get_pretrained_cfg(base.model, base.pretrained).items():
         if key in _TRANSFORM:
             openclip.setdefault(f"image_{key}", value)
     openclip |= {"force_quick_gelu": True} if base.quick_gelu else {}
     clip, train, val = build(base.model, weights_file(base, access), **openclip)
     model_cfg = open_clip.get_model_config(base.model) | ({"quick_gelu": True} if base.quick_gelu else {})
-    config = None if changes_layers else {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    config = {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
     return clip, train, val, tokenizer_of(base.model, model_cfg), config
 
 

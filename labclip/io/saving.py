@@ -70,9 +70,9 @@ def saved_config(
     """The `open_clip_config.json` of a model.
 
     It is made from `config`, a `model_cfg` or architecture that the user passed, else it is the `loaded_config` that
-    the model was loaded with, else it is made from the base's architecture. ValueError if it does not fit the model.
+    the model was loaded with, else it is made from the base's architecture. ValueError if none fits the model.
     """
-    if config is None and loaded_config is not None:
+    if config is None and loaded_config is not None and matches(clip, loaded_config["model_cfg"]) is not False:
         return loaded_config
     name = config or (base.model if base else "")
     if isinstance(name, Mapping):
