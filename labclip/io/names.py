@@ -92,7 +92,9 @@ def _open_folder(name: str, folder: Path, access: Access | None) -> Source:
     if has_base and not is_alignment_folder(folder):
         return Source(name, folder)
     alignment = load(folder)
-    return Source(name, folder if has_base else None, alignment.base, alignment)
+    is_of_embedded = alignment.base is not None and alignment.base.model == EMBEDDED
+    base_folder = folder if has_base else embedded_folder() if is_of_embedded else None
+    return Source(name, base_folder, alignment.base, alignment)
 
 
 def _open_repository(name: str, repo_id: str, access: Access | None) -> Source:

@@ -105,16 +105,12 @@ def _published_for(base: Base | None, alignment: str | Path | None = None) -> Pu
 
 def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
     """Load the base of a source and wrap it with an alignment. Returns the model and preprocess_train."""
-    base = source.base if source.folder is not None else _checked_base(source)
-    if source.folder is None and base is not None and base.model == EMBEDDED:
-        source = resolve(EMBEDDED, access)
+    base = source.base
     check_same_base(alignment, base)
     if source.folder is not None:
-        loaded = _load_folder(source.folder, **openclip)
+        clip, train, val, tokenizer, config = _load_folder(source.folder, **openclip)
     else:
-        assert base is not None
-        loaded = _load_named(base, access, **openclip)
-    clip, train, val, tokenizer, config = loaded
+        clip, train, val, tokenizer, config = _load_named(_checked_base(source), access, **openclip)
     if base is not None and alignment.base is not None and alignment.fingerprint is None:
         # These weights are known to be the base's: the tag's own, or those of the folder's alignment. So the alignment
         # can get their fingerprint, by which other weights are refused.
@@ -181,7 +177,7 @@ def _checked_base(source: Source) -> Base:
         raise ValueError(f"{source.name} holds an alignment that does not record its base. {remedy}")
     # A record read from a file must not make OpenCLIP open paths or repositories.
     is_known = known_config(base.model) and open_clip.get_pretrained_cfg(base.model, base.pretrained)
-    if source.saved_alignment is not None and not is_known and base.model != EMBEDDED:
+    if source.saved_alignment is not None and not is_known:
         raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base
 
