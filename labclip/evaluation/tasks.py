@@ -17,12 +17,10 @@ from labclip.metrics import unit_length
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings that exist already, any scale; names of rows; `check` raises ValueError for another model."""
+    """Embeddings that exist already, any scale; `check` raises ValueError for another model."""
 
     images: Tensor
     texts: Tensor
-    image_names: Callable[[int], str]
-    text_names: Callable[[int], str]
     check: Callable[[Any], object]
 
 
@@ -35,7 +33,7 @@ class Task:
         captions: Distinct captions.
         questions: The questions about them.
         notes: What was left out, with counts, and which choices were made; they go into the report.
-        embedded: Embeddings that take the place of images and captions, or None.
+        embedded: Embeddings that take the place of images and captions, which then are only names; or None.
     """
 
     images: Sequence[ImageSource]
@@ -46,9 +44,8 @@ class Task:
 
     def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
         """Functions from a row to the name of its image and to its caption, for reports."""
-        if self.embedded is not None:
-            return self.embedded.image_names, self.embedded.text_names
-        return [image.name for image in self.images].__getitem__, list(self.captions).__getitem__
+        image_name = [image.name for image in self.images].__getitem__ if self.embedded is None else "image {}".format
+        return image_name, list(self.captions).__getitem__
 
 
 def texts_by_model(texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:

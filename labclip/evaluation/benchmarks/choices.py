@@ -15,7 +15,7 @@ from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import Form, Reader, cell
 from labclip.evaluation.questions import NONE, Pairs, Question
 from labclip.evaluation.scores import one_group
-from labclip.evaluation.sources import Items, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 
 
@@ -87,19 +87,18 @@ def read_checklist(form: Form, sources: Sources, *, limit: int = 1000) -> Task:
     matches = {name: match for name in paths if (match := _CHECKLIST.fullmatch(name))}
     if not matches:
         raise FileNotFoundError(f"{sources.folder} has no Attribute/vg/color.json and no other file. {sources.hint}")
-    items = Items(sources)
+    reader = Reader(sources, form)
     for name, match in matches.items():
         aspect, source, kind = match[1].lower(), match[2], match[3]
         # VAW's images are Visual Genome's.
         patterns = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
-        reader, before = Reader(sources, replace(form, patterns=patterns)), len(items)
-        reader.items = items
+        reader.form, before = replace(form, patterns=patterns), len(reader.items)
         for location, entry in read_rows(paths[name]):
             location = f"{name.rpartition('/')[0]}/{location}"
             reader.add(entry, location, **{aspect: name, f"{aspect}_{kind}_{source}": name})
-            if limit and len(items) - before == limit:
+            if limit and len(reader.items) - before == limit:
                 break
-    return sources.task(*items.question(items.metrics("object", "attribute", "relation")))
+    return sources.task(*reader.items.question(reader.items.metrics("object", "attribute", "relation")))
 
 
 # The name of a file says what it shows: "mug_left_of_plate.jpeg", "cup_in-front_of_bowl.jpeg".

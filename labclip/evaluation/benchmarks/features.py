@@ -42,5 +42,4 @@ def read(sources: Sources) -> Task:
         notes.append(f"{other_texts:,} parts and keywords are not measured here; the benchmark `parts` does that.")
     names = [*map("caption {}".format, captions), *map("negative {}".format, negatives)]
     images = block_of(features.images, slice(None)).cpu()
-    embedded = Embedded(images, torch.cat(texts).cpu(), "image {}".format, names.__getitem__, features.check_model)
-    return Task((), (), questions, notes, embedded)
+    return Task((), names, questions, notes, Embedded(images, torch.cat(texts).cpu(), features.check_model))
