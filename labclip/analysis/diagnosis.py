@@ -94,7 +94,7 @@ def diagnose(
     captions = path if path is not None and _is_captions_table(path) else None
     labelled = data if isinstance(data, LabelledScenes) else None
     if path is not None and captions is None:
-        labelled = read_labelled_scenes(path, None if images is None else Path(images).expanduser())
+        labelled = read_labelled_scenes(path, images)
     if not isinstance(model, LABCLIP):
         model = LABCLIP.from_pretrained(model)
     own_matrix = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())

@@ -74,14 +74,12 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
     )
 
 
-def read_labelled_scenes(
-    path: str | Path, images: str | Path | None = None, *, on_missing: str = "raise"
-) -> LabelledScenes:
+def read_labelled_scenes(path: Path, images: str | Path | None = None) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE from a file in a form of `read_scene_file`, or from a folder with one.
 
-    `images` is the folder of the images, by default that of the file; `on_missing` as in `Sources`.
+    `images` is the folder of the images, by default that of the file.
     """
-    sources = Sources(Path(path), None if images is None else Path(images), on_missing)
+    sources = Sources(path, None if images is None else Path(images).expanduser())
     file = find_scene_file(sources, tuple(_FILES))
     located = locate_images(sources, file, file.entries)
     sources.settle()
@@ -90,7 +88,7 @@ def read_labelled_scenes(
         objects=[entry.objects for _, entry in located],
         captions=[caption(entry.objects) for _, entry in located],
         swapped=[swapped_caption(entry.objects) for _, entry in located],
-        name=f"{file.kind} ({Path(path).name})",
+        name=f"{file.kind} ({path.name})",
         kind=file.kind,
         notes=sources.notes,
     )
