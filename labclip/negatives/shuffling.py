@@ -82,7 +82,10 @@ def shuffle(
 
 def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:
     """Every arrangement except the given one, once each, in random order."""
-    total = _count_arrangements(nouns) * _count_arrangements(adjectives)
+    total = math.prod(
+        math.factorial(len(words)) // math.prod(map(math.factorial, Counter(words).values()))  # equal words count once
+        for words in (nouns, adjectives)
+    )
     yielded = {(*nouns, *adjectives)}
     nouns, adjectives = list(nouns), list(adjectives)
     while len(yielded) < total:
@@ -91,8 +94,3 @@ def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -
         if (arranged := (*nouns, *adjectives)) not in yielded:
             yielded.add(arranged)
             yield arranged
-
-
-def _count_arrangements(words: list[str]) -> int:
-    """Number of distinct arrangements of words, some of which may be equal."""
-    return math.factorial(len(words)) // math.prod(map(math.factorial, Counter(words).values()))
