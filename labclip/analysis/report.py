@@ -177,18 +177,14 @@ def repair_sentences(repaired: Repair) -> list[str]:
 
 def search_sentences(evaluated: Report | None) -> list[str]:
     """The result of the search, in a sentence or two; empty without a search."""
-    compared = [] if evaluated is None else evaluated.results[0].compared
-    for metric in compared:
-        if metric.metric == "search_confused5":
-            base, *aligned = metric.estimates
-            sentences = [
-                f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects."
-            ]
-            for estimate, difference in zip(aligned, metric.differences, strict=True):
-                subject = f"With {MODELS['own']} it is"
-                sentences.append(gain_sentence(subject, estimate.value, difference.measured))
-            return [" ".join(sentences)]
-    return []
+    metrics = {} if evaluated is None else {metric.metric: metric for metric in evaluated.results[0].compared}
+    if (confused := metrics.get("search_confused5")) is None:
+        return []
+    base, *aligned = confused.estimates
+    sentence = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects."
+    for estimate, difference in zip(aligned, confused.differences, strict=True):
+        sentence += " " + gain_sentence(f"With {MODELS['own']} it is", estimate.value, difference.measured)
+    return [sentence]
 
 
 def _gain_and_cost(repaired: Repair, model: int) -> str:
