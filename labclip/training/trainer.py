@@ -167,12 +167,14 @@ def train(
                 state.loss += float(ranks.total(loss.detach()))
                 state.step += 1
                 bar.update()
-                is_due = state.step == batches.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS
-                if folder and is_due and math.isfinite(state.loss):  # a diverged fit is not to be resumed
+                if folder and math.isfinite(state.loss) and time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     state.save(folder, fingerprint)
                     saved = time.monotonic()
         _finish_epoch(state, batches)
         bar.set_postfix({"loss": f"{state.history[-1]['loss']:.3f}"}, refresh=False)
+        if folder:  # after the check, because a diverged fit must not be resumed
+            state.save(folder, fingerprint)
+            saved = time.monotonic()
     return state
 
 
