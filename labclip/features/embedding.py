@@ -131,7 +131,6 @@ def embed(
         )
     check_choice("on_error", on_error, ("raise", "skip"))
     check_choice("engine", engine, ENGINES)
-    encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
     inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}. Pass the one that image paths start from.")
@@ -153,6 +152,7 @@ def embed(
             _check_same(folder, old_record, record, skip=skip)
         if is_finished:
             return Features.load(folder)
+        encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers)
         items = read_items(
             inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
             negative_images=negative_images or (), split=splits, clean=clean,
