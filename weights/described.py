@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from measure import EmbeddedScenes
 from numpy.typing import NDArray
-from pretrain import render_all
+from pretrain import draw_templates, render_all
 from torch import Tensor
 
 from labclip import LABCLIP, Features
@@ -68,7 +68,7 @@ def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int
     """Draw, render and describe `n` scenes of two or three objects, with `wordings` sentences each."""
     layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects)
     rng = np.random.default_rng([seed, 0xFACE])
-    templates = captions.draw_templates(rng, n, wordings, n_objects)
+    templates = draw_templates(rng, n, wordings, n_objects)
     pairs = [captions.sentences(rng, layout.colours, layout.shapes, swapped, templates[:, i]) for i in range(wordings)]
     sentences, swapped_sentences = map(list, zip(*pairs, strict=True))
     tags = captions.tags(rng, layout.colours, layout.shapes)

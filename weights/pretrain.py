@@ -208,12 +208,17 @@ def _scene_texts(
     return np.where(rng.random(len(tags)) < sentence_share, sentences, tags).tolist()
 
 
+def draw_templates(rng: np.random.Generator, n: int, k: int, n_objects: int) -> NDArray[np.int64]:
+    """Draw `k` different sentence templates for each of `n` scenes: indices into `SENTENCES[n_objects]`, [n, k]."""
+    return np.argsort(rng.random((n, len(captions.SENTENCES[n_objects]))), axis=1)[:, :k]
+
+
 def _wordings(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> tuple[list[str], list[str]]:
     """Two wordings of n scenes and of the same with the colours swapped: two lists of 2 n texts in the same order."""
     objects = colours.shape[1]
-    templates = captions.draw_templates(rng, len(colours), 2, objects)
+    templates = draw_templates(rng, len(colours), 2, objects)
     swapped = colours[:, ::-1] if objects == 2 else swap(rng, colours)
     first, second = (captions.sentences(rng, colours, shapes, swapped, templates[:, i]) for i in range(2))
     return first[0] + first[1], second[0] + second[1]

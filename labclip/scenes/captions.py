@@ -83,11 +83,6 @@ def _fill(template: str, colours: Sequence[int], shapes: Sequence[int]) -> str:
     return template.format(**words)
 
 
-def draw_templates(rng: np.random.Generator, n: int, k: int = 1, n_objects: int = 2) -> NDArray[np.int64]:
-    """Draw `k` different sentence templates for each of `n` scenes: indices into `SENTENCES[n_objects]`, [n, k]."""
-    return np.argsort(rng.random((n, len(SENTENCES[n_objects]))), axis=1)[:, :k]
-
-
 def sentences(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64], swapped: NDArray[np.int64],
     templates: NDArray[np.int64] | None = None,
