@@ -52,11 +52,15 @@ def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
     assert rows.read(tmp_path / f"out{out}") == expected
 
 
+@pytest.mark.parametrize("source", [".jsonl", ".parquet"])
+def test_a_list_of_one_caption_is_cleaned_to_a_text_in_parquet(source, tmp_path):
+    path = rows.write(tmp_path / f"in{source}", [{"image": "1", "captions": ["A red cup on a green tray."]}])
+    swaps(path, tmp_path / "out.parquet", "--clean")
+    assert rows.read(tmp_path / "out.parquet")[0]["captions"] == "a red cup on a green tray"
+
+
 def test_captions_of_one_image_are_no_negatives_of_one_another(tmp_path):
-    table = [
-        {"image": "1", "title": "a red cup on a green tray"},
-        {"image": "1", "title": "A GREEN cup on a red tray!"},
-    ]
+    table = [{"image": "1", "title": title} for title in ("a red cup on a green tray", "A GREEN cup on a red tray!")]
     path = rows.write(tmp_path / "in.csv", table)
     swaps(path, tmp_path / "out.csv")
     assert [row["negative"] for row in rows.read(tmp_path / "out.csv")] == ["", ""]

@@ -122,19 +122,21 @@ def transform(source: str, out: str, alignment: str, as_json: bool, **settings: 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=options.FILE)
-@options.text("--base", "MODEL:TAG", "OpenCLIP base, if the matrix is not a published one.", type=options.NAME)
+@options.text("--base", "MODEL:TAG", "OpenCLIP base, if the matrix is not a published one.")
 @options.force
 def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     """Convert a published torch checkpoint.
 
     Reads CHECKPOINT without running code in it, and writes the alignment folder OUT.
     """
+    model, _, tag = (base or "").partition(":")
+    if base is not None and not tag:
+        raise ValueError(f"--base is {base!r}. Pass a model and a tag, for example ViT-B-32-quickgelu:openai.")
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
     from labclip.io.folder import convert_checkpoint
-    from labclip.io.hub import DEFAULT
-    from labclip.io.names import resolve
+    from labclip.io.names import named_base
 
-    alignment = convert_checkpoint(checkpoint, base=resolve(base, DEFAULT).base if base else None)
+    alignment = convert_checkpoint(checkpoint, base=None if base is None else named_base(model, tag))
     alignment.save_pretrained(out)
     if alignment.base is None:
         note("Warning: the base is not recorded, so it can't be checked later. Pass --base MODEL:TAG.")

@@ -71,12 +71,14 @@ def _write_parquet(path: Path, out: Path, new: NewColumns) -> None:
     """Write a Parquet file. Columns that come from a Parquet file keep their exact types."""
     pa, parquet = require("pyarrow", *PARQUET), require("pyarrow.parquet", *PARQUET)
     start, writer = 0, None
-    for table in _tables(pa, path):
+    for table in _tables(pa, path, new):
         stop = start + table.num_rows
         for name, column in new.items():
             index = table.schema.get_field_index(name)
             new_type = pa.list_(pa.string()) if isinstance(column[0], list) else pa.string()
-            values = pa.array(column[start:stop], table.schema.types[index] if index >= 0 else new_type)
+            old_type = table.schema.types[index] if index >= 0 else new_type
+            # The text that replaces a list of one caption is no list: pyarrow would split it into its characters.
+            values = pa.array(column[start:stop], new_type if pa.types.is_nested(old_type) else old_type)
             table = table.set_column(index, name, values) if index >= 0 else table.append_column(name, values)
         writer = writer or parquet.ParquetWriter(out, table.schema)
         writer.write_table(table)
@@ -85,17 +87,17 @@ def _write_parquet(path: Path, out: Path, new: NewColumns) -> None:
         writer.close()
 
 
-def _tables(pa: Any, path: Path) -> Iterator[Any]:
-    """A Parquet file one row group at a time, or any other file as one table."""
+def _tables(pa: Any, path: Path, new: NewColumns) -> Iterator[Any]:
+    """A Parquet file one row group at a time, or any other file as one table, with the types of its new columns."""
     if path.suffix.lower() == ".parquet":
         with open_parquet(path) as file:
             yield from map(file.read_row_group, range(file.num_row_groups))
         return
-    rows = list(_with_same_columns(_rows(path, {})))
+    rows = list(_with_same_columns(_rows(path, new)))
     try:
         table = pa.Table.from_pylist(rows)
     except pa.ArrowException as error:
         raise ValueError(
             f"{path} has values of different types in one column: {error}. Write OUT as .jsonl, whose rows may differ."
         ) from error
-    yield table
+    yield table.drop_columns([name for name in new if pa.types.is_null(table.schema.field(name).type)])
