@@ -18,7 +18,7 @@ def read(path, **columns):
     for item in read_items(path, clean=False, **columns):
         if item.problem:
             bad.append((item.location.removeprefix(f"{path.name} "), item.name, item.problem))
-        good += [(item.name, caption, list(item.negatives[row])) for row, caption in enumerate(item.captions)]
+        good += [(item.name, text, list(wrong)) for text, wrong in zip(item.captions, item.negatives, strict=True)]
     return good, bad
 
 

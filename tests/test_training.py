@@ -169,7 +169,8 @@ def test_siglip_gets_its_objective():
     result = labclip.fit(planted.drawn(300, base=base), **QUICK)
     assert result.alignment.metadata["objective"] == "sigmoid"
     assert result.alignment.logit_scale is None
-    labclip.fit(planted.drawn(300, base=replace(base, model="local-dir:nowhere")), **QUICK)  # it is not looked up
+    nowhere = replace(base, model="local-dir:nowhere")  # it is not looked up
+    assert labclip.fit(planted.drawn(300, base=nowhere), **QUICK).alignment.base == nowhere
     assert max(point.binding for point in result.frontier) > 0.8
 
 

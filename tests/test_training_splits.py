@@ -104,6 +104,7 @@ def test_captions_too_frequent_to_be_held_out_are_counted():
     _, held, leaked = sides_of(features)
     assert len(held.captions) == leaked == 60
     result = labclip.fit(features, **QUICK)
+    assert result.advice[-1].startswith("60 of the held-out captions are also negatives of the fit, because captions")
     assert result.advice[-1].endswith("To hold out combinations instead, use labclip.training.split_combinations.")
     assert "60 of them negatives of the fit" in result.alignment.metadata["held_out"]
 
