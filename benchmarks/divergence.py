@@ -8,7 +8,6 @@ fraction of the base's, in the domain of the fit and in others, on data that no 
 """
 
 import statistics
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,9 +43,7 @@ def main():
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
     arguments = parser.parse_args()
-    settings = dict(recipes.SETTINGS)
-    if arguments.photos:
-        settings = {"photos": partial(recipes.photos_setting, arguments.photos)} | settings
+    settings = recipes.all_settings(arguments.photos)
     tables = {}
     for dataset in arguments.dataset or settings:
         measured = [

@@ -108,6 +108,11 @@ SETTINGS = {
 }
 
 
+def all_settings(photos):
+    """The datasets, with the photos first if their folder is given."""
+    return ({"photos": partial(photos_setting, photos)} if photos else {}) | SETTINGS
+
+
 def fit(setting, recipe, seed):
     """The matrix and strength of a recipe, or of the base."""
     if recipe == "base":
@@ -155,7 +160,7 @@ def main():
     parser.add_argument("--count", type=int, default=6000, help="scenes to fit on")
     parser.add_argument("--photos", type=Path, help="folder of the embeddings of photos")
     arguments = parser.parse_args()
-    settings = ({"photos": partial(photos_setting, arguments.photos)} if arguments.photos else {}) | SETTINGS
+    settings = all_settings(arguments.photos)
     tables = {}
     for dataset in arguments.dataset or settings:
         rows = {recipe: [] for recipe in ("base", *arguments.recipes)}

@@ -351,13 +351,13 @@ def _without_ones(match):
 
 def published():
     """Published figures of the method, with labclip's own measurement or else the command that measures it."""
-    rows, commands = [], {}
+    rows, commands, reports = [], {}, _kept_reports()
     for entry in REPORTED:
         others = ", ".join(
             f"{name} {_decimals(value)}" for name, value in entry.values.items() if name not in ("base", "labclip")
         )
         title = BENCHMARKS[entry.benchmark].title if entry.benchmark in BENCHMARKS else "Linear probes, CLEVR"
-        measured = next(filter(None, (_measured(report, entry) for report in _kept_reports())), "")
+        measured = next(filter(None, (_measured(report, entry) for report in reports)), "")
         if not measured:
             commands[entry.command] = None
         values = [_decimals(entry.values[side]) if side in entry.values else "" for side in ("base", "labclip")]

@@ -26,7 +26,8 @@ MAX_LOGIT_SCALE = math.log(1000.0)
 """Largest plausible log-temperature t: CLIP clamps exp(t) at 100 and SigLIP ends near 118. A larger value is exp(t),
 passed by mistake."""
 
-_MAX_USUAL_STRENGTH = 1.5
+MAX_STRENGTH = 1.5
+"""Largest usual strength: `Alignment.at` warns above it, and the page's slider ends there."""
 
 
 def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool = False) -> torch.Tensor:
@@ -240,10 +241,10 @@ class Alignment(Shareable):
             strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] you get a UserWarning.
         """
         value = checked_number("strength", strength)
-        if not 0.0 <= value <= _MAX_USUAL_STRENGTH:
+        if not 0.0 <= value <= MAX_STRENGTH:
             warnings.warn(
                 f"strength is {value:g}. Usual values are 0, the base, to 1, the matrix as fitted; a little above 1 "
-                f"exaggerates its effect. Below 0 or above {_MAX_USUAL_STRENGTH:g} the fit says nothing about the "
+                f"exaggerates its effect. Below 0 or above {MAX_STRENGTH:g} the fit says nothing about the "
                 f"embeddings.",
                 stacklevel=2,
             )

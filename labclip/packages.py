@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
+from labclip.checks import first_line
 
 EVAL = 'pip install "labclip[eval]"'
 """The command that installs what plots and HTML pages need."""
@@ -43,7 +44,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError) as error:  # they do not name the file
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise ValueError(f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}).") from error
+        raise ValueError(f"{path} is not a complete Parquet file ({first_line(error)}).") from error
 
 
 def parquet_columns(path: Path) -> dict[str, bool]:

@@ -115,7 +115,7 @@ def test_the_measures_of_the_card_are_those_of_plain_loops(script):
                       all(similarity[i, j] < similarity[i, i] for j in part if j != i)]  # fmt: skip
     assert measure.recall_at_1(images, texts) == pytest.approx((right / (2 * size)).tolist(), abs=1e-6)
     assert measure.binding(images, texts, texts) == 0  # ties
-    layout = labclip.scenes.sample(320, split="all").layout
+    layout = labclip.scenes.sample(measure.CANDIDATES, split="all").layout
     rows = measure.gallery_rows(layout)
     words = {(*sorted(layout.colours[row]), *sorted(layout.shapes[row])) for row in rows}
     assert len(words) == len(rows) == size

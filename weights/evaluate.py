@@ -32,11 +32,11 @@ class TestScenes:
         self.seen = describe(3000, seed=3_000_000, split="seen")
         self.heldout = describe(3000, seed=3_000_001, split="heldout")
         self.validation = describe(2000, seed=3_000_002, split="validation")
-        self.gallery = describe(20 * 330, seed=3_000_003, split="all")
+        self.gallery = describe(20 * measure.CANDIDATES, seed=3_000_003, split="all")
         self.singles, _ = draw_scenes(2400, seed=3_000_004, split="all", n_objects=1)
         self.single_images = render(self.singles)
         self.three = describe(3000, seed=3_000_005, split="seen", n_objects=3)
-        self.three_gallery = describe(20 * 330, seed=3_000_006, split="all", n_objects=3)
+        self.three_gallery = describe(20 * measure.CANDIDATES, seed=3_000_006, split="all", n_objects=3)
         self.three_fit = describe(MIXED // 2, seed=3_000_007, split="seen", n_objects=3)
 
     def results(
@@ -95,7 +95,7 @@ class TestScenes:
 
         In "with_swapped" each scene is followed by itself with the colours swapped.
         """
-        rows = measure.gallery_rows(self.gallery.layout, 330)
+        rows = measure.gallery_rows(self.gallery.layout)
         embedded, layout = self.gallery.embed(model)[rows], self.gallery.layout[rows]
         sentences, swapped = embedded.captions[:, 0], embedded.swapped[:, 0]
         half = np.arange(0, len(rows), 2)
@@ -105,7 +105,7 @@ class TestScenes:
         def interleave(first: Tensor, second: Tensor) -> Tensor:
             return torch.stack([first, second], dim=1).flatten(0, 1)
 
-        three = self.three_gallery.embed(model)[measure.gallery_rows(self.three_gallery.layout, 330)]
+        three = self.three_gallery.embed(model)[measure.gallery_rows(self.three_gallery.layout)]
         return {
             "sentences": (embedded.images, sentences),
             "tags": (embedded.images, embedded.tags),

@@ -24,7 +24,7 @@ from labclip.scenes.renderer import Layout
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 GALLERY = 256  # scenes in a retrieval gallery
-CANDIDATES = 320  # scenes that a gallery is chosen from: they include 256 different ones
+CANDIDATES = 330  # scenes that a gallery is chosen from: they include 256 different ones
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def distinct_scenes(layout: Layout) -> NDArray[np.int64]:
     return np.sort(np.unique(contents, axis=0, return_index=True)[1])
 
 
-def gallery_rows(layout: Layout, candidates: int = CANDIDATES) -> NDArray[np.int64]:
-    """Rows of galleries: of each `candidates` scenes the first 256 different ones, int64 [256 m]."""
+def gallery_rows(layout: Layout) -> NDArray[np.int64]:
+    """Rows of galleries: of each `CANDIDATES` scenes the first 256 different ones, int64 [256 m]."""
     rows = []
-    for start in range(0, len(layout), candidates):
-        distinct = distinct_scenes(layout[start : start + candidates])
+    for start in range(0, len(layout), CANDIDATES):
+        distinct = distinct_scenes(layout[start : start + CANDIDATES])
         assert len(distinct) >= GALLERY, "draw more scenes"
         rows.append(start + distinct[:GALLERY])
     return np.concatenate(rows)

@@ -11,7 +11,7 @@ import torch
 
 from labclip import metrics
 from labclip.analysis.scenes import SceneLabels, features_of, folds_of
-from labclip.evaluation.scores import Estimate, ScoredItems, compare
+from labclip.evaluation.scores import Estimate, ScoredItems, compare, one_group
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
         1.0
     """
     rows, attribute = features_of(features, "Features", labels.n), torch.from_numpy(labels.attribute)
-    fold = folds_of(labels, folds, seed)[labels.scene]
-    sampled = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
+    fold, combination = folds_of(labels, folds, seed)[labels.scene], labels.combination[labels.scene]
+    sampled = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[combination] <= fraction
     cell = labels.scene * len(labels.objects) + labels.object
     is_unique = np.bincount(cell)[cell] == 1
     correct, is_tested = np.zeros((2, len(cell)), dtype=np.bool_)
@@ -84,7 +84,7 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
     for index in range(len(labels.objects)):
         has_name = is_unique & (labels.object == index)
         for number in range(folds):
-            train = np.flatnonzero(has_name & (fold != number) & sampled[labels.scene])
+            train = np.flatnonzero(has_name & (fold != number) & sampled)
             test = np.flatnonzero(has_name & (fold == number))
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
                 is_tested[test] = True
@@ -97,8 +97,8 @@ def probe(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int = 0, 
             f"No probe can be trained on {labels.n} scenes: in every fold, each object has fewer than two attributes. "
             f"Pass more scenes, or fewer folds than {folds}."
         )
-    names, unit = labels.object[is_tested], labels.combination[labels.scene[is_tested]]
-    groups = {"": np.zeros(len(names), dtype=np.int64)}
+    names, unit = labels.object[is_tested], combination[is_tested]
+    groups = {"": one_group(len(names))}
     groups |= {name: np.where(names == index, 0, -1) for index, name in enumerate(labels.objects)}
     overall, *by_object = compare([ScoredItems(correct[is_tested], unit, groups, 1 / len(labels.attributes))])
     return Probed(

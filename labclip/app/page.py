@@ -24,7 +24,8 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from labclip import scenes
-from labclip.app.pair import MAX_STRENGTH, SCENES, ModelPair, uri
+from labclip.alignment import MAX_STRENGTH
+from labclip.app.pair import SCENES, ModelPair, uri
 from labclip.app.session import EXAMPLES, Session, Sessions, render
 from labclip.app.work import FILE_BYTES, TABLES, Upload, run
 from labclip.io.published import AUTHORS_REPOSITORY

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from labclip import scenes
-from labclip.alignment import Alignment
+from labclip.alignment import MAX_STRENGTH, Alignment
 from labclip.data.images import ImageSource
 from labclip.features.encoder import Encoder
 from labclip.metrics import TIE
@@ -27,8 +27,6 @@ from labclip.towers.text import TruncationCount, counting_truncation
 
 SCENES = 500
 """Number of rendered scenes in the default gallery."""
-MAX_STRENGTH = 1.5
-"""End of the page's strength slider. `Alignment.at` warns above it."""
 
 _SEED = 2024  # training used no seed below a million
 _THUMBNAIL = 160  # pixels

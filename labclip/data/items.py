@@ -366,10 +366,11 @@ def _refuse_mixed(caption: str, negatives: Collection[str], location: str) -> No
     """Refuse a caption that is not cleaned with a shuffled negative, which is, and has the same words."""
     if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
-    words = WORD.findall(cleaned)
     for negative in negatives:
-        shuffled = WORD.findall(negative)
-        if clean_text(negative, WORDS) == negative and shuffled != words and sorted(shuffled) == sorted(words):
+        if clean_text(negative, WORDS) != negative:
+            continue
+        words, shuffled = WORD.findall(cleaned), WORD.findall(negative)
+        if shuffled != words and sorted(shuffled) == sorted(words):
             raise ValueError(
                 f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the word order. Pass "

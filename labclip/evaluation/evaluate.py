@@ -265,13 +265,13 @@ def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
     notes = []
     galleries = [question.images for question in task.questions if isinstance(question, Retrieval)]
     gallery = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *galleries]))
-    for features, rows, name, reason in (
-        (images, gallery, "images of the gallery", "the same file under another name"),
-        (texts, np.arange(len(texts)), "captions", "cut at the model's context, or the same words to it"),
+    for features, name, reason in (
+        (images[gallery], "images of the gallery", "the same file under another name"),
+        (texts, "captions", "cut at the model's context, or the same words to it"),
     ):
-        if copies := len(rows) - len(np.unique(first_copies(features)[rows])):
+        if copies := len(features) - len(np.unique(first_copies(features))):
             notes.append(
-                f"{copies:,} of {len(rows):,} {name} have exactly the embedding of another ({reason}). Choosing "
+                f"{copies:,} of {len(features):,} {name} have exactly the embedding of another ({reason}). Choosing "
                 f"between two of them is a tie, which is wrong."
             )
     return notes

@@ -90,10 +90,10 @@ class Choice:
         return scores
 
 
-def first_copies(images: Tensor) -> Rows:
-    """For each image the row of the first with the same embedding, int64 [images]: copies count as one image."""
+def first_copies(features: Tensor) -> Rows:
+    """For each embedding the row of the first that equals it bit by bit, int64 [n]: copies count as one."""
     first: dict[int, int] = {}
-    return np.array([first.setdefault(hash(features.tobytes()), row) for row, features in enumerate(images.numpy())])
+    return np.array([first.setdefault(hash(values.tobytes()), row) for row, values in enumerate(features.numpy())])
 
 
 def _controls(margins: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.bool_]]:
@@ -283,8 +283,8 @@ class Search:
         groups: For each suffix of the metrics' names the group of every query: {"": zeros} gives one mean over all.
     """
 
-    images: NDArray[np.int64]
-    queries: NDArray[np.int64]
+    images: Rows
+    queries: Rows
     right: NDArray[np.bool_]
     confused: NDArray[np.bool_]
     groups: Mapping[str, Groups]

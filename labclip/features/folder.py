@@ -43,7 +43,7 @@ FIELDS = {
 """For each array of `Features` its file, its dtype and its axes."""
 
 COUNTED = ("captions", "parts", "keywords")
-"""The keys of each `Kind` in the manifest's counts. `parts` and `keywords` are left out if there are none."""
+"""The keys of each `Kind` in the manifest's counts. `parts` and `keywords` are left out if all are captions."""
 
 LINES = ("images.jsonl", "captions.jsonl")
 CONTENT = (*(file for file, _, _ in FIELDS.values()), *LINES)

@@ -137,8 +137,8 @@ class Data:
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """This side in memory: its images [n, dim], its captions [m, dim], and the image of each caption, int64 [m]."""
-        index = torch.unique(self.image_index[self.captions], return_inverse=True)[1]
-        return self.images.take(self.images_used).cpu(), self.texts.take(self.captions).cpu(), index
+        images, index = torch.unique(self.image_index[self.captions], return_inverse=True)
+        return self.images.take(images).cpu(), self.texts.take(self.captions).cpu(), index
 
     @cached_property
     def negative_rows(self) -> torch.Tensor:

@@ -136,7 +136,8 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
         fit, held_out = _split_rows(data, validation)
     else:
         fit, held_out = data, read_data(validation, "validation")
-        fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
+    fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
+    if isinstance(validation, Features):
         shared = held_out.images_used[torch.isin(held_ids[held_out.images_used], fit_ids[fit.images_used])].tolist()
         if shared:
             image, other = shared[0], int(fit.images_used[fit_ids[fit.images_used] == held_ids[shared[0]]][0])
@@ -154,7 +155,6 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
             f"labclip.training.split_combinations."
         )
     if bool(fit.has_negative_image.any()):  # images of negatives that are held out are dropped from the fit
-        fit_ids, held_ids = _joint_ids(fit.images, held_out.images)
         is_held = torch.isin(fit_ids[fit.negative_image_rows], held_ids[held_out.images_used])
         fit = replace(fit, has_negative_image=fit.has_negative_image & ~is_held)
     return fit, held_out, len(leaks)

@@ -16,7 +16,15 @@ from labclip.checks import check_choice
 from labclip.evaluation.benchmarks.forms import Form
 from labclip.evaluation.benchmarks.parts import MIN_IMAGES, exact_parts, exact_search
 from labclip.evaluation.questions import CaptionRetrieval, Question
-from labclip.evaluation.scene_files import SceneEntry, caption, combination, find_scene_file, locate_images, swap
+from labclip.evaluation.scene_files import (
+    Object,
+    SceneEntry,
+    caption,
+    combination,
+    find_scene_file,
+    locate_images,
+    swap,
+)
 from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Task
 
@@ -28,7 +36,7 @@ _HELD_OUT = 0.1  # fraction of the combinations in each of "val" and "test"
 CLEVR_COLOURS = frozenset(("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow"))
 CLEVR_SHAPES = frozenset(("cube", "cylinder", "sphere"))
 
-Scene = tuple[tuple[str, str], ...]
+Scene = tuple[Object, ...]
 """Attribute and name of each object."""
 
 
